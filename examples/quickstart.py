@@ -131,7 +131,7 @@ OPERATIONS = (
     Operation(
         'update(status="sold")',
         bulk=lambda rows: rows.update(status="sold"),
-        loop=lambda rows: save_each(rows, "status", lambda row: "sold"),
+        loop=lambda rows: save_each(rows, "status", lambda _: "sold"),
     ),
     Operation(
         'bulk_update(rows, ["price"])',
@@ -173,8 +173,8 @@ def compare(operation: Operation, model: Any) -> bool:
         on = records_of(model, operation.bulk)
     loop = records_of(model, operation.loop)
     for tool, expected in loop.items():
-        verdict = "yes" if on[tool] == expected else "NO"
-        print_line(operation.name, model.__name__, tool, len(off[tool]), len(on[tool]), len(expected), verdict)
+        counts = len(off[tool]), len(on[tool]), len(expected)
+        print_line(operation.name, model.__name__, tool, *counts, "yes" if on[tool] == expected else "NO")
         report_difference(on[tool], expected)
     return on == loop and all(len(records) == ROWS for records in on.values())
 
