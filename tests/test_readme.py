@@ -74,3 +74,11 @@ def test_the_readme_lists_every_option_and_no_other() -> None:
     listed = re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)
 
     assert sorted(listed) == sorted(field.name for field in dataclasses.fields(Options))
+
+
+def test_the_readme_lists_every_check_and_no_other() -> None:
+    source = (ROOT / "signal_patch" / "checks.py").read_text(encoding="utf-8")
+
+    assert sorted(re.findall(r"^\| `(signal_patch\.\w+)` \|", README, flags=re.MULTILINE)) == sorted(
+        set(re.findall(r"signal_patch\.[EW]\d+", source))
+    )
