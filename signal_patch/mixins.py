@@ -60,10 +60,12 @@ class SignalEnhancedQuerySetMixins(Base):
 
 
 def _next_update(queryset: SignalEnhancedQuerySetMixins, **values: Any) -> int:
-    """Call the `update` that comes after the mixin's."""
-    return super(SignalEnhancedQuerySetMixins, queryset).update(**values)
+    """Call the `update` after the mixin's, which sends nothing of its own if the switch is on as well."""
+    with sending.silence():
+        return super(SignalEnhancedQuerySetMixins, queryset).update(**values)
 
 
 def _next_bulk_update(queryset: SignalEnhancedQuerySetMixins, *args: Any, **kwargs: Any) -> int:
-    """Call the `bulk_update` that comes after the mixin's."""
-    return super(SignalEnhancedQuerySetMixins, queryset).bulk_update(*args, **kwargs)
+    """Call the `bulk_update` after the mixin's, which sends nothing of its own either."""
+    with sending.silence():
+        return super(SignalEnhancedQuerySetMixins, queryset).bulk_update(*args, **kwargs)

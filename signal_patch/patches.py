@@ -180,9 +180,11 @@ def _put_on(places: Iterable[Place]) -> None:
 
 def _take_off(places: Iterable[Place]) -> None:
     for owner, name, _ in places:
-        # Beneath a closure it cannot be taken out but with the closure, which is not ours to take off.
-        with suppress(wrapt.WrapperNotOutermostError):
-            wrapt.unwrap_object(owner, name, ours(owner, name), missing_ok=True)
+        patch = ours(owner, name)
+        if patch is not None:
+            # Beneath a closure it cannot be taken out but with the closure, which is not ours to take off.
+            with suppress(wrapt.WrapperNotOutermostError):
+                wrapt.unwrap_object(owner, name, patch)
 
 
 def _unbound(wrapped: Any) -> Callable[..., Any]:
