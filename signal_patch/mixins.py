@@ -47,9 +47,12 @@ class SignalEnhancedQuerySetMixins(Base):
     def bulk_update(self, objs: Iterable[Any], fields: Iterable[str], batch_size: int | None = None) -> int:
         """Update these fields of the instances, as Django does, and send both signals for each."""
         options = self._signal_options("bulk_update")
-        if options is None:
-            return super().bulk_update(objs, fields, batch_size=batch_size)
-        return dispatch.bulk_update(self, objs, fields, batch_size, options, _next_bulk_update)
+        if options is not None:
+            return dispatch.bulk_update(self, objs, fields, batch_size, options, _next_bulk_update)
+        if self._signal_options("update") is None:
+            return super().bulk_update(objs, fields, batch_size)
+        # Django's calls update(), which is on, but not what the caller does.
+        return _next_bulk_update(self, objs, fields, batch_size)
 
     bulk_update.alters_data = True  # type: ignore[attr-defined]
 

@@ -56,7 +56,10 @@ def covers(spec: Spec, target: Spec) -> bool:
 def is_never_signalled(model: Spec) -> bool:
     """Say whether Django itself sends none (automatic tables), or it is a migration's model of the past."""
     options = getattr(model, "_meta", None)
-    return options is not None and (bool(options.auto_created) or _is_historical(options.apps))
+    if options is None:
+        # The base of all models, and labels, have none; nor has the None of a queryset without a model.
+        return not isinstance(model, str | type)
+    return bool(options.auto_created) or _is_historical(options.apps)
 
 
 def is_permanent(model: Spec) -> bool:
