@@ -86,6 +86,12 @@ class Hearing:
         """Tell whether a receiver makes a value unique that the statement gives to all rows."""
         return any(action.kind == "distinguish" and action.signal in self.signals for action in self.actions)
 
+    @property
+    def mends(self) -> bool:
+        """Tell whether a receiver may take away what the database refuses: the value, or another row."""
+        kinds = {action.kind for action in self.actions if action.signal in self.signals}
+        return not kinds.isdisjoint({"set", "delete_sibling"})
+
     def listens(self, sender: type[Model]) -> bool:
         return any(self.hears(signal, sender) for signal in self.signals)
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import django
-from django.db.models import Count, Exists, F, OuterRef, Q, Window
+from django.db.models import Count, Exists, F, FileField, OuterRef, Q, Window
 from django.db.models.functions import Lower, RowNumber, Upper
 from hypothesis import strategies as st
 
@@ -303,5 +303,6 @@ def bulk_updates(draw: st.DrawFn) -> BulkUpdate:
 
 def objects_value(model: type[Any], field: Any) -> st.SearchStrategy[Given]:
     """What a caller sets on an object: values of the field's own type, or expressions."""
-    plain = [Given(value) for value in pool(field)]
+    # Django makes '' of a file that is None, here only, and not on the object.
+    plain = [Given(value) for value in pool(field) if value is not None or not isinstance(field, FileField)]
     return st.sampled_from(plain * 2 + [given for given in expressions(model, field) if not _unknown(given, set())])

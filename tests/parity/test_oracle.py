@@ -66,7 +66,10 @@ def plain_updates(draw: st.DrawFn) -> Update:
         annotations=(),
         order=draw(st.sampled_from([(), *((order,) for order in orders(model)[:6])])),
         looks=(),
-        values={field.attname: Given(draw(st.sampled_from(pool(field)))) for field in fields},
+        values={
+            "note": Given("new"),
+            **{field.attname: Given(draw(st.sampled_from(pool(field)))) for field in fields},
+        },
         hearing=Hearing(sender=scenario.hearing.sender),
         batch_size=1,
         total_order=True,

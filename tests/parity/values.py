@@ -136,7 +136,7 @@ def refused(field: Field) -> list[Given]:
 @lru_cache(maxsize=None)
 def expressions(model: type[models.Model], field: Field) -> list[Given]:
     """Return what the database works out, for a field of any kind and for one of this kind."""
-    if field.name in ("memo", "slug"):
+    if field.name == "memo" or field.unique:
         return []
     return [*_of_any_kind(model, field), *_of_its_kind(model, field)]
 
