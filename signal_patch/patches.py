@@ -135,7 +135,7 @@ def get_app_configs(wrapped: Callable[..., Any], registry: Apps, args: Arguments
 
 
 def quietly(model: type[Model], bulk_update: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
-    """Call a `bulk_update` that is not on: the `update()` inside it is not the caller's, even if that is on."""
+    """Call a `bulk_update` that is not on: the `update()` inside it, if on, is not the caller's."""
     inner = scopes.options_for(model, "update") is not None
     with sending.silence() if inner else nullcontext():
         return bulk_update(*args, **keywords)

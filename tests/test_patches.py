@@ -52,9 +52,10 @@ class TestTheyLookTheSame:
         own = inspect.unwrap(vars(owner)[name])
         enable()
 
-        for method in (getattr(owner, name), vars(owner)[name]):
+        methods: list[Any] = [getattr(owner, name), vars(owner)[name]]
+        for method in methods:
             assert method is not own
-            assert method is patches.ours(owner, name)
+            assert patches.ours(owner, name) is method
             assert (method.__name__, method.__qualname__) == (own.__name__, own.__qualname__)
             assert (method.__module__, method.__doc__) == (own.__module__, own.__doc__)
             assert inspect.signature(method) == inspect.signature(own)

@@ -295,7 +295,8 @@ class TestTasks:
                 asked.set()
                 return answer
 
-            return await asyncio.gather(inside(), outside())
+            in_one, in_other = await asyncio.gather(inside(), outside())
+            return in_one, in_other
 
         assert asyncio.run(main()) == (True, False)
 
