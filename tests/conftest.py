@@ -46,7 +46,7 @@ for name in ("update", "bulk_update", "bulk_create", "delete"):
 
 @pytest.fixture(autouse=True)
 def _leaves_no_trace() -> Iterator[None]:
-    """After each test Django is as it was: its own methods, the same receivers, no scope, nothing in flight."""
+    """After each test Django is as found: methods and receivers, no scope, nothing in flight."""
     receivers = _live_receivers()
     yield
     signal_patch.disable()
