@@ -181,8 +181,10 @@ def _put_on(places: Iterable[Place]) -> None:
 def _take_off(places: Iterable[Place]) -> None:
     for owner, name, _ in places:
         # Beneath a closure it cannot be taken out but with the closure, which is not ours to take off.
+        patch = ours(owner, name)
         with suppress(wrapt.WrapperNotOutermostError):
-            wrapt.unwrap_object(owner, name, ours(owner, name), missing_ok=True)
+            if patch is not None:
+                wrapt.unwrap_object(owner, name, patch, missing_ok=True)
 
 
 def _unbound(wrapped: Any) -> Callable[..., Any]:
