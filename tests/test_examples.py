@@ -28,7 +28,7 @@ def test_the_quickstart_finds_the_records_of_bulk_operations_equal_to_those_of_t
     finished = run_python("examples/quickstart.py")
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert finished.stdout.count(" yes\n") == 16
+    assert finished.stdout.count("  yes  ") == 16
     assert finished.stdout.endswith("Equal, field by field.\n")
 
 
