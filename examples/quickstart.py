@@ -200,12 +200,8 @@ def print_line(*cells: object) -> None:
 
 def main() -> int:
     load()
-    print(
-        f"Records of {ROWS} changed rows: with the switch off, with it on, and of a save() or delete() loop\n"
-    )
-    print_line(
-        "model", "recorded by", "off", "on", "loop", "on = loop", "the first record with the switch on"
-    )
+    print(f"Records of {ROWS} changed rows: switch off, switch on, and a loop of save() or delete()\n")
+    print_line("model", "recorded by", "off", "on", "loop", "on = loop", "the first record, switch on")
     equal = []
     for operation in OPERATIONS:
         print(operation.name)
