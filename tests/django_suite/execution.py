@@ -1,0 +1,125 @@
+"""Running Django's `runtests.py` in subprocesses, and keeping what the vanilla runs gave."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Literal
+
+from .comparison import Outcomes
+from .source import weight
+
+Mode = Literal["vanilla", "receivers", "patched"]
+
+ROOT = Path(__file__).resolve().parents[2]
+# Raise it when the recorder or the settings change what a vanilla run gives.
+CACHE_FORMAT = 1
+
+
+class RunBroken(RuntimeError):
+    """`runtests.py` ended without writing its record: a crash, a hang, a failed system check."""
+
+
+@dataclass
+class Record:
+    """What one or several runs gave: how each test ended, and the tracebacks."""
+
+    outcomes: Outcomes = field(default_factory=dict)
+    details: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One Django version's tests on one database."""
+
+    tree: Path
+    version: str
+    database: str
+    cache: Path
+    fresh: bool = False
+
+    def run(self, mode: Mode, labels: Sequence[str], processes: int = 1) -> Record:
+        """Run the labels in `processes` subprocesses at a time and return all that they gave."""
+        shards = shared_out(labels, processes, lambda label: weight(self.tree, label))
+        with ThreadPoolExecutor(max_workers=processes) as pool:
+            records = list(pool.map(lambda shard: self.run_shard(mode, shard), shards))
+        return merged(records)
+
+    def run_shard(self, mode: Mode, labels: Sequence[str]) -> Record:
+        """Return the kept record of this very run, if it was a run without the library."""
+        path = self.record_path(mode, labels)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if mode == "patched" or self.fresh or not path.exists():
+            path.unlink(missing_ok=True)
+            self.run_process(mode, labels, path)
+        return Record(**json.loads(path.read_text()))
+
+    def run_process(self, mode: Mode, labels: Sequence[str], record: Path) -> None:
+        command = [sys.executable, "runtests.py", "--noinput", "--parallel=1"]
+        log = record.with_suffix(".log")
+        with log.open("w") as output:
+            subprocess.run(
+                [*command, *labels],
+                cwd=self.tree / "tests",
+                env=self.environment(mode, record),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        if not record.exists():
+            raise RunBroken(f"{mode} run broken off, see {log}:\n{log.read_text()[-3000:]}")
+
+    def environment(self, mode: Mode, record: Path) -> dict[str, str]:
+        """Name databases after the run, so that shards at work beside each other keep apart."""
+        return os.environ | {
+            "DJANGO_SETTINGS_MODULE": "tests.django_suite.settings",
+            "DJANGO_SUITE_MODE": mode,
+            "DJANGO_SUITE_DATABASE": self.database,
+            "DJANGO_SUITE_NAME": f"django_suite_{record.stem.replace('-', '_')}",
+            "DJANGO_SUITE_RECORD": str(record),
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def record_path(self, mode: Mode, labels: Sequence[str]) -> Path:
+        digest = digest_of([*labels, f"format {CACHE_FORMAT}", *environment_of()])
+        return self.cache / "records" / f"{self.version}-{self.database}" / f"{mode}-{digest}.json"
+
+
+def environment_of() -> list[str]:
+    """Return what else decides how a vanilla run ends: Python and the packages beside Django."""
+    names = {(dist.metadata["Name"], dist.version) for dist in distributions()}
+    packages = (f"{name}=={version}" for name, version in names if "signal" not in name)
+    return [sys.version, *sorted(packages)]
+
+
+def digest_of(words: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:12]
+
+
+def merged(records: Iterable[Record]) -> Record:
+    whole = Record()
+    for record in records:
+        whole.outcomes.update(record.outcomes)
+        whole.details.update(record.details)
+    return whole
+
+
+def shared_out(
+    labels: Sequence[str], shards: int, weight_of: Callable[[str], int]
+) -> list[list[str]]:
+    """Deal the labels to the shards, the heaviest first and always to the lightest shard."""
+    piles: list[list[str]] = [[] for _ in range(shards)]
+    loads = [0] * shards
+    for label in sorted(labels, key=lambda label: (-weight_of(label), label)):
+        lightest = loads.index(min(loads))
+        piles[lightest].append(label)
+        loads[lightest] += weight_of(label)
+    return [sorted(pile) for pile in piles if pile]
