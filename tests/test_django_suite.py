@@ -36,7 +36,7 @@ if ending == "chance":
     pathlib.Path("once").touch()
 outcomes = {{"a.tests.T.test_1": ["passed"], "a.tests.T.test_2": [ending]}}
 details = {{}} if ending == "passed" else {{"a.tests.T.test_2": "boom"}}
-record = {{"outcomes": outcomes, "details": details}}
+record = {{"outcomes": outcomes, "details": details, "seconds": {{}}}}
 pathlib.Path(os.environ["DJANGO_SUITE_RECORD"]).write_text(json.dumps(record))
 """
 

@@ -22,6 +22,7 @@ Mode = Literal["vanilla", "receivers", "patched"]
 ROOT = Path(__file__).resolve().parents[2]
 # Raise it when the recorder or the settings change what a vanilla run gives.
 CACHE_FORMAT = 1
+SHARDS_PER_PROCESS = 4
 
 
 class RunBroken(RuntimeError):
@@ -30,10 +31,11 @@ class RunBroken(RuntimeError):
 
 @dataclass
 class Record:
-    """What one or several runs gave: how each test ended, and the tracebacks."""
+    """What one or several runs gave: how each test ended, the tracebacks, seconds per label."""
 
     outcomes: Outcomes = field(default_factory=dict)
     details: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,13 @@ class Suite:
     fresh: bool = False
 
     def run(self, mode: Mode, labels: Sequence[str], processes: int = 1) -> Record:
-        """Run the labels in `processes` subprocesses at a time and return all that they gave."""
-        shards = shared_out(labels, processes, lambda label: weight(self.tree, label))
+        """Run the labels, `processes` subprocesses at a time, and return all that they gave."""
+        # More shards than processes, because nobody knows beforehand which will be slow.
+        shards = shared_out(
+            labels,
+            1 if processes == 1 else processes * SHARDS_PER_PROCESS,
+            lambda label: weight(self.tree, label),
+        )
         with ThreadPoolExecutor(max_workers=processes) as pool:
             records = list(pool.map(lambda shard: self.run_shard(mode, shard), shards))
         return merged(records)
@@ -109,6 +116,7 @@ def merged(records: Iterable[Record]) -> Record:
     for record in records:
         whole.outcomes.update(record.outcomes)
         whole.details.update(record.details)
+        whole.seconds.update(record.seconds)
     return whole
 
 

@@ -18,8 +18,8 @@ MARIADB = """
     model_indexes model_inheritance model_inheritance_regress model_options
     model_package model_regress model_utils multiple_database mutually_referential
     nested_foreign_keys null_fk null_fk_ordering null_queries one_to_one or_lookups
-    order_with_respect_to ordering prefetch_related properties proxy_model_inheritance proxy_models queries
-    queryset_pickle raw_query reserved_names reverse_lookup save_delete_hooks
+    order_with_respect_to ordering prefetch_related properties proxy_model_inheritance proxy_models
+    queries queryset_pickle raw_query reserved_names reverse_lookup save_delete_hooks
     select_for_update select_related select_related_onetoone select_related_regress serializers
     signals string_lookup swappable_models timezones
     transaction_hooks transactions unmanaged_models update update_only_fields

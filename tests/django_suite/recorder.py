@@ -6,6 +6,7 @@ import faulthandler
 import json
 import os
 import re
+import time
 import traceback
 import unittest
 from pathlib import Path
@@ -21,20 +22,26 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None,
 
 
 class RecordingResult(unittest.TextTestResult):
-    """Collects for each test id the set of ways in which it ended, and the tracebacks."""
+    """Collects for each test id the set of ways in which it ended, the tracebacks, the time."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.outcomes: dict[str, list[str]] = {}
         self.details: dict[str, str] = {}
+        self.seconds: dict[str, float] = {}
+        self.started = time.monotonic()
 
     def startTest(self, test: unittest.TestCase) -> None:
         # A deadlock ends the run with a stack in the log, not in a wait for ever.
         faulthandler.dump_traceback_later(SECONDS_PER_TEST, exit=True)
+        self.started = time.monotonic()
         super().startTest(test)
 
     def stopTest(self, test: unittest.TestCase) -> None:
         faulthandler.cancel_dump_traceback_later()
+        label = test.id().partition(".")[0]
+        spent = time.monotonic() - self.started
+        self.seconds[label] = round(self.seconds.get(label, 0) + spent, 3)
         super().stopTest(test)
 
     def addSuccess(self, test: unittest.TestCase) -> None:
@@ -85,7 +92,7 @@ class RecordingRunner(DiscoverRunner):
         return RecordingResult
 
     def suite_result(self, suite: unittest.TestSuite, result: Any, **kwargs: Any) -> int:
-        record = {"outcomes": result.outcomes, "details": result.details}
+        record = {name: getattr(result, name) for name in ("outcomes", "details", "seconds")}
         Path(os.environ["DJANGO_SUITE_RECORD"]).write_text(json.dumps(record))
         return super().suite_result(suite, result, **kwargs)
 

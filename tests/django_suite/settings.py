@@ -9,11 +9,15 @@ import os
 
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
-MODE = os.environ["DJANGO_SUITE_MODE"]
-DATABASE = os.environ["DJANGO_SUITE_DATABASE"]
-NAME = os.environ["DJANGO_SUITE_NAME"]
+# The settings that Django ships for this very run, on the path because `runtests.py` is.
+from test_sqlite import *  # type: ignore[import-not-found]  # noqa: F403
 
-SERVERS: dict[str, dict[str, object]] = {
+# Only upper-case names are settings, and one test of Django's wants to find no others.
+mode = os.environ["DJANGO_SUITE_MODE"]
+database = os.environ["DJANGO_SUITE_DATABASE"]
+name = os.environ["DJANGO_SUITE_NAME"]
+
+servers: dict[str, dict[str, object]] = {
     "sqlite": {"ENGINE": "django.db.backends.sqlite3"},
     "postgres": {
         "ENGINE": "django.db.backends.postgresql",
@@ -28,23 +32,15 @@ SERVERS: dict[str, dict[str, object]] = {
         "PORT": os.environ.get("MYSQL_PORT", "3306"),
         "USER": os.environ.get("MYSQL_USER", "root"),
         "PASSWORD": os.environ.get("MYSQL_PASSWORD", ""),
+        "TEST": {"CHARSET": "utf8mb4", "COLLATION": "utf8mb4_general_ci"},
     },
 }
-TEST: dict[str, object] = (
-    {"CHARSET": "utf8mb4", "COLLATION": "utf8mb4_general_ci"} if DATABASE == "mariadb" else {}
-)
 # SQLite's test databases are in memory unless they are named.
-NAMES: dict[str, str] = {} if DATABASE == "sqlite" else {"default": NAME, "other": f"{NAME}_other"}
+names = {"default": name, "other": f"{name}_other"}
 DATABASES = {
-    alias: {**SERVERS[DATABASE], "TEST": TEST} | ({"NAME": NAMES[alias]} if alias in NAMES else {})
-    for alias in ("default", "other")
+    alias: servers[database] | ({} if database == "sqlite" else {"NAME": names[alias]})
+    for alias in names
 }
-
-# As in the `test_sqlite.py` that Django ships.
-SECRET_KEY = "django_tests_secret_key"
-PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
-USE_TZ = False
 
 TEST_RUNNER = "tests.django_suite.recorder.RecordingRunner"
 
@@ -53,10 +49,10 @@ def do_nothing(sender: object, **arguments: object) -> None:
     """Listen to everything: what the library does, it does because somebody listens."""
 
 
-if MODE != "vanilla":
+if mode != "vanilla":
     for signal in (pre_save, post_save, pre_delete, post_delete):
         signal.connect(do_nothing)
-if MODE == "patched":
+if mode == "patched":
     import signal_patch
 
     signal_patch.enable()
