@@ -7,7 +7,7 @@ import json
 import tarfile
 import unittest
 from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import django
 import pytest
@@ -16,10 +16,13 @@ from django.test.runner import DiscoverRunner
 from tests.django_suite import __main__ as command
 from tests.django_suite.allowed import ALLOWED, EVERY_DATABASE, EVERY_DJANGO, allowed_on
 from tests.django_suite.comparison import DID_NOT_RUN, Difference, differences, judge, within
-from tests.django_suite.execution import RunBroken, shared_out
+from tests.django_suite.execution import BrokenRunError, shared_out
 from tests.django_suite.labels import MARIADB, SUBSET, labels_for
 from tests.django_suite.recorder import RecordingResult, RecordingRunner
 from tests.django_suite.source import all_labels, unpack
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Stands for Django's own: it runs two tests, of which the second looks at the mode.
 FAKE_RUNTESTS = """
@@ -95,9 +98,7 @@ def test_a_listed_test_that_does_not_differ_fails(outcomes: dict[str, list[str]]
 
 
 def test_a_test_that_runs_on_one_side_only_differs() -> None:
-    assert differences({"a.T.test": ["passed"]}, {}) == [
-        Difference("a.T.test", ["passed"], DID_NOT_RUN)
-    ]
+    assert differences({"a.T.test": ["passed"]}, {}) == [Difference("a.T.test", ["passed"], DID_NOT_RUN)]
 
 
 def test_other_subtests_going_wrong_is_a_difference() -> None:
@@ -205,7 +206,7 @@ def test_a_baseline_shows_what_fails_without_the_library(
 
 
 def test_a_run_that_leaves_no_record_is_an_error_with_its_output(fake_django: FakeDjango) -> None:
-    with pytest.raises(RunBroken, match="no such app"):
+    with pytest.raises(BrokenRunError, match="no such app"):
         command.main([*fake_django(patched="passed"), "--labels", "broken"])
 
 

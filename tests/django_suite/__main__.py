@@ -6,9 +6,9 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import django
 
@@ -17,6 +17,9 @@ from .comparison import DID_NOT_RUN, Difference, Verdict, judge, within
 from .execution import Record, Suite
 from .labels import SUBSET, labels_for
 from .source import all_labels, source_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 # As on the command line: 6.1.
 SERIES = ".".join(map(str, django.VERSION[:2]))

@@ -7,15 +7,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from .comparison import Outcomes
 from .source import weight
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from .comparison import Outcomes
 
 Mode = Literal["vanilla", "receivers", "patched"]
 
@@ -25,7 +28,7 @@ CACHE_FORMAT = 1
 SHARDS_PER_PROCESS = 4
 
 
-class RunBroken(RuntimeError):
+class BrokenRunError(RuntimeError):
     """`runtests.py` ended without writing its record: a crash, a hang, a failed system check."""
 
 
@@ -82,15 +85,15 @@ class Suite:
                 check=False,
             )
         if not record.exists():
-            raise RunBroken(f"{mode} run broken off, see {log}:\n{log.read_text()[-3000:]}")
+            raise BrokenRunError(f"{mode} run broken off, see {log}:\n{log.read_text()[-3000:]}")
 
     def environment(self, mode: Mode, record: Path) -> dict[str, str]:
         """Name databases after the run, so that shards at work beside each other keep apart."""
         return os.environ | {
             "DJANGO_SETTINGS_MODULE": "tests.django_suite.settings",
             "DJANGO_SUITE_MODE": mode,
-            "DJANGO_SUITE_DATABASE": self.database,
-            "DJANGO_SUITE_NAME": f"django_suite_{record.stem.replace('-', '_')}",
+            "SIGNAL_PATCH_DB": self.database,
+            "SIGNAL_PATCH_DB_NAME": f"django_suite_{record.stem.replace('-', '_')}",
             "DJANGO_SUITE_RECORD": str(record),
             "PYTHONPATH": str(ROOT),
         }
@@ -120,9 +123,7 @@ def merged(records: Iterable[Record]) -> Record:
     return whole
 
 
-def shared_out(
-    labels: Sequence[str], shards: int, weight_of: Callable[[str], int]
-) -> list[list[str]]:
+def shared_out(labels: Sequence[str], shards: int, weight_of: Callable[[str], int]) -> list[list[str]]:
     """Deal the labels to the shards, the heaviest first and always to the lightest shard."""
     piles: list[list[str]] = [[] for _ in range(shards)]
     loads = [0] * shards

@@ -1,5 +1,6 @@
 """The test runner inside Django's `runtests.py`: it writes down how every test ended."""
 
+# ruff: noqa: N802 (unittest spells its methods so)
 from __future__ import annotations
 
 import faulthandler
@@ -68,9 +69,7 @@ class RecordingResult(unittest.TextTestResult):
         super().addUnexpectedSuccess(test)
         self.note(test, "unexpected success")
 
-    def addSubTest(
-        self, test: unittest.TestCase, subtest: unittest.TestCase, err: ExcInfo | None
-    ) -> None:
+    def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, err: ExcInfo | None) -> None:
         super().addSubTest(test, subtest, err)
         if err is not None:
             name = subtest.id().removeprefix(test.id())

@@ -14,33 +14,11 @@ from test_sqlite import *  # type: ignore[import-not-found]  # noqa: F403
 
 # Only upper-case names are settings, and one test of Django's wants to find no others.
 mode = os.environ["DJANGO_SUITE_MODE"]
-database = os.environ["DJANGO_SUITE_DATABASE"]
-name = os.environ["DJANGO_SUITE_NAME"]
 
-servers: dict[str, dict[str, object]] = {
-    "sqlite": {"ENGINE": "django.db.backends.sqlite3"},
-    "postgres": {
-        "ENGINE": "django.db.backends.postgresql",
-        "HOST": os.environ.get("POSTGRES_HOST", "127.0.0.1"),
-        "PORT": os.environ.get("POSTGRES_PORT", "5432"),
-        "USER": os.environ.get("POSTGRES_USER", "root"),
-        "PASSWORD": os.environ.get("POSTGRES_PASSWORD", ""),
-    },
-    "mariadb": {
-        "ENGINE": "django.db.backends.mysql",
-        "HOST": os.environ.get("MYSQL_HOST", "127.0.0.1"),
-        "PORT": os.environ.get("MYSQL_PORT", "3306"),
-        "USER": os.environ.get("MYSQL_USER", "root"),
-        "PASSWORD": os.environ.get("MYSQL_PASSWORD", ""),
-        "TEST": {"CHARSET": "utf8mb4", "COLLATION": "utf8mb4_general_ci"},
-    },
-}
-# SQLite's test databases are in memory unless they are named.
-names = {"default": name, "other": f"{name}_other"}
-DATABASES = {
-    alias: servers[database] | ({} if database == "sqlite" else {"NAME": names[alias]})
-    for alias in names
-}
+if os.environ["SIGNAL_PATCH_DB"] != "sqlite":
+    from tests.database import databases
+
+    DATABASES = databases()
 
 TEST_RUNNER = "tests.django_suite.recorder.RecordingRunner"
 
