@@ -16,8 +16,8 @@ from django.test.runner import DiscoverRunner
 from tests.django_suite import __main__ as command
 from tests.django_suite.allowed import ALLOWED, EVERY_DATABASE, EVERY_DJANGO, allowed_on
 from tests.django_suite.comparison import DID_NOT_RUN, Difference, differences, judge, within
-from tests.django_suite.execution import BrokenRunError, shared_out
-from tests.django_suite.labels import MARIADB, SUBSET, labels_for
+from tests.django_suite.execution import BrokenRunError, Record, refuse_lost, shared_out
+from tests.django_suite.labels import labels_for
 from tests.django_suite.recorder import RecordingResult, RecordingRunner
 from tests.django_suite.source import all_labels, unpack
 
@@ -108,6 +108,15 @@ def test_other_subtests_going_wrong_is_a_difference() -> None:
     assert [str(difference) for difference in differences(vanilla, patched)] == [
         "a.T.test: failed in (n=1) -> failed in (n=1) + failed in (n=2)"
     ]
+
+
+def test_what_goes_wrong_on_both_sides_passes_and_is_named() -> None:
+    outcomes = {"a.T.test_1": ["error"], "a.T.test_2": ["skipped"]}
+
+    verdict = judge(outcomes, outcomes, {})
+
+    assert verdict.wrong_anyway == ["a.T.test_1"]
+    assert verdict.failed == 0
 
 
 def test_only_listed_tests_of_the_labels_that_ran_are_asked_for() -> None:
@@ -210,6 +219,13 @@ def test_a_run_that_leaves_no_record_is_an_error_with_its_output(fake_django: Fa
         command.main([*fake_django(patched="passed"), "--labels", "broken"])
 
 
+def test_a_label_that_cannot_be_imported_is_an_error_not_two_equal_failures() -> None:
+    record = Record(outcomes={"unittest.loader._FailedTest.no_such_label": ["error"]})
+
+    with pytest.raises(BrokenRunError, match="no_such_label"):
+        refuse_lost(record)
+
+
 @pytest.mark.parametrize(
     ("test", "label"),
     [
@@ -234,7 +250,6 @@ def test_mariadb_runs_its_labels_and_the_others_run_all() -> None:
 
     assert labels_for("sqlite", everything) == everything
     assert labels_for("mariadb", everything) == ["update"]
-    assert set(SUBSET.split()) <= set(MARIADB.split())
 
 
 def test_the_sources_are_unpacked_and_their_labels_found(tmp_path: Path) -> None:

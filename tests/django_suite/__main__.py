@@ -34,9 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cache=options.cache,
         fresh=options.fresh,
     )
-    labels = options.labels or (
-        SUBSET.split() if options.subset else labels_for(options.db, all_labels(suite.tree))
-    )
+    labels = options.labels or (SUBSET if options.subset else labels_for(options.db, all_labels(suite.tree)))
     vanilla = suite.run("vanilla", labels, options.parallel)
     if options.vanilla_only:
         return show_baseline(vanilla)
@@ -107,6 +105,8 @@ def show_baseline(vanilla: Record) -> int:
 def show(suite: Suite, verdict: Verdict, patched: Record, allowed: dict[str, str]) -> None:
     for difference in verdict.listed:
         print(f"listed: {difference.test}: {allowed[difference.test]}")
+    for test in verdict.wrong_anyway:
+        print(f"wrong on both sides: {test}")
     for test in verdict.stale:
         print(f"FAILED: listed, but it does not differ any more: {test}")
     alone = receivers_alone(suite, verdict.unlisted)

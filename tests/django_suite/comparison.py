@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 # Test id -> the ways in which it ended (one, unless several of its subtests went wrong).
 Outcomes = dict[str, list[str]]
 
+GOOD = (["passed"], ["skipped"], ["expected failure"])
 DID_NOT_RUN = ["did not run"]
 
 
@@ -34,6 +35,7 @@ class Verdict:
     listed: list[Difference]
     unlisted: list[Difference]
     stale: list[str]
+    wrong_anyway: list[str]
 
     @property
     def failed(self) -> int:
@@ -62,6 +64,9 @@ def judge(vanilla: Outcomes, patched: Outcomes, allowed: Mapping[str, str]) -> V
         listed=[difference for difference in found if difference.test in allowed],
         unlisted=[difference for difference in found if difference.test not in allowed],
         stale=sorted(allowed.keys() - differing),
+        wrong_anyway=sorted(
+            test for test, ending in vanilla.items() if ending not in GOOD and test not in differing
+        ),
     )
 
 
