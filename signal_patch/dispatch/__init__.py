@@ -1,0 +1,12 @@
+"""The roads: what a bulk operation does when it is to send signals.
+
+Each takes the queryset, Django's arguments, the options and Django's original, and knows
+nothing of the switch that led here.
+"""
+
+from __future__ import annotations
+
+from .bulk_update import bulk_update
+from .update import update
+
+__all__ = ["bulk_update", "update"]

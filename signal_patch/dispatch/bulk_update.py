@@ -1,0 +1,225 @@
+"""`QuerySet.bulk_update()`, as a loop of `save(update_fields=…)` would tell it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections, transaction
+from django.db.models import QuerySet
+from django.db.models.signals import post_save, pre_save
+
+from . import fields as columns, rows, sending
+from .changes import Changes, PerRow
+from .progress import reporting
+from .telling import Teller
+from .values import reads_other_rows
+
+if TYPE_CHECKING:
+    from django.db.models import Field, Model
+
+    from ..options import Options
+
+    ModelField = Field[Any, Any]
+    Expressions = dict[ModelField, dict[Any, Any]]
+
+
+def bulk_update(
+    queryset: QuerySet[Any],
+    objs: Iterable[Any],
+    fields: Iterable[str],
+    batch_size: int | None,
+    options: Options,
+    original: Callable[..., int],
+) -> int:
+    """Update the rows of the caller's instances and send their signals.
+
+    `original` is Django's own `bulk_update()`, unbound, and gets the caller's `batch_size`.
+    Returns the number of rows matched. An instance without a row gets no `post_save`.
+    Raises what `original` raises, before any signal, and whatever a receiver raises, with
+    no row changed.
+    """
+    objs, names = tuple(objs), list(fields)
+    if not _are_heard(objs) or not all(obj._is_pk_set() for obj in objs):
+        with sending.silence():
+            return original(queryset, objs, names, batch_size=batch_size)
+    # With no objects, Django checks the names of the fields and executes nothing.
+    original(queryset, (), names, batch_size=batch_size)
+    operation = _BulkUpdate(queryset, names, batch_size, options, original)
+    operation.refuse(objs)
+    with transaction.atomic(using=operation.using, savepoint=False):
+        return operation.run(objs)
+
+
+def _are_heard(objs: tuple[Any, ...]) -> bool:
+    return any(
+        not model._meta.auto_created and (pre_save.has_listeners(model) or post_save.has_listeners(model))
+        for model in {type(obj) for obj in objs}
+    )
+
+
+class _BulkUpdate:
+    def __init__(
+        self,
+        queryset: QuerySet[Any],
+        names: list[str],
+        batch_size: int | None,
+        options: Options,
+        original: Callable[..., int],
+    ) -> None:
+        self.queryset = queryset
+        self.model = queryset.model
+        self.names = names
+        self.batch_size = batch_size
+        self.options = options
+        self.original = original
+        self.using = rows.database_for_write(queryset)
+        self.connection = connections[self.using]
+        self.fields: list[ModelField] = [self.model._meta.get_field(name) for name in names]
+        self.teller = Teller(
+            queryset,
+            self.using,
+            options,
+            frozenset(field.name for field in self.fields),
+            self.fields,
+        )
+        self.size = min(options.batch_size, rows.largest_batch(self.using, self.model))
+
+    def refuse(self, objs: tuple[Any, ...]) -> None:
+        """Raise what Django raises for an object that refers to an unsaved one."""
+        if any(field.is_relation for field in self.fields):
+            for obj in objs:
+                # Model._prepare_related_fields_for_save, Django 5.2 to 6.1.
+                obj._prepare_related_fields_for_save(operation_name="bulk_update", fields=self.fields)
+
+    def run(self, objs: tuple[Any, ...]) -> int:
+        self._freeze(objs)
+        matched = 0
+        with reporting(self.options, self.model._meta.label) as report:
+            for start in range(0, len(objs), self.size):
+                batch = objs[start : start + self.size]
+                matched += self._process([(obj.pk, obj) for obj in batch])
+                report(start + len(batch), len(objs))
+        return matched
+
+    def _process(self, pairs: list[tuple[Any, Model]]) -> int:
+        keys = [key for key, _ in pairs]
+        quiet = sending.in_flight(self.using, self.model, keys)
+        with sending.flying(sending.flight_of(self.using, self.model, keys)) as flight:
+            present = self._present_beforehand(keys)
+            expressions = self._expressions(pairs)
+            self._show(expressions, pairs)
+            self._normalize(pairs)
+            loud = [pair for pair in pairs if pair[0] not in quiet] if quiet else pairs
+            before = self._shown(expressions, pairs)
+            changes = self.teller.before(loud)
+            self._hide(expressions, before, pairs)
+            matched = self._write(pairs, changes)
+            if present is not None:
+                loud = [pair for pair in loud if pair[0] in present]
+            all_there = matched == (len(set(keys)) if present is None else len(present))
+            told = self.teller.settle(loud, changes, self._unsure(expressions), all_there=all_there)
+            return matched - self.teller.after(told, flight)
+
+    def _present_beforehand(self, keys: list[Any]) -> set[Any] | None:
+        """Return which keys a queryset with conditions matches: the write may change that."""
+        if not self.queryset.query.where:
+            return None
+        chosen = rows.at(self.queryset.using(self.using), keys)
+        return set(QuerySet.values_list(chosen, "pk", flat=True))
+
+    # Expressions on the instances are shown to receivers as values, and put back for the
+    # write, which is Django's.
+
+    def _expressions(self, pairs: list[tuple[Any, Model]]) -> Expressions:
+        found: Expressions = defaultdict(dict)
+        for field in self.fields:
+            for key, obj in pairs:
+                value = getattr(obj, field.attname)
+                if hasattr(value, "resolve_expression"):
+                    found[field].setdefault(key, value)
+        return found
+
+    def _show(self, expressions: Expressions, pairs: list[tuple[Any, Model]]) -> None:
+        if not expressions:
+            return
+        previews = {
+            f"signal_patch_{index}": columns.as_column(
+                PerRow(self.model, field, by_key), field, self.connection
+            )
+            for index, (field, by_key) in enumerate(expressions.items())
+        }
+        everything: QuerySet[Any] = QuerySet(self.model, using=self.using)
+        chosen = rows.at(everything, [key for key, _ in pairs]).annotate(**previews)
+        values = {key: rest for key, *rest in chosen.values_list("pk", *previews)}
+        for key, obj in pairs:
+            for field, value in zip(expressions, values.get(key, ()), strict=False):
+                if key in expressions[field]:
+                    shown = columns.scaled(field, value, self.connection)
+                    setattr(obj, field.attname, shown)
+
+    def _shown(
+        self, expressions: Expressions, pairs: list[tuple[Any, Model]]
+    ) -> dict[tuple[ModelField, Any], Any]:
+        return {
+            (field, key): getattr(obj, field.attname)
+            for field, by_key in expressions.items()
+            for key, obj in pairs
+            if key in by_key
+        }
+
+    def _hide(
+        self,
+        expressions: Expressions,
+        shown: dict[tuple[ModelField, Any], Any],
+        pairs: list[tuple[Any, Model]],
+    ) -> None:
+        for field, by_key in expressions.items():
+            for key, obj in pairs:
+                if key in by_key and getattr(obj, field.attname) is shown[field, key]:
+                    setattr(obj, field.attname, by_key[key])
+
+    def _freeze(self, objs: tuple[Any, ...]) -> None:
+        """Replace expressions that read other rows by what they give before the first write."""
+        for start in range(0, len(objs), self.size):
+            pairs = [(obj.pk, obj) for obj in objs[start : start + self.size]]
+            frozen = {
+                field: {k: v for k, v in by_key.items() if reads_other_rows(v, self.model)}
+                for field, by_key in self._expressions(pairs).items()
+            }
+            self._show({field: by_key for field, by_key in frozen.items() if by_key}, pairs)
+
+    def _normalize(self, pairs: list[tuple[Any, Model]]) -> None:
+        """Turn the instances' constants into what their rows will hold."""
+        for field in self.fields:
+            if columns.is_plain(field) and not columns.is_opaque(field):
+                for _, obj in pairs:
+                    self._normalize_one(obj, field)
+
+    def _normalize_one(self, obj: Model, field: ModelField) -> None:
+        value = getattr(obj, field.attname)
+        if not hasattr(value, "resolve_expression") and not columns.holds_files(field):
+            stored = columns.row_value(field, value, self.connection)
+            if type(stored) is not type(value) or stored is not value:
+                setattr(obj, field.attname, stored)
+
+    def _write(self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> int:
+        matched = self._run_original([obj for _, obj in pairs], self.names)
+        named = set(self.fields)
+        groups: dict[tuple[str, ...], list[Model]] = defaultdict(list)
+        for key, obj in pairs:
+            extra = tuple(f.name for f in changes.get(key, {}) if f not in named)
+            if extra:
+                groups[extra].append(obj)
+        for extra, objs in groups.items():
+            self._run_original(objs, list(extra))
+        return matched
+
+    def _run_original(self, objs: list[Model], names: list[str]) -> int:
+        with sending.silence():
+            return self.original(self.queryset, objs, names, batch_size=self.batch_size)
+
+    def _unsure(self, expressions: Expressions) -> list[ModelField]:
+        custom = [field for field in self.fields if not columns.is_plain(field)]
+        return list(dict.fromkeys([*expressions, *custom]))

@@ -1,0 +1,161 @@
+"""What receivers changed on the instances, and how it gets into the rows."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import F, Value
+from django.db.models.expressions import Expression
+
+from . import fields
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.models import Field, Model
+
+    ModelField = Field[Any, Any]
+
+Changes = dict["ModelField", Any]
+
+
+class Watch:
+    """Compares the instances of one class before and after their `pre_save`.
+
+    Looked at are the given fields only. A comparison of two tuples is enough for most; the
+    fields whose values may change in place are compared by what would be saved.
+    """
+
+    def __init__(self, watched: Collection[ModelField], connection: BaseDatabaseWrapper) -> None:
+        self.connection = connection
+        self.fields = list(watched)
+        self.attnames = [field.attname for field in self.fields]
+        self.opaque = [field for field in self.fields if fields.is_opaque(field)]
+        self.files = [field for field in self.fields if fields.holds_files(field)]
+        # With one name, itemgetter would not return a tuple.
+        self.state = itemgetter(*self.attnames, *self.attnames[:1]) if watched else _nothing
+
+    def snapshot(self, instance: Model) -> Any:
+        """Return what `changes` needs to know of an instance as it is now."""
+        return self.state(instance.__dict__), self._fingerprints(instance)
+
+    def _fingerprints(self, instance: Model) -> list[Any]:
+        return [
+            fields.fingerprint(field, getattr(instance, field.attname), self.connection)
+            for field in self.opaque
+        ]
+
+    def changes(self, instance: Model, snapshot: Any) -> Changes:
+        """Return the fields that were changed since, with what `Field.pre_save` gives."""
+        state, fingerprints = snapshot
+        changed = [] if self._is_in(state, instance) else self._different(instance, state)
+        if self.opaque:
+            changed = self._without_opaque(changed) + self._different_inside(instance, fingerprints)
+        changed += [field for field in self.files if self._is_uncommitted(instance, field)]
+        return {field: field.pre_save(instance, False) for field in dict.fromkeys(changed)}
+
+    def _is_in(self, state: tuple[Any, ...], instance: Model) -> bool:
+        try:
+            return self.state(instance.__dict__) == state
+        except KeyError:  # a receiver has deferred a field
+            return False
+
+    def _different(self, instance: Model, state: tuple[Any, ...]) -> list[ModelField]:
+        # getattr() brings back a value that a receiver has deferred, as save() would.
+        return [
+            field
+            for field, old in zip(self.fields, state)
+            if not _is_same(getattr(instance, field.attname), old)
+        ]
+
+    def _without_opaque(self, changed: list[ModelField]) -> list[ModelField]:
+        return [field for field in changed if field not in self.opaque]
+
+    def _different_inside(self, instance: Model, before: list[Any]) -> list[ModelField]:
+        after = self._fingerprints(instance)
+        return [field for field, old, new in zip(self.opaque, before, after) if old != new]
+
+    def _is_uncommitted(self, instance: Model, field: ModelField) -> bool:
+        return fields.is_uncommitted(instance.__dict__.get(field.attname))
+
+
+def _nothing(state: dict[str, Any]) -> tuple[()]:
+    return ()
+
+
+def _is_same(new: Any, old: Any) -> bool:
+    # F("n") == F("n"), but only an expression that was there before is no change.
+    return new is old or (new == old and not hasattr(new, "resolve_expression"))
+
+
+class PerRow(Expression):
+    """The value that a column gets in each of some rows; other rows keep `otherwise`.
+
+    One simple CASE over the primary key, written in one go: Django's own Case and When
+    cost more to build and to compile than the statement takes to run.
+    """
+
+    def __init__(
+        self,
+        model: type[Model],
+        column: ModelField,
+        values: dict[Any, Any],
+        otherwise: Any = None,
+    ) -> None:
+        super().__init__(output_field=column)
+        self.model = model
+        self.column = column
+        self.values = values
+        self.otherwise = F(column.attname) if otherwise is None else otherwise
+
+    def get_source_expressions(self) -> list[Any]:
+        return [self.otherwise, *(self.values[key] for key in self._expressions())]
+
+    def set_source_expressions(self, expressions: list[Any]) -> None:
+        self.otherwise, *resolved = expressions
+        self.values = {**self.values, **dict(zip(self._expressions(), resolved, strict=True))}
+
+    def _expressions(self) -> list[Any]:
+        # A receiver may set F("hits") + 1, as before a save().
+        return [key for key, value in self.values.items() if hasattr(value, "resolve_expression")]
+
+    def as_sql(self, compiler: Any, connection: BaseDatabaseWrapper) -> tuple[str, tuple[Any, ...]]:
+        parts = ["CASE"]
+        params: list[Any] = []
+        if not self.model._meta.is_composite_pk:
+            parts.append(connection.ops.quote_name(self.model._meta.pk.column))
+        for key, value in self.values.items():
+            condition, condition_params = self._is_row(key, connection)
+            sql, sql_params = compiler.compile(self._to_save(value))
+            parts.append(f"WHEN {condition} THEN {sql}")
+            params += [*condition_params, *sql_params]
+        otherwise, otherwise_params = compiler.compile(self.otherwise)
+        parts.append(f"ELSE {otherwise} END")
+        params += otherwise_params
+        return self._typed(" ".join(parts), connection), tuple(params)
+
+    def _is_row(self, key: Any, connection: BaseDatabaseWrapper) -> tuple[str, list[Any]]:
+        opts = self.model._meta
+        if not opts.is_composite_pk:
+            return "%s", [opts.pk.get_db_prep_value(key, connection)]
+        columns = (connection.ops.quote_name(pk.column) for pk in opts.pk_fields)
+        return " AND ".join(f"{column} = %s" for column in columns), [
+            pk.get_db_prep_value(value, connection) for pk, value in zip(opts.pk_fields, key, strict=True)
+        ]
+
+    def _to_save(self, value: Any) -> Any:
+        if hasattr(value, "resolve_expression"):
+            return value
+        saved = Value(value, output_field=self.column)
+        saved.for_save = True
+        return saved
+
+    def _typed(self, sql: str, connection: BaseDatabaseWrapper) -> str:
+        if not connection.features.requires_casted_case_in_updates:
+            return sql
+        # A length would cut a string that is too long, where an assignment refuses it.
+        db_type = (self.column.cast_db_type(connection) or "").partition("(")
+        name = db_type[0] if "char" in db_type[0] else "".join(db_type)
+        return f"({sql})::{name}" if name else sql

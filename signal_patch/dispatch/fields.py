@@ -1,0 +1,195 @@
+"""What a column makes of a value: the questions that are put to one field."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import decimal
+import json
+import uuid
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from django.core.files import File
+from django.db.models import (
+    AutoField,
+    BinaryField,
+    CharField,
+    DecimalField,
+    Field,
+    FileField,
+    GeneratedField,
+    IntegerField,
+    JSONField,
+    Model,
+    TextField,
+)
+from django.db.models.expressions import Col, ExpressionWrapper
+from django.db.models.functions import Cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.models.expressions import BaseExpression
+
+_CONVERTERS = (
+    "to_python",
+    "get_prep_value",
+    "get_db_prep_value",
+    "get_db_prep_save",
+    "from_db_value",
+)
+_IMMUTABLE = (
+    str,
+    int,
+    float,
+    bool,
+    bytes,
+    type(None),
+    decimal.Decimal,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    uuid.UUID,
+)
+# Wide enough for every column: quantize() must not fail on the digits before the point.
+_SCALING = decimal.Context(prec=2000)
+
+
+@lru_cache(maxsize=None)
+def is_plain_class(field_class: type[Field[Any, Any]]) -> bool:
+    """Return whether Django itself converts the values of a field class, both ways."""
+    return all(
+        getattr(getattr(field_class, name, None), "__module__", "django.db.models").startswith(
+            "django.db.models"
+        )
+        for name in _CONVERTERS
+    )
+
+
+def is_plain(field: Field[Any, Any]) -> bool:
+    """Return whether a field has no conversions of its own, nor has what it refers to."""
+    return is_plain_class(type(_target(field)))
+
+
+def _target(field: Any) -> Any:
+    """Follow a foreign key to the field whose values it holds."""
+    while field.remote_field is not None:
+        field = field.target_field
+    return field
+
+
+def row_value(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
+    """Return what a row gives back for a constant that is written to a plain field.
+
+    The field's own preparation and conversion run first, as in an UPDATE and in a SELECT;
+    then what the column does (the scale of a decimal, JSON's text form).
+    """
+    target = _target(field)
+    if isinstance(target, JSONField):
+        return None if value is None else _through_json(target, value)
+    return scaled(target, _exact_text(target.to_python(target.get_prep_value(value))), connection)
+
+
+def _through_json(field: JSONField, value: Any) -> Any:
+    return json.loads(json.dumps(value, cls=field.encoder), cls=field.decoder)
+
+
+def _exact_text(value: Any) -> Any:
+    # Members of TextChoices and SafeString are strings, but a row has plain ones.
+    return str.__str__(value) if isinstance(value, str) else value
+
+
+def scaled(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
+    """Return a value of a plain field as the column stores and shows it."""
+    target = _target(field)
+    if isinstance(target, DecimalField) and isinstance(value, decimal.Decimal):
+        return _to_scale(target, value, connection)
+    if isinstance(target, (CharField, TextField)) and isinstance(value, (int, float)):
+        # The text affinity of SQLite's columns.
+        return str(value)
+    return value
+
+
+def _to_scale(
+    field: DecimalField[Any, Any], value: decimal.Decimal, connection: BaseDatabaseWrapper
+) -> decimal.Decimal:
+    if field.decimal_places is None or not value.is_finite():
+        return value
+    # SQLite keeps the digits and Django rounds them in the converter; the servers round.
+    rounding = decimal.ROUND_HALF_EVEN if connection.vendor == "sqlite" else decimal.ROUND_HALF_UP
+    exponent = decimal.Decimal(1).scaleb(-field.decimal_places)
+    return value.quantize(exponent, rounding=rounding, context=_SCALING)
+
+
+def as_column(
+    expression: BaseExpression, field: Field[Any, Any], connection: BaseDatabaseWrapper
+) -> BaseExpression:
+    """Return an expression that gives, in a SELECT, what the field's column would hold.
+
+    An assignment converts to the column's type. A cast does the same on PostgreSQL; on
+    MariaDB and MySQL only numbers can differ and have types to cast to; SQLite's columns
+    take any type.
+    """
+    target = _target(field)
+    if connection.vendor == "postgresql" or (
+        connection.vendor == "mysql" and isinstance(target, (DecimalField, IntegerField, AutoField))
+    ):
+        return Cast(expression, output_field=target)
+    return ExpressionWrapper(expression, output_field=target)
+
+
+def is_opaque(field: Field[Any, Any]) -> bool:
+    """Return whether the field's values may change in place, unseen by a comparison."""
+    return isinstance(field, (JSONField, BinaryField)) or not is_plain(field)
+
+
+def fingerprint(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
+    """Return something that differs once the value, or anything inside it, would be saved
+    differently.
+    """
+    if hasattr(value, "resolve_expression"):
+        return value
+    if isinstance(field, JSONField):
+        return None if value is None else json.dumps(value, cls=field.encoder)
+    prepared = field.get_db_prep_save(value, connection)
+    return prepared if isinstance(prepared, _IMMUTABLE) else copy.deepcopy(prepared)
+
+
+def saves_as_it_compares(field: Field[Any, Any]) -> bool:
+    """Return whether a value is prepared alike for a SET and for a WHERE."""
+    return type(_target(field)).get_db_prep_save is Field.get_db_prep_save
+
+
+def is_uncommitted(value: Any) -> bool:
+    """Return whether a value is a file that `FileField.pre_save` has yet to store."""
+    return isinstance(value, File) and not getattr(value, "_committed", True)
+
+
+def writable_fields(model: type[Model]) -> list[Field[Any, Any]]:
+    """Return the concrete fields that a save may write: neither keys nor generated."""
+    keys = {*model._meta.pk_fields}
+    for parent in model._meta.all_parents:
+        keys.update(parent._meta.pk_fields)
+    return [f for f in model._meta.concrete_fields if f not in keys and not f.generated]
+
+
+def generated_from(model: type[Model], changed: Iterable[Field[Any, Any]]) -> list[Field[Any, Any]]:
+    """Return the generated fields of a model that depend on any of the changed fields."""
+    found = set(changed)
+    generated = [f for f in model._meta.concrete_fields if f.generated]
+    # A generated column can't refer to another one, so that one pass finds them all.
+    return [f for f in generated if found & _referenced(f)]
+
+
+def _referenced(field: GeneratedField) -> set[Any]:
+    # GeneratedField.referenced_fields came with Django 6.0; the query that it resolves
+    # its expression against is there from Django 5.0 to 6.1.
+    resolved = field.expression.resolve_expression(field._query, allow_joins=False)
+    return {node.target for node in resolved.flatten() if isinstance(node, Col)}
+
+
+def holds_files(field: Field[Any, Any]) -> bool:
+    """Return whether the field's values are files, which `Field.pre_save` stores."""
+    return isinstance(field, FileField)

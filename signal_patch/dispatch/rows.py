@@ -1,0 +1,356 @@
+"""Which rows: chosen once, locked, and loaded in batches."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import FieldDoesNotExist
+from django.db import connections
+from django.db.models import Q, QuerySet
+from django.db.models.constants import LOOKUP_SEP
+from django.db.models.query import ModelIterable
+from django.db.models.sql import Query
+
+from .fields import is_plain
+
+if TYPE_CHECKING:
+    from django.db.models import Model
+    from django.db.models.expressions import BaseExpression
+
+    from ..options import Options
+
+Expressions = dict[str, "BaseExpression"]
+Frozen = dict[Any, tuple[Any, ...]]
+
+
+@dataclass(slots=True)
+class Batch:
+    """Some of the chosen rows, as instances in the order of their signals.
+
+    `keys` are the primary keys as the rows had them when they were loaded, one for each
+    instance. `frozen` holds, by such a key, what the frozen expressions gave.
+    """
+
+    keys: list[Any]
+    instances: list[Model]
+    frozen: dict[Any, tuple[Any, ...]] = field(default_factory=dict)
+
+
+def database_for_write(queryset: QuerySet[Any]) -> str:
+    """Return the alias of the database that Django's own `update()` would write to."""
+    queryset._for_write = True
+    return queryset.db
+
+
+def everything(queryset: QuerySet[Any], using: str) -> QuerySet[Any]:
+    """Return a queryset of the same class and hints over all rows of the model.
+
+    It goes through QuerySet's private state, because a subclass may do anything in the
+    public methods (QuerySet._chain, Django 5.2 to 6.1).
+    """
+    clone = queryset._chain()
+    clone.query = Query(queryset.model)
+    return _whole(clone, using)
+
+
+def _whole(clone: QuerySet[Any], using: str) -> QuerySet[Any]:
+    """Make a queryset yield whole instances, whatever `values()` made it yield."""
+    clone._fields = None
+    clone._db = using
+    clone._prefetch_related_lookups = ()
+    if not issubclass(clone._iterable_class, ModelIterable):
+        own = type(clone)(clone.model)._iterable_class
+        clone._iterable_class = own if issubclass(own, ModelIterable) else ModelIterable
+    return clone
+
+
+def at(queryset: QuerySet[Any], keys: Sequence[Any]) -> QuerySet[Any]:
+    """Narrow a queryset to exactly the rows with the given primary keys."""
+    return QuerySet.filter(queryset, _matching(queryset.model, keys))
+
+
+def _matching(model: type[Model], keys: Sequence[Any]) -> Q:
+    # Whole numbers without a gap are the same set as the range between their ends, and a
+    # range costs two parameters instead of thousands, which is most of the price of a
+    # statement on PostgreSQL.
+    if len(keys) > 2 and all(type(key) is int for key in keys) and is_plain(model._meta.pk):
+        first, last = min(keys), max(keys)
+        if last - first == len(keys) - 1:
+            return Q(pk__gte=first, pk__lte=last)
+    return Q(pk__in=list(keys))
+
+
+def largest_batch(using: str, model: type[Model]) -> int:
+    """Return how many rows one statement can name by their keys.
+
+    Half of the parameters that the database takes in one statement: the other half is for
+    the values.
+    """
+    connection = connections[using]
+    limit = connection.features.max_query_params
+    if connection.vendor == "sqlite":
+        limit = _sqlite_parameters(connection, limit)
+    if limit is None:
+        return sys.maxsize
+    return max(1, limit // 2 // len(model._meta.pk_fields))
+
+
+def _sqlite_parameters(connection: Any, limit: int | None) -> int | None:
+    # Django 5.2 assumes the 999 of an SQLite of old; from Python 3.11 on it can be asked.
+    connection.ensure_connection()
+    if not hasattr(connection.connection, "getlimit"):
+        return limit
+    return int(connection.connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
+
+
+class Selection:
+    """The rows of one bulk update, in the order of their signals.
+
+    The first batch is loaded by the queryset's own conditions. Only if there are more rows
+    are the keys of all of them chosen, before anything is written; the other batches are
+    loaded by these keys. `previews` are expressions to select along with each batch when it
+    is loaded, `frozen` ones for all rows when they are chosen. `total` is known from the
+    first batch on.
+    """
+
+    def __init__(
+        self,
+        queryset: QuerySet[Any],
+        using: str,
+        options: Options,
+        previews: Expressions,
+        frozen: Expressions,
+    ) -> None:
+        self.queryset = queryset
+        self.using = using
+        self.previews = previews
+        self.frozen = frozen
+        self.lock = options.lock and connections[using].features.has_select_for_update
+        self.size = min(options.batch_size, largest_batch(using, queryset.model))
+        self.total = 0
+        self.tables: tuple[str, ...] = ()
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the rows in batches, each row once."""
+        chosen = self._chosen()
+        if chosen is None:
+            yield from self._in_foreign_order()
+        else:
+            yield from self._in_own_order(chosen)
+
+    def _in_own_order(self, chosen: QuerySet[Any]) -> Iterator[Batch]:
+        first = self._load(chosen, self.frozen, limit=self.size + 1)
+        if len(first.keys) <= self.size:
+            self.total = len(first.keys)
+            yield first
+            return
+        # The one row too many tells that there are more.
+        first.keys.pop()
+        first.instances.pop()
+        keys, frozen = self._keys(chosen)
+        loaded = set(first.keys)
+        others = [key for key in keys if key not in loaded]
+        self.total = len(first.keys) + len(others)
+        yield first
+        yield from self._chunks(others, frozen)
+
+    def _in_foreign_order(self) -> Iterator[Batch]:
+        ordered = QuerySet.values_list(_silenced(self.queryset, self.using), "pk", flat=True)
+        keys = list(dict.fromkeys(ordered))
+        self.total = len(keys)
+        frozen: Frozen = {}
+        if self.frozen:
+            _, frozen = self._keys(_nested(self.queryset, self.using))
+        yield from self._chunks(keys, frozen)
+
+    def _chunks(self, keys: list[Any], frozen: Frozen) -> Iterator[Batch]:
+        for start in range(0, len(keys), self.size):
+            chunk = keys[start : start + self.size]
+            batch = self._load(at(everything(self.queryset, self.using), chunk), {})
+            loaded = dict(zip(batch.keys, batch.instances, strict=True))
+            present = [key for key in chunk if key in loaded]
+            yield Batch(
+                present,
+                [loaded[key] for key in present],
+                {key: frozen[key] for key in present} if frozen else {},
+            )
+
+    def _load(self, rows: QuerySet[Any], frozen: Expressions, limit: int | None = None) -> Batch:
+        annotated = QuerySet.annotate(rows, **self.previews, **frozen)
+        if self.lock:
+            annotated = _locked(annotated, self.tables)
+        instances = list(annotated[:limit])
+        values = {
+            instance.pk: tuple(instance.__dict__.pop(alias) for alias in frozen)
+            for instance in instances
+            if frozen
+        }
+        return Batch([instance.pk for instance in instances], instances, values)
+
+    def _keys(self, chosen: QuerySet[Any]) -> tuple[list[Any], Frozen]:
+        if self.lock:
+            chosen = _locked(chosen, self.tables[:1])
+        if not self.frozen:
+            return list(QuerySet.values_list(chosen, "pk", flat=True)), {}
+        annotated = QuerySet.annotate(chosen, **self.frozen)
+        rows = QuerySet.values_list(annotated, "pk", *self.frozen)
+        frozen = {key: tuple(values) for key, *values in rows}
+        return list(frozen), frozen
+
+    def _chosen(self) -> QuerySet[Any] | None:
+        """Return whole instances of the chosen rows, or None if only the queryset itself can
+        tell their order.
+        """
+        if self._is_direct():
+            return _direct(self.queryset, self.using)
+        if _orders_by_own_columns(self.queryset):
+            return _nested(self.queryset, self.using)
+        return None
+
+    def _is_direct(self) -> bool:
+        """Return whether the queryset's own query can load the rows, once each, and lock
+        them alone.
+        """
+        query = self.queryset.query
+        if query.group_by is not None or query.extra_tables or query.extra_order_by:
+            return False
+        if any(_is_computed_over_rows(annotation) for annotation in query.annotations.values()):
+            return False
+        if not _orders_by_own_columns(self.queryset):
+            # Only the compiler knows the joins of the ordering.
+            query = query.clone()
+            query.get_compiler(self.using).pre_sql_setup()
+        foreign = _foreign_joins(query)
+        if not all(_is_to_one(join) for join in foreign):
+            return False
+        return not (foreign and self.lock) or self._can_lock_alone(query)
+
+    def _can_lock_alone(self, query: Query) -> bool:
+        opts = query.get_meta()
+        # Django 6.1 fails on `of` with a list of keys that are composite.
+        if opts.is_composite_pk or not connections[self.using].features.has_select_for_update_of:
+            return False
+        self.tables = ("self", *_parent_paths(opts))
+        return True
+
+
+def _is_computed_over_rows(annotation: Any) -> bool:
+    return bool(
+        getattr(annotation, "contains_over_clause", False) or getattr(annotation, "set_returning", False)
+    )
+
+
+def _foreign_joins(query: Query) -> list[Any]:
+    """Return the joins of a query to tables that are not part of the model's own rows.
+
+    Query.alias_map and alias_refcount, Django 5.2 to 6.1.
+    """
+    links = _parent_links(query.get_meta())
+    return [
+        join
+        for alias, join in query.alias_map.items()
+        if query.alias_refcount[alias] and join.parent_alias and join.join_field not in links
+    ]
+
+
+def _is_to_one(join: Any) -> bool:
+    return bool(join.join_field.many_to_one or join.join_field.one_to_one)
+
+
+def _explicit_order(queryset: QuerySet[Any]) -> bool:
+    return bool(queryset.query.order_by or queryset.query.extra_order_by)
+
+
+def _orders_by_own_columns(queryset: QuerySet[Any]) -> bool:
+    query = queryset.query
+    return not query.extra_order_by and all(
+        isinstance(term, str) and _is_own_column(query, term.removeprefix("-")) for term in query.order_by
+    )
+
+
+def _is_own_column(query: Query, name: str) -> bool:
+    if name == "pk":
+        return True
+    if LOOKUP_SEP in name or name in query.annotations:
+        return False
+    try:
+        found = query.get_meta().get_field(name)
+    except FieldDoesNotExist:
+        return False
+    # Ordering by a relation's name is ordering by the related model's own ordering.
+    return found.concrete and (not found.is_relation or name == found.attname)
+
+
+def _silenced(queryset: QuerySet[Any], using: str) -> QuerySet[Any]:
+    clone = queryset._chain()
+    clone._db = using
+    clone._prefetch_related_lookups = ()
+    # The statement of an update() pays no heed to the caller's locks either.
+    clone.query.select_for_update = False
+    return clone
+
+
+def _direct(queryset: QuerySet[Any], using: str) -> QuerySet[Any]:
+    """Return the queryset with the same conditions and whole instances.
+
+    The parts of sql.Query that hold what is selected, Django 5.2 to 6.1.
+    """
+    clone = _whole(_silenced(queryset, using), using)
+    query = clone.query
+    query.clear_deferred_loading()
+    query.clear_select_fields()
+    query.selected = None
+    query.default_cols = True
+    query.select_related = False
+    query.set_annotation_mask(())
+    query.set_extra_mask(())
+    # One table and to-one joins give no row twice.
+    query.distinct = False
+    query.distinct_fields = ()
+    if not _explicit_order(queryset):
+        _order_by_key(query)
+    return clone
+
+
+def _order_by_key(query: Query) -> None:
+    query.clear_ordering(force=True)
+    query.standard_ordering = True
+    query.add_ordering("pk")
+
+
+def _nested(queryset: QuerySet[Any], using: str) -> QuerySet[Any]:
+    """Return the rows whose key is among those that the queryset selects."""
+    keys = QuerySet.values(_silenced(queryset, using), "pk")
+    keys.query.clear_ordering(force=True)
+    outer = QuerySet.filter(everything(queryset, using), pk__in=keys)
+    if queryset.query.order_by and _orders_by_own_columns(queryset):
+        outer.query.standard_ordering = queryset.query.standard_ordering
+        outer.query.order_by = queryset.query.order_by
+    else:
+        _order_by_key(outer.query)
+    return outer
+
+
+def _locked(queryset: QuerySet[Any], tables: tuple[str, ...]) -> QuerySet[Any]:
+    return QuerySet.select_for_update(queryset, of=tables)
+
+
+def _parent_links(opts: Any) -> set[Any]:
+    links: set[Any] = set()
+    for parent, link in opts.concrete_model._meta.parents.items():
+        links |= {link, *_parent_links(parent._meta)}
+    return links
+
+
+def _parent_paths(opts: Any) -> list[str]:
+    """Return what `select_for_update(of=…)` calls the tables of a row's ancestors."""
+    paths: list[str] = []
+    for parent, link in opts.concrete_model._meta.parents.items():
+        if link is not None:
+            paths.append(link.name)
+            paths += [f"{link.name}{LOOKUP_SEP}{path}" for path in _parent_paths(parent._meta)]
+    return paths

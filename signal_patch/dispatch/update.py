@@ -1,0 +1,105 @@
+"""`QuerySet.update()`, as the loop of `save()`s would tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections, transaction
+from django.db.models import QuerySet, Value
+from django.db.models.lookups import Exact
+
+from . import rows, sending, values as planning, writing
+from .progress import reporting
+from .telling import Teller
+
+if TYPE_CHECKING:
+    from ..options import Options
+    from .rows import Batch
+
+
+def update(
+    queryset: QuerySet[Any],
+    values: dict[str, Any],
+    options: Options,
+    original: Callable[..., int],
+) -> int:
+    """Update the rows of a queryset and send their signals.
+
+    `original` is Django's own `update()`, unbound; it writes, and it alone where nobody
+    listens. Returns the number of rows matched. Raises what it raises, before any signal,
+    and whatever a receiver raises, with no row changed.
+    """
+    if not values or not sending.hears_saves(queryset):
+        return original(queryset, **values)
+    # With no row to touch, Django's statement checks everything and executes nothing.
+    original(QuerySet.none(queryset), **values)
+    using = rows.database_for_write(queryset)
+    with transaction.atomic(using=using, savepoint=False):
+        matched = _Update(queryset, values, using, options, original).run()
+    queryset._result_cache = None
+    return matched
+
+
+class _Update:
+    def __init__(
+        self,
+        queryset: QuerySet[Any],
+        values: dict[str, Any],
+        using: str,
+        options: Options,
+        original: Callable[..., int],
+    ) -> None:
+        self.queryset = queryset
+        self.values = values
+        self.using = using
+        self.options = options
+        self.original = original
+        self.model = queryset.model
+        self.connection = connections[using]
+        self.plan = planning.plan(queryset, values, using, self.connection)
+        self.writer = writing.writer_of(queryset, using)
+        self.teller = Teller(queryset, using, options, self.plan.update_fields, self.plan.written)
+
+    def run(self) -> int:
+        selection = rows.Selection(
+            self.queryset, self.using, self.options, self.plan.previews, self.plan.frozen
+        )
+        matched = done = 0
+        with reporting(self.options, self.model._meta.label) as report:
+            for batch in selection.batches():
+                if batch.keys:
+                    matched += self._process(batch)
+                done += len(batch.keys)
+                report(done, selection.total)
+        if not selection.total:
+            return self._update_nothing()
+        return matched
+
+    def _update_nothing(self) -> int:
+        """Run Django's statement where the rows were looked for and none was found.
+
+        What only the database refuses, it refuses here. A row that another transaction has
+        just made must not be changed in silence, hence the condition.
+        """
+        nowhere = QuerySet.filter(self.queryset, Exact(Value(1), Value(0)))
+        with sending.silence():
+            return self.original(nowhere, **self.values)
+
+    def _process(self, batch: Batch) -> int:
+        quiet = sending.in_flight(self.using, self.model, batch.keys)
+        with sending.flying(sending.flight_of(self.using, self.model, batch.keys)) as flight:
+            pairs = list(zip(batch.keys, batch.instances, strict=True))
+            for key, instance in pairs:
+                self.plan.assign(instance, batch.frozen.get(key, ()), self.connection)
+            self._add_new_keys(flight, batch)
+            loud = [pair for pair in pairs if pair[0] not in quiet] if quiet else pairs
+            changes = self.teller.before(loud)
+            matched = writing.write(batch, self.plan, changes, self.writer, self.original)
+            told = self.teller.settle(loud, changes, self.plan.unsure, all_there=matched == len(pairs))
+            return matched - self.teller.after(told, flight)
+
+    def _add_new_keys(self, flight: sending.Flight, batch: Batch) -> None:
+        if any(field in self.model._meta.pk_fields for field in self.plan.written):
+            keys = flight.keys[self.model._meta.concrete_model]
+            keys.update(instance.pk for instance in batch.instances)

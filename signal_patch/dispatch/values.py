@@ -1,0 +1,173 @@
+"""Which values: assigned to instances before the write, and given to Django's statement."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field as dataclass_field
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import QuerySet, Value
+from django.db.models.expressions import RawSQL, Subquery
+from django.db.models.sql import Query, UpdateQuery
+
+from . import fields
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.models import Field, Model
+    from django.db.models.expressions import BaseExpression
+
+    ModelField = Field[Any, Any]
+
+
+@dataclass(slots=True)
+class Plan:
+    """What `update(**values)` means for one row, worked out once for all rows.
+
+    `previews` and `frozen` are expressions to select along with the rows, by alias. The
+    frozen ones read other rows, and so count as they were before the first write: what they
+    gave is written as a constant of each row.
+    """
+
+    update_fields: frozenset[str]
+    statement: dict[str, Any] = dataclass_field(default_factory=dict)
+    shared: list[tuple[str, Any]] = dataclass_field(default_factory=list)
+    copied: list[tuple[str, Any]] = dataclass_field(default_factory=list)
+    previews: dict[str, BaseExpression] = dataclass_field(default_factory=dict)
+    previewed: list[tuple[str, ModelField]] = dataclass_field(default_factory=list)
+    frozen: dict[str, BaseExpression] = dataclass_field(default_factory=dict)
+    frozen_fields: dict[str, ModelField] = dataclass_field(default_factory=dict)
+    unsure: list[ModelField] = dataclass_field(default_factory=list)
+    written: list[ModelField] = dataclass_field(default_factory=list)
+
+    def assign(self, instance: Model, frozen: tuple[Any, ...], connection: BaseDatabaseWrapper) -> None:
+        """Give an instance its new values, by attribute, so that trackers see the change."""
+        for attribute, value in self.shared:
+            setattr(instance, attribute, value)
+        for attribute, value in self.copied:
+            setattr(instance, attribute, copy.deepcopy(value))
+        for alias, target in self.previewed:
+            value = instance.__dict__.pop(alias)
+            setattr(instance, target.attname, fields.scaled(target, value, connection))
+        for target, value in zip(self.frozen_fields.values(), frozen, strict=True):
+            setattr(instance, target.attname, fields.scaled(target, value, connection))
+
+
+def plan(
+    queryset: QuerySet[Any], values: dict[str, Any], using: str, connection: BaseDatabaseWrapper
+) -> Plan:
+    """Work out what to assign, to preview, to freeze and to write.
+
+    The values are those of an `update()` that Django has not refused.
+    """
+    return _Planner(queryset, using, connection).plan(values)
+
+
+class _Planner:
+    def __init__(self, queryset: QuerySet[Any], using: str, connection: BaseDatabaseWrapper) -> None:
+        self.model = queryset.model
+        self.using = using
+        self.connection = connection
+        # Django resolves the values of an update() against this kind of query, with the
+        # annotations that they may refer to (sql.UpdateQuery, Django 5.2 to 6.1).
+        self.query = queryset.query.chain(UpdateQuery)
+        self.query.get_initial_alias()
+        self.assigned: dict[Any, Any] = {}
+
+    def plan(self, values: dict[str, Any]) -> Plan:
+        opts = self.model._meta
+        named = {name: opts.get_field(name) for name in values}
+        result = Plan(frozenset(target.name for target in named.values()))
+        for name, target in named.items():
+            if not target.generated:
+                result.written.append(target)
+                self._add(result, name, target, values[name])
+        return result
+
+    def _add(self, result: Plan, name: str, target: ModelField, value: Any) -> None:
+        if hasattr(value, "resolve_expression"):
+            self._add_expression(result, name, target, value)
+        else:
+            result.statement[name] = value
+            self._add_constant(result, target, value)
+
+    def _add_expression(self, result: Plan, name: str, target: ModelField, value: Any) -> None:
+        owner = target.model._meta.concrete_model
+        if owner is self.model._meta.concrete_model:
+            resolved = value.resolve_expression(self.query, allow_joins=False, for_save=True)
+            statement, shown = resolved, self._after_the_assigned(resolved)
+        else:
+            # Django resolves it later, against the table of the ancestor that has the column.
+            resolved = value.resolve_expression(UpdateQuery(owner), allow_joins=False, for_save=True)
+            statement, shown = value, value
+        alias = f"signal_patch_{len(result.previews) + len(result.frozen)}"
+        column = fields.as_column(shown, target, self.connection)
+        if _reads_other_rows(resolved):
+            result.frozen[alias] = column
+            result.frozen_fields[name] = target
+        else:
+            result.statement[name] = statement
+            result.previews[alias] = column
+            result.previewed.append((alias, target))
+            result.unsure.append(target)
+        self._note(target, shown)
+
+    def _add_constant(self, result: Plan, target: ModelField, value: Any) -> None:
+        self._note(target, Value(_raw(target, value), output_field=target))
+        if hasattr(value, "prepare_database_save") and self._may_hold(target, value):
+            result.shared.append((target.name, value))
+        elif fields.is_plain(target):
+            raw = fields.row_value(target, _raw(target, value), self.connection)
+            kept = result.copied if fields.is_opaque(target) else result.shared
+            kept.append((target.attname, raw))
+        else:
+            self._add_custom_constant(result, target, _raw(target, value))
+
+    def _add_custom_constant(self, result: Plan, target: ModelField, value: Any) -> None:
+        # What a field of somebody else's making turns a value into, only a round trip tells.
+        alias = f"signal_patch_{len(result.previews) + len(result.frozen)}"
+        result.previews[alias] = fields.as_column(Value(value, output_field=target), target, self.connection)
+        result.previewed.append((alias, target))
+        if not fields.saves_as_it_compares(target):
+            result.unsure.append(target)
+
+    def _may_hold(self, target: ModelField, value: Any) -> bool:
+        # The descriptor refuses what an UPDATE takes: another class with such a key, an
+        # object of another database.
+        expected = target.remote_field.model._meta.concrete_model
+        return isinstance(value, expected) and value._state.db in (None, self.using)
+
+    def _note(self, target: ModelField, value: Any) -> None:
+        if self.connection.vendor == "mysql":
+            self.assigned[target.get_col(self.model._meta.db_table)] = value
+
+    def _after_the_assigned(self, resolved: Any) -> Any:
+        """Return the expression as MariaDB and MySQL see it, whose SET goes left to right."""
+        if not self.assigned or not hasattr(resolved, "replace_expressions"):
+            return resolved
+        return resolved.replace_expressions(self.assigned)
+
+
+def _raw(target: ModelField, value: Any) -> Any:
+    if hasattr(value, "prepare_database_save"):
+        return value.prepare_database_save(target)
+    return value
+
+
+def reads_other_rows(expression: Any, model: type[Model]) -> bool:
+    """Return whether an expression's value for a row depends on other rows."""
+    resolved = expression.resolve_expression(UpdateQuery(model), allow_joins=True)
+    return _reads_other_rows(resolved)
+
+
+def _reads_other_rows(resolved: Any) -> bool:
+    return any(isinstance(node, (Query, QuerySet, Subquery, RawSQL)) for node in _nodes(resolved))
+
+
+def _nodes(expression: Any) -> Iterator[Any]:
+    yield expression
+    if not isinstance(expression, (Query, QuerySet)):
+        for source in expression.get_source_expressions():
+            if source is not None:
+                yield from _nodes(source)

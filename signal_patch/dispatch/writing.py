@@ -1,0 +1,160 @@
+"""How a batch gets into the database: Django's statement, with the rows' own values in it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import QuerySet, Value
+
+from . import rows, sending
+from .changes import Changes, PerRow
+
+if TYPE_CHECKING:
+    from django.db.models import Field, Model
+
+    from .rows import Batch
+    from .values import Plan
+
+    ModelField = Field[Any, Any]
+
+# A CASE with a branch for each row costs the square of their number, a statement a fixed
+# price; at some hundred rows neither shows.
+BRANCHES = 400
+
+
+def write(
+    batch: Batch,
+    plan: Plan,
+    changes: dict[Any, Changes],
+    writer: QuerySet[Any],
+    original: Callable[..., int],
+) -> int:
+    """Write a batch, with what receivers changed, and return the number of rows matched.
+
+    `changes` are by the key of the row; `writer` is a queryset over all rows, of the class
+    that `original`, Django's own `update()`, expects.
+    """
+    return _Writer(plan, writer, original).write(batch, changes)
+
+
+class _Writer:
+    def __init__(self, plan: Plan, writer: QuerySet[Any], original: Callable[..., int]) -> None:
+        self.plan = plan
+        self.queryset = writer
+        self.original = original
+        self.model = writer.model
+        self.columns = set(self.model._meta.concrete_fields)
+
+    def write(self, batch: Batch, changes: dict[Any, Changes]) -> int:
+        if not changes and not self.plan.frozen:
+            return self._update(self.queryset, batch.keys, self.plan.statement)
+        pairs = list(zip(batch.keys, batch.instances, strict=True))
+        matched = sum(self._write_part(part, changes) for part in self._parts(pairs, changes))
+        self._write_subclasses(pairs, changes)
+        return matched
+
+    def _parts(
+        self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]
+    ) -> Iterator[list[tuple[Any, Model]]]:
+        branches = self._branches(changes)
+        part: list[tuple[Any, Model]] = []
+        count = 0
+        for key, instance in pairs:
+            part.append((key, instance))
+            count += bool(self.plan.frozen or key in changes)
+            if count == branches:
+                yield part
+                part, count = [], 0
+        if part:
+            yield part
+
+    def _branches(self, changes: dict[Any, Changes]) -> int:
+        columns = {*self.plan.frozen_fields.values()}.union(*changes.values())
+        room = rows.largest_batch(self.queryset.db, self.model)
+        return max(1, min(BRANCHES, room // max(1, len(columns))))
+
+    def _write_part(self, part: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> int:
+        own: dict[ModelField, dict[Any, Any]] = defaultdict(dict)
+        for key, instance in part:
+            for field in self.plan.frozen_fields.values():
+                own[field][self._key(field, key, instance)] = getattr(instance, field.attname)
+            for field, value in changes.get(key, {}).items():
+                if field in self.columns:
+                    own[field][self._key(field, key, instance)] = value
+        keys = [key for key, _ in part]
+        return self._update(self.queryset, keys, self._merged(own, len(part)))
+
+    def _key(self, field: ModelField, key: Any, instance: Model) -> Any:
+        """Return the key of the instance's row in the table that has the field's column."""
+        owner = field.model._meta.concrete_model
+        if owner is self.model._meta.concrete_model:
+            return key
+        return getattr(instance, owner._meta.pk.attname)
+
+    def _merged(self, own: dict[ModelField, dict[Any, Any]], count: int) -> dict[str, Any]:
+        """Return the values of one statement that also writes the rows' own values.
+
+        One statement and not two: on the way, a unique value of a row's own would collide
+        with the one that the caller gives to all.
+        """
+        opts = self.model._meta
+        named = {opts.get_field(name): name for name in self.plan.statement}
+        values = dict(self.plan.statement)
+        for field, by_key in own.items():
+            name = named.get(field, field.attname)
+            if len(by_key) == count and _is_one(by_key):
+                values[name] = next(iter(by_key.values()))
+            else:
+                owner = field.model._meta.concrete_model
+                otherwise = self._otherwise(field, name)
+                values[name] = PerRow(owner, field, by_key, otherwise)
+        # MariaDB sets from left to right: a CASE over the key must see the old one.
+        return dict(sorted(values.items(), key=lambda item: self._is_key(item[0])))
+
+    def _otherwise(self, field: ModelField, name: str) -> Any:
+        if name not in self.plan.statement:
+            return None
+        value = self.plan.statement[name]
+        if hasattr(value, "resolve_expression"):
+            return value
+        if hasattr(value, "prepare_database_save"):
+            value = value.prepare_database_save(field)
+        return Value(value, output_field=field)
+
+    def _is_key(self, name: str) -> bool:
+        return self.model._meta.get_field(name) in self.model._meta.pk_fields
+
+    def _write_subclasses(self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> None:
+        # A polymorphic queryset gives instances with columns that its own model lacks.
+        for key, instance in pairs:
+            extra = {f: v for f, v in changes.get(key, {}).items() if f not in self.columns}
+            if extra:
+                subclass: QuerySet[Any] = QuerySet(type(instance), using=self.queryset.db)
+                values = {field.attname: value for field, value in extra.items()}
+                self._update(subclass, [instance.pk], values, QuerySet.update)
+
+    def _update(
+        self,
+        queryset: QuerySet[Any],
+        keys: list[Any],
+        values: dict[str, Any],
+        original: Callable[..., int] | None = None,
+    ) -> int:
+        with sending.silence():
+            return (original or self.original)(rows.at(queryset, keys), **values)
+
+
+def _is_one(by_key: dict[Any, Any]) -> bool:
+    first, *others = by_key.values()
+    return all(value is first or (type(value) is type(first) and value == first) for value in others)
+
+
+def writer_of(queryset: QuerySet[Any], using: str) -> QuerySet[Any]:
+    """Return the queryset that Django's statement runs on, to be narrowed to some keys."""
+    writer = rows.everything(queryset, using)
+    # MySQL and MariaDB have UPDATE … ORDER BY, for unique values that move up in turn.
+    writer.query.order_by = queryset.query.order_by
+    writer.query.standard_ordering = queryset.query.standard_ordering
+    return writer

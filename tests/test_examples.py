@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+
+
+def run_python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+
+def test_the_quickstart_finds_the_records_of_bulk_operations_equal_to_those_of_the_loop() -> None:
+    finished = run_python("examples/quickstart.py")
+
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert finished.stdout.count(" yes\n") == 16
+    assert finished.stdout.endswith("Equal, field by field.\n")
+
+
+def test_the_quickstart_exits_with_an_error_when_the_records_differ() -> None:
+    finished = run_python(
+        "-c",
+        "import runpy, signal_patch\n"
+        "signal_patch.bulk_signals = signal_patch.no_bulk_signals\n"
+        "runpy.run_path('examples/quickstart.py', run_name='__main__')",
+    )
+
+    assert finished.returncode == 1, finished.stdout + finished.stderr
+    assert finished.stdout.endswith("The records differ.\n")
+
+
+def test_the_shop_passes_its_own_tests() -> None:
+    finished = run_python("manage.py", "test", "--settings", "settings", cwd=EXAMPLES / "shop")
+
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "Ran 3 tests" in finished.stderr
