@@ -66,7 +66,7 @@ class Watch:
         # getattr() brings back a value that a receiver has deferred, as save() would.
         return [
             field
-            for field, old in zip(self.fields, state)
+            for field, old in zip(self.fields, state, strict=False)
             if not _is_same(getattr(instance, field.attname), old)
         ]
 
@@ -75,13 +75,13 @@ class Watch:
 
     def _different_inside(self, instance: Model, before: list[Any]) -> list[ModelField]:
         after = self._fingerprints(instance)
-        return [field for field, old, new in zip(self.opaque, before, after) if old != new]
+        return [field for field, old, new in zip(self.opaque, before, after, strict=True) if old != new]
 
     def _is_uncommitted(self, instance: Model, field: ModelField) -> bool:
         return fields.is_uncommitted(instance.__dict__.get(field.attname))
 
 
-def _nothing(state: dict[str, Any]) -> tuple[()]:
+def _nothing(_: dict[str, Any]) -> tuple[()]:
     return ()
 
 

@@ -7,7 +7,7 @@ import datetime
 import decimal
 import json
 import uuid
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django.core.files import File
@@ -57,7 +57,7 @@ _IMMUTABLE = (
 _SCALING = decimal.Context(prec=2000)
 
 
-@lru_cache(maxsize=None)
+@cache
 def is_plain_class(field_class: type[Field[Any, Any]]) -> bool:
     """Return whether Django itself converts the values of a field class, both ways."""
     return all(
@@ -153,6 +153,8 @@ def fingerprint(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrap
         return value
     if isinstance(field, JSONField):
         return None if value is None else json.dumps(value, cls=field.encoder)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
     prepared = field.get_db_prep_save(value, connection)
     return prepared if isinstance(prepared, _IMMUTABLE) else copy.deepcopy(prepared)
 

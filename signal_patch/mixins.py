@@ -1,0 +1,69 @@
+"""Signals for the bulk operations of one queryset class, whether or not the switch is on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from signal_patch import dispatch, patches, scopes
+from signal_patch.dispatch import sending
+from signal_patch.options import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from django.db.models import QuerySet
+
+    Base = QuerySet[Any]
+else:
+    Base = object
+
+
+class SignalEnhancedQuerySetMixins(Base):
+    """
+    Send the signals of bulk operations on these querysets.
+
+    As a scope that is open for good: the process's `disable()` does not close it, `no_bulk_signals()`
+    silences it, and where the switch is on as well, the switch's options hold, else `signal_options`.
+
+        class BookQuerySet(SignalEnhancedQuerySetMixins, models.QuerySet):
+            signal_options = Options(batch_size=500)
+    """
+
+    signal_options: ClassVar[Options] = Options()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        patches.install_marks()
+
+    def update(self, **kwargs: Any) -> int:
+        """Update the rows, as Django does, and send `pre_save` and `post_save` for each."""
+        options = self._signal_options("update")
+        if options is None:
+            return super().update(**kwargs)
+        return dispatch.update(self, kwargs, options, _next_update)
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+    def bulk_update(self, objs: Iterable[Any], fields: Iterable[str], batch_size: int | None = None) -> int:
+        """Update these fields of the instances, as Django does, and send both signals for each."""
+        options = self._signal_options("bulk_update")
+        if options is None:
+            return super().bulk_update(objs, fields, batch_size=batch_size)
+        return dispatch.bulk_update(self, objs, fields, batch_size, options, _next_bulk_update)
+
+    bulk_update.alters_data = True  # type: ignore[attr-defined]
+
+    def _signal_options(self, operation: str) -> Options | None:
+        if sending.is_silent():
+            return None
+        return scopes.options_for(self.model, operation, self.signal_options)
+
+
+def _next_update(queryset: SignalEnhancedQuerySetMixins, **values: Any) -> int:
+    """Call the `update` that comes after the mixin's."""
+    return super(SignalEnhancedQuerySetMixins, queryset).update(**values)
+
+
+def _next_bulk_update(queryset: SignalEnhancedQuerySetMixins, *args: Any, **kwargs: Any) -> int:
+    """Call the `bulk_update` that comes after the mixin's."""
+    return super(SignalEnhancedQuerySetMixins, queryset).bulk_update(*args, **kwargs)

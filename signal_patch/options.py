@@ -1,0 +1,109 @@
+"""How bulk operations send their signals, and for which of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from importlib import import_module
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+OPERATIONS = frozenset({"update", "bulk_update", "bulk_create", "delete"})
+
+Progress = Callable[[int, int], object]
+
+
+class Keywords(TypedDict, total=False):
+    """The options as `enable()` and `bulk_signals()` take them."""
+
+    operations: Iterable[str]
+    batch_size: int
+    lock: bool
+    write_back: bool
+    progress: Progress | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """
+    What holds for the models of one `enable()` or `bulk_signals()`.
+
+    Whatever is wrong with a value is raised here, when the switch is turned: TypeError for a value of
+    the wrong kind, ValueError for one out of range, ImportError for a bar without tqdm.
+    """
+
+    operations: frozenset[str] = OPERATIONS
+    batch_size: int = 2000
+    lock: bool = True
+    write_back: bool = True
+    progress: Progress | bool | None = None
+
+    def __post_init__(self) -> None:
+        # The class is frozen for everyone else; slots leave no other way to normalise.
+        object.__setattr__(self, "operations", _operations(self.operations))
+        _check_batch_size(self.batch_size)
+        _check_switch("lock", self.lock)
+        _check_switch("write_back", self.write_back)
+        _check_progress(self.progress)
+
+    @classmethod
+    def from_keywords(cls, keywords: Keywords) -> Options:
+        """Return the options given by name; an unknown name is a TypeError that lists the valid ones."""
+        valid = [field.name for field in fields(cls)]
+        unknown = sorted(keywords.keys() - set(valid))
+        if unknown:
+            raise TypeError(f"unknown option {_listed(unknown)}; valid are {_listed(valid)}")
+        return cls(**keywords)  # type: ignore[arg-type]  # any iterable of names, made a frozenset above
+
+
+def check_operation(operation: str) -> None:
+    """Raise ValueError, with the valid names, if this is not the name of an operation."""
+    if operation not in OPERATIONS:
+        raise ValueError(f"unknown operation {operation!r}; valid are {_listed(sorted(OPERATIONS))}")
+
+
+def _operations(names: object) -> frozenset[str]:
+    if isinstance(names, str):
+        raise TypeError(f"operations must be a collection, such as [{names!r}], not the string {names!r}")
+    try:
+        chosen = list(names)  # type: ignore[call-overload]
+    except TypeError:
+        raise TypeError(f"operations must be a collection of names, not {names!r}") from None
+    for name in chosen:
+        check_operation(name)
+    if not chosen:
+        raise ValueError(f"operations is empty; valid are {_listed(sorted(OPERATIONS))}")
+    return frozenset(chosen)
+
+
+def _check_batch_size(batch_size: object) -> None:
+    # True is an int, and never meant as a number of rows.
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool):
+        raise TypeError(f"batch_size must be a whole number of rows, at least 1, not {batch_size!r}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size!r}")
+
+
+def _check_switch(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+
+
+def _check_progress(progress: object) -> None:
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise TypeError(f"progress must be True, False, None or a callable(done, total), not {progress!r}")
+    if progress is True:
+        _check_tqdm()
+
+
+def _check_tqdm() -> None:
+    try:
+        import_module("tqdm")
+    except ImportError as error:
+        raise ImportError("progress=True needs tqdm: pip install 'django-signal-patch[progress]'") from error
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)

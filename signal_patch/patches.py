@@ -1,0 +1,197 @@
+"""The patches: a thin wrapper for each of Django's methods that is patched, named after it.
+
+A wrapper is given Django's method *unbound*, as `wrapped(queryset, ...)`: what it hands on to dispatch
+is called with other querysets than the one at hand. "Django's" may be another library's wrapper of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from inspect import signature
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+from django.apps import apps
+from django.apps.registry import Apps
+from django.db import router
+from django.db.models import Model, QuerySet
+from django.db.models.deletion import Collector
+
+from signal_patch import dispatch, scopes
+from signal_patch.dispatch import sending
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import SupportsIndex, TypeAlias
+
+    Arguments: TypeAlias = tuple[Any, ...]
+    Keywords: TypeAlias = dict[str, Any]
+    Wrapper: TypeAlias = Callable[[Callable[..., Any], Any, Arguments, Keywords], Any]
+    Place: TypeAlias = tuple[type, str, Wrapper]
+
+
+class Patch(wrapt.CallableObjectProxy[Callable[..., Any]]):
+    """
+    A patched method in its class.
+
+    A proxy of wrapt's, so that others that use wrapt can be taken out above or below it. What an instance
+    has of it is a plain bound method, which pickles and copies as any other, and costs half of wrapt's own.
+    """
+
+    def __init__(self, wrapped: Callable[..., Any], owner: type, wrapper: Wrapper) -> None:
+        super().__init__(wrapped)
+        self._self_owner = owner
+        self._self_method = self._method(wrapper)
+
+    def _method(self, wrapper: Wrapper) -> Callable[..., Any]:
+        @wraps(self)
+        def method(instance: Any, /, *args: Any, **keywords: Any) -> Any:
+            # Read at each call: what is beneath may be taken out.
+            wrapped = self.__wrapped__
+            # By type: another's proxy claims to be a function, but learns of its instance only when bound.
+            if type(wrapped) is not FunctionType:
+                wrapped = _unbound(wrapped)
+            return wrapper(wrapped, instance, args, keywords)
+
+        return method
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self._self_method, instance)
+
+    def __call__(self, /, *args: Any, **keywords: Any) -> Any:
+        if args and isinstance(args[0], self._self_owner):
+            return self._self_method(*args, **keywords)
+        return self.__wrapped__(*args, **keywords)
+
+    def __reduce__(self) -> str:
+        return self.__qualname__
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str:
+        return self.__reduce__()
+
+    def __copy__(self) -> Patch:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Patch:
+        return self
+
+
+def update(wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords) -> Any:
+    options = scopes.options_for(queryset.model, "update")
+    # Positional arguments are for Django to refuse.
+    if options is None or args or sending.is_silent():
+        return wrapped(queryset, *args, **keywords)
+    return dispatch.update(queryset, keywords, options, wrapped)
+
+
+def bulk_update(
+    wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords
+) -> Any:
+    options = scopes.options_for(queryset.model, "bulk_update")
+    if options is None or sending.is_silent():
+        return wrapped(queryset, *args, **keywords)
+    try:
+        given = _BULK_UPDATE.bind(queryset, *args, **keywords)
+    except TypeError:
+        # For Django to refuse, or for whoever wrapped it with more arguments to understand.
+        return wrapped(queryset, *args, **keywords)
+    given.apply_defaults()
+    _, objs, fields, batch_size = given.args
+    return dispatch.bulk_update(queryset, objs, fields, batch_size, options, wrapped)
+
+
+def save_base(wrapped: Callable[..., Any], instance: Model, args: Arguments, keywords: Keywords) -> Any:
+    given = args[3] if len(args) > 3 else keywords.get("using")
+    using = given or router.db_for_write(type(instance), instance=instance)
+    if len(args) <= 3:
+        # A router is asked once: it may answer differently the next time.
+        keywords["using"] = using
+    with sending.saving(instance, using):
+        return wrapped(instance, *args, **keywords)
+
+
+def delete(wrapped: Callable[..., Any], collector: Collector, args: Arguments, keywords: Keywords) -> Any:
+    with sending.deleting(collector):
+        return wrapped(collector, *args, **keywords)
+
+
+def get_app_configs(wrapped: Callable[..., Any], registry: Apps, args: Arguments, keywords: Keywords) -> Any:
+    """
+    Check labels as soon as the models are loaded.
+
+    `Apps.populate()` asks for the apps then, to call their `ready()` (Django 5.2 to 6.1). To patch populate()
+    would be too late for a label given in a models module, while it is running.
+    """
+    if registry is apps and apps.models_ready:
+        with scopes.lock:
+            _take_off(AWAITING)
+            scopes.resolve_pending()
+    return wrapped(registry, *args, **keywords)
+
+
+# The roads by which rows change, and those whose rows are only marked as in flight.
+ROADS: tuple[Place, ...] = ((QuerySet, "update", update), (QuerySet, "bulk_update", bulk_update))
+MARKS: tuple[Place, ...] = ((Model, "save_base", save_base), (Collector, "delete", delete))
+AWAITING: tuple[Place, ...] = ((Apps, "get_app_configs", get_app_configs),)
+
+
+def install() -> None:
+    """Put the patches on where they are not on yet."""
+    with scopes.lock:
+        _put_on(ROADS + MARKS)
+
+
+def install_marks() -> None:
+    """Put on, for good, those that mark rows in flight."""
+    with scopes.lock:
+        scopes.process.marks_rows = True
+        _put_on(MARKS)
+
+
+def remove() -> None:
+    """Take the patches off; one that another library has wrapped in a closure stays, inert."""
+    with scopes.lock:
+        _take_off(ROADS if scopes.process.marks_rows else ROADS + MARKS)
+
+
+def await_models() -> None:
+    """Have labels checked as soon as the models are loaded."""
+    with scopes.lock:
+        _put_on(AWAITING)
+
+
+def ours(owner: type, name: str) -> Patch | None:
+    """Return our patch of this method, whoever has wrapped it since."""
+    return wrapt.find_wrapper(vars(owner)[name], predicate=_is_ours)
+
+
+def _is_ours(wrapper: object) -> bool:
+    return type(wrapper) is Patch
+
+
+def _put_on(places: Iterable[Place]) -> None:
+    for owner, name, wrapper in places:
+        if ours(owner, name) is None:
+            wrapt.wrap_object(owner, name, Patch, (owner, wrapper))
+
+
+def _take_off(places: Iterable[Place]) -> None:
+    for owner, name, _ in places:
+        # Beneath a closure it cannot be taken out but with the closure, which is not ours to take off.
+        patch = ours(owner, name)
+        with suppress(wrapt.WrapperNotOutermostError):
+            if patch is not None:
+                wrapt.unwrap_object(owner, name, patch, missing_ok=True)
+
+
+def _unbound(wrapped: Any) -> Callable[..., Any]:
+    def call(instance: Any, /, *args: Any, **keywords: Any) -> Any:
+        return wrapped.__get__(instance, type(instance))(*args, **keywords)
+
+    return call
+
+
+_BULK_UPDATE = signature(QuerySet.bulk_update)

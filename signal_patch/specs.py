@@ -1,0 +1,121 @@
+"""How models are named, and which models a name covers.
+
+A spec is a model class, or a label: "app_label" always, "app_label.model" until the registry is ready.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from inspect import isclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from django.apps import apps
+from django.db.models import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Spec: TypeAlias = type[Model] | str
+
+# What "every model" is: each of them inherits from it.
+EVERYTHING: Spec = Model
+
+
+def named(words: Iterable[Spec]) -> tuple[Spec, ...]:
+    """
+    Return the specs that these words stand for.
+
+    TypeError: neither a model class nor a string. ValueError: a string that can be no label. LookupError,
+    once the models are loaded: a label that no model or app has; the message lists what is there.
+    """
+    if isinstance(words, str) or isclass(words):
+        raise TypeError(f"expected a collection of models, such as [{_shown(words)}], not {_shown(words)}")
+    return tuple(_spec(word) for word in words)
+
+
+def resolved(spec: Spec) -> Spec:
+    """Return the model class of a label that names a model; the models must be loaded."""
+    if not isinstance(spec, str):
+        return spec
+    app_label, _, model_name = spec.partition(".")
+    _check_app(spec, app_label)
+    return _model(spec, app_label, model_name) if model_name else spec
+
+
+def covers(spec: Spec, target: Spec) -> bool:
+    """Say whether `spec` stands for all of `target`."""
+    if spec is EVERYTHING:
+        return True
+    if isinstance(target, str):
+        return isinstance(spec, str) and (target == spec or target.startswith(f"{spec}."))
+    if isinstance(spec, str):
+        return any(spec in _labels(base) for base in target.__mro__)
+    return issubclass(target, spec)
+
+
+def is_never_signalled(model: Spec) -> bool:
+    """Say whether Django itself sends none (automatic tables), or it is a migration's model of the past."""
+    options = getattr(model, "_meta", None)
+    return options is not None and (bool(options.auto_created) or _is_historical(options.apps))
+
+
+def is_permanent(model: Spec) -> bool:
+    """Say whether the registry keeps the model for as long as the process runs."""
+    options = getattr(model, "_meta", None)
+    return options is not None and apps.all_models.get(options.app_label, {}).get(options.model_name) is model
+
+
+def _is_historical(registry: object) -> bool:
+    if registry is apps:
+        return False
+    # Not at the top: a settings file that imports this package must not import the migrations as well.
+    from django.db.migrations.state import StateApps
+
+    return isinstance(registry, StateApps)
+
+
+def _labels(base: type) -> tuple[str, ...]:
+    options = getattr(base, "_meta", None)
+    return () if options is None else (options.app_label, options.label_lower)
+
+
+def _spec(word: Spec) -> Spec:
+    if isinstance(word, str):
+        label = _label(word)
+        return resolved(label) if apps.models_ready else label
+    if isclass(word) and issubclass(word, Model):
+        return word
+    raise TypeError(f"{_shown(word)} is neither a model class nor a label: 'app_label.Model' or 'app_label'")
+
+
+def _label(word: str) -> str:
+    """Return the label with its model's name in lower case, as Django compares it."""
+    parts = word.split(".")
+    if len(parts) > 2 or not all(part.isidentifier() for part in parts):
+        raise ValueError(f"{word!r} is no label; valid are 'app_label.Model' and 'app_label'")
+    return ".".join([parts[0], *(part.lower() for part in parts[1:])])
+
+
+def _check_app(label: str, app_label: str) -> None:
+    if app_label not in apps.app_configs:
+        choice = _choice(app_label, apps.app_configs)
+        raise LookupError(f"{label!r}: no installed app has the label {app_label!r}{choice}")
+
+
+def _model(label: str, app_label: str, model_name: str) -> type[Model]:
+    models = apps.all_models[app_label]
+    if model_name not in models:
+        names = {name: model.__name__ for name, model in models.items() if not model._meta.auto_created}
+        raise LookupError(f"{label!r}: app {app_label!r} has no such model{_choice(model_name, names)}")
+    return models[model_name]
+
+
+def _choice(wrong: str, valid: Iterable[str]) -> str:
+    names = sorted(valid)
+    close = get_close_matches(wrong, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{hint} (valid are {', '.join(names) or 'none'})"
+
+
+def _shown(word: object) -> str:
+    return word.__qualname__ if isclass(word) else repr(word)
