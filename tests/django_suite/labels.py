@@ -23,9 +23,9 @@ ORM = """
     timezones transaction_hooks transactions unmanaged_models update update_only_fields xor_lookups
 """
 
-# What CI runs beside them: bulk operations inside Django itself, historical models, database backends.
+# What CI runs beside them: database backends, and Django's own users of the ORM.
 BESIDES = """
-    backends migrations model_forms model_formsets sessions_tests test_utils
+    backends model_forms model_formsets sessions_tests test_utils
 """
 
 SUBSET = sorted([*ORM.split(), *BESIDES.split()])
