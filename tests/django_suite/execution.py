@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -102,7 +103,7 @@ class Suite:
         }
 
     def record_path(self, mode: Mode, labels: Sequence[str]) -> Path:
-        digest = digest_of([*labels, f"format {CACHE_FORMAT}", *environment_of()])
+        digest = digest_of([*labels, f"format {CACHE_FORMAT}", *environment_of(self.tree)])
         return self.cache / "records" / f"{self.version}-{self.database}" / f"{mode}-{digest}.json"
 
 
@@ -112,11 +113,17 @@ def refuse_lost(record: Record) -> None:
         raise BrokenRunError(f"not to be imported even without the library: {', '.join(lost)}")
 
 
-def environment_of() -> list[str]:
-    """Return what else decides how a vanilla run ends: Python and the packages beside Django."""
-    names = {(dist.metadata["Name"], dist.version) for dist in distributions()}
-    packages = (f"{name}=={version}" for name, version in names if "signal" not in name)
-    return [sys.version, *sorted(packages)]
+def environment_of(tree: Path) -> list[str]:
+    """Return what else decides how a vanilla run ends: Python, Django, the packages that its tests use."""
+    used = packages_used(tree)
+    packages = {(dist.metadata["Name"], dist.version) for dist in distributions()}
+    return [sys.version, *sorted(f"{name}=={version}" for name, version in packages if name.lower() in used)]
+
+
+def packages_used(tree: Path) -> set[str]:
+    """Return the names in the requirements of Django's tests, and Django's own."""
+    text = "\n".join(path.read_text() for path in (tree / "tests" / "requirements").glob("*.txt"))
+    return {"django"} | {name.lower() for name in re.findall(r"^[\w-]+", text, re.MULTILINE)}
 
 
 def digest_of(words: Iterable[str]) -> str:
