@@ -153,6 +153,8 @@ def fingerprint(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrap
         return value
     if isinstance(field, JSONField):
         return None if value is None else json.dumps(value, cls=field.encoder)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
     prepared = field.get_db_prep_save(value, connection)
     return prepared if isinstance(prepared, _IMMUTABLE) else copy.deepcopy(prepared)
 

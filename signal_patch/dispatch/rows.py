@@ -328,11 +328,17 @@ def _nested(queryset: QuerySet[Any], using: str) -> QuerySet[Any]:
     keys.query.clear_ordering(force=True)
     outer = QuerySet.filter(everything(queryset, using), pk__in=keys)
     if queryset.query.order_by and _orders_by_own_columns(queryset):
-        outer.query.standard_ordering = queryset.query.standard_ordering
-        outer.query.order_by = queryset.query.order_by
+        order_alike(outer, queryset)
     else:
         _order_by_key(outer.query)
     return outer
+
+
+def order_alike(queryset: QuerySet[Any], other: QuerySet[Any]) -> None:
+    """Order a queryset explicitly by those of the other's columns that are the model's own."""
+    if _orders_by_own_columns(other):
+        queryset.query.order_by = other.query.order_by
+        queryset.query.standard_ordering = other.query.standard_ordering
 
 
 def _locked(queryset: QuerySet[Any], tables: tuple[str, ...]) -> QuerySet[Any]:

@@ -155,6 +155,5 @@ def writer_of(queryset: QuerySet[Any], using: str) -> QuerySet[Any]:
     """Return the queryset that Django's statement runs on, to be narrowed to some keys."""
     writer = rows.everything(queryset, using)
     # MySQL and MariaDB have UPDATE … ORDER BY, for unique values that move up in turn.
-    writer.query.order_by = queryset.query.order_by
-    writer.query.standard_ordering = queryset.query.standard_ordering
+    rows.order_alike(writer, queryset)
     return writer
