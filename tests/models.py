@@ -179,8 +179,11 @@ class Logbook(models.Model):
     loaded_with: dict[str, Any]
 
     @classmethod
-    def from_db(cls, db: str | None, field_names: Collection[str], values: Sequence[Any]) -> Self:
-        instance = super().from_db(db, field_names, values)
+    def from_db(
+        cls, db: str | None, field_names: Collection[str], values: Sequence[Any], **keywords: Any
+    ) -> Self:
+        # Django 6.1 adds fetch_mode.
+        instance = super().from_db(db, field_names, values, **keywords)
         instance.loaded_with = dict(zip(field_names, values, strict=False))
         return instance
 
