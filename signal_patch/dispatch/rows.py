@@ -156,6 +156,8 @@ class Selection:
         others = [key for key in keys if key not in loaded]
         self.total = len(first.keys) + len(others)
         yield first
+        # One batch is alive at a time.
+        del first
         yield from self._chunks(others, frozen)
 
     def _in_foreign_order(self) -> Iterator[Batch]:
@@ -169,15 +171,17 @@ class Selection:
 
     def _chunks(self, keys: list[Any], frozen: Frozen) -> Iterator[Batch]:
         for start in range(0, len(keys), self.size):
-            chunk = keys[start : start + self.size]
-            batch = self._load(at(everything(self.queryset, self.using), chunk), {})
-            loaded = dict(zip(batch.keys, batch.instances, strict=True))
-            present = [key for key in chunk if key in loaded]
-            yield Batch(
-                present,
-                [loaded[key] for key in present],
-                {key: frozen[key] for key in present} if frozen else {},
-            )
+            yield self._chunk(keys[start : start + self.size], frozen)
+
+    def _chunk(self, keys: list[Any], frozen: Frozen) -> Batch:
+        batch = self._load(at(everything(self.queryset, self.using), keys), {})
+        loaded = dict(zip(batch.keys, batch.instances, strict=True))
+        present = [key for key in keys if key in loaded]
+        return Batch(
+            present,
+            [loaded[key] for key in present],
+            {key: frozen[key] for key in present} if frozen else {},
+        )
 
     def _load(self, rows: QuerySet[Any], frozen: Expressions, limit: int | None = None) -> Batch:
         annotated = QuerySet.annotate(rows, **self.previews, **frozen)
