@@ -50,8 +50,9 @@ class Plan:
         for alias, target in self.previewed:
             value = instance.__dict__.pop(alias)
             setattr(instance, target.attname, fields.scaled(target, value, connection))
-        for target, value in zip(self.frozen_fields.values(), frozen, strict=True):
-            setattr(instance, target.attname, fields.scaled(target, value, connection))
+        if frozen:
+            for target, value in zip(self.frozen_fields.values(), frozen, strict=True):
+                setattr(instance, target.attname, fields.scaled(target, value, connection))
 
 
 def plan(
