@@ -170,7 +170,9 @@ class Selection:
         yield from self._chunks(others, frozen)
 
     def _in_foreign_order(self) -> Iterator[Batch]:
-        ordered = QuerySet.values_list(_silenced(self.queryset, self.using), "pk", flat=True)
+        listed = _on(self.using, self.queryset)
+        listed.query.select_for_update = False
+        ordered = QuerySet.values_list(listed, "pk", flat=True)
         keys = list(dict.fromkeys(ordered))
         self.total = len(keys)
         frozen: Frozen = {}
@@ -301,12 +303,10 @@ def _is_own_column(query: Query, name: str) -> bool:
     return found.concrete and (not found.is_relation or name == found.attname)
 
 
-def _silenced(queryset: Any, using: str) -> Any:
+def _on(using: str, queryset: Any) -> Any:
     clone = queryset._chain()
     clone._db = using
     clone._prefetch_related_lookups = ()
-    # The statement of an update() pays no heed to the caller's locks either.
-    clone.query.select_for_update = False
     return clone
 
 
@@ -315,8 +315,10 @@ def _direct(queryset: QuerySet[Any], using: str) -> Any:
 
     The parts of sql.Query that hold what is selected, Django 5.2 to 6.1.
     """
-    clone = _whole(_silenced(queryset, using), using)
+    clone = _whole(_on(using, queryset), using)
     query = clone.query
+    # The statement of an update() of one table pays no heed to the caller's locks either.
+    query.select_for_update = False
     query.clear_deferred_loading()
     query.clear_select_fields()
     query.selected = None
@@ -340,7 +342,7 @@ def _order_by_key(query: Query) -> None:
 
 def _nested(queryset: QuerySet[Any], using: str) -> Any:
     """Return the rows whose key is among those that the queryset selects."""
-    keys = QuerySet.values(_silenced(queryset, using), "pk")
+    keys = QuerySet.values(_on(using, queryset), "pk")
     keys.query.clear_ordering(force=True)
     outer = QuerySet.filter(everything(queryset, using), pk__in=keys)
     if queryset.query.order_by and _orders_by_own_columns(queryset):

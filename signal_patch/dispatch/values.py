@@ -120,7 +120,7 @@ class _Planner:
             result.shared.append((target.name, value))
         elif fields.is_plain(target):
             raw = fields.row_value(target, _raw(target, value), self.connection)
-            kept = result.copied if fields.is_opaque(target) else result.shared
+            kept = result.copied if isinstance(raw, (dict, list)) else result.shared
             kept.append((target.attname, raw))
         else:
             self._add_custom_constant(result, target, _raw(target, value))
