@@ -7,7 +7,6 @@ import datetime
 import decimal
 import json
 import uuid
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django.core.files import File
@@ -27,7 +26,7 @@ from django.db.models.expressions import Col, ExpressionWrapper
 from django.db.models.functions import Cast
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Iterable
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models.expressions import BaseExpression
@@ -56,8 +55,7 @@ _IMMUTABLE = (
 _SCALING = decimal.Context(prec=2000)
 
 
-@cache
-def is_plain_class(field_class: Hashable) -> bool:
+def is_plain_class(field_class: type[Field[Any, Any]]) -> bool:
     """Return whether Django itself converts the values of a field class, both ways."""
     return all(
         getattr(getattr(field_class, name, None), "__module__", "django.db.models").startswith(

@@ -410,7 +410,8 @@ def expected(scenario: Call) -> Outcome | None:
     oracle = Oracle(scenario)
     found = outcome(scenario, oracle.run, oracle.receivers)
     if not scenario.hearing.actions and not sees_itself(scenario):
-        assert not differing_tables(scenario, django, found), "the oracle differs from Django's statement"
+        unlike = differing_tables(scenario, django, found)
+        assert not unlike, f"the oracle differs from Django's statement: {unlike}, {found.error!r}"
     return found
 
 
