@@ -216,7 +216,7 @@ EXPRESSIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "coalesce": lambda: {"slug": Coalesce("slug", Concat(Value("slug-"), "name"))},
     "greatest": lambda: {"speed": Greatest("speed", "tonnage")},
     "round": lambda: {"price": Round("price", precision=1)},
-    "transform": lambda: {"speed": F("launched__year")},
+    "transform": lambda: {"notes": F("notes__1__deep")},
     "time": lambda: {"launched": F("launched") + datetime.timedelta(days=1, microseconds=5)},
     "time in a case": lambda: {"launched": Case(When(speed=1, then=F("changed")), default=Value(LAUNCH))},
     "JSON": lambda: {"notes": F("notes")},
@@ -430,6 +430,10 @@ def _fastest(**conditions: Any) -> Any:
     return Ship.objects.filter(**conditions).order_by("-speed").values("speed")[:1]
 
 
+def _topmost() -> Any:
+    return Ship.objects.values("status").annotate(n=Count("pk"), top=Max("speed")).values("top")
+
+
 READING: dict[str, tuple[Callable[[], dict[str, Any]], list[int]]] = {
     "correlated": (
         lambda: {
@@ -460,16 +464,11 @@ READING: dict[str, tuple[Callable[[], dict[str, Any]], list[int]]] = {
         [100, 100, 0],
     ),
     "condition on a subquery": (
-        lambda: {"speed": Case(When(speed__in=_fastest(), then=Value(100)), default=Value(0))},
+        lambda: {"speed": Case(When(speed__in=_topmost(), then=Value(100)), default=Value(0))},
         [0, 0, 100],
     ),
     "aggregate in a subquery": (
-        lambda: {
-            "speed": Subquery(
-                Ship.objects.values("status").annotate(n=Count("pk"), top=Max("speed")).values("top")
-            )
-            + F("speed")
-        },
+        lambda: {"speed": Subquery(_topmost()) + F("speed")},
         [4, 5, 6],
     ),
     "raw SQL": (lambda: {"speed": RawSQL("(SELECT MAX(r.speed) FROM tests_ship r)", ()) + 0}, [3, 3, 3]),

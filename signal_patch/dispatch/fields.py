@@ -14,6 +14,7 @@ from django.db.models import (
     AutoField,
     BinaryField,
     CharField,
+    DateField,
     DecimalField,
     Field,
     FileField,
@@ -21,6 +22,7 @@ from django.db.models import (
     JSONField,
     Model,
     TextField,
+    TimeField,
 )
 from django.db.models.expressions import Col, ExpressionWrapper
 from django.db.models.functions import Cast
@@ -51,6 +53,9 @@ _IMMUTABLE = (
     datetime.timedelta,
     uuid.UUID,
 )
+# What MySQL's CAST knows, and an expression may give otherwise: a CASE of a column and a
+# literal of a time is text there.
+_CAST = (DecimalField, IntegerField, AutoField, DateField, TimeField)
 # Wide enough for every column: quantize() must not fail on the digits before the point.
 _SCALING = decimal.Context(prec=2000)
 
@@ -124,13 +129,11 @@ def as_column(expression: Any, field: Field[Any, Any], connection: BaseDatabaseW
     """Return an expression that gives, in a SELECT, what the field's column would hold.
 
     An assignment converts to the column's type. A cast does the same on PostgreSQL; on
-    MariaDB and MySQL only numbers can differ and have types to cast to; SQLite's columns
-    take any type.
+    MariaDB and MySQL only numbers and times can differ and have types to cast to; SQLite's
+    columns take any type.
     """
     target = _target(field)
-    if connection.vendor == "postgresql" or (
-        connection.vendor == "mysql" and isinstance(target, (DecimalField, IntegerField, AutoField))
-    ):
+    if connection.vendor == "postgresql" or (connection.vendor == "mysql" and isinstance(target, _CAST)):
         return Cast(expression, output_field=target)
     return ExpressionWrapper(expression, output_field=target)
 
