@@ -11,13 +11,16 @@ from django.db.models.expressions import Expression
 from . import fields
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from django.db.models import Field, Model
 
     ModelField = Field[Any, Any]
 
 Changes = dict["ModelField", Any]
+
+# Stands for a value that is not loaded; bulk_update()'s instances are the caller's own.
+_DEFERRED = object()
 
 
 class Watch:
@@ -38,13 +41,19 @@ class Watch:
 
     def snapshot(self, instance: Model) -> Any:
         """Return what `changes` needs to know of an instance as it is now."""
-        return self.state(instance.__dict__), self._fingerprints(instance)
+        loaded = instance.__dict__
+        try:
+            state = self.state(loaded)
+        except KeyError:
+            state = tuple(loaded.get(attname, _DEFERRED) for attname in self.attnames)
+        return state, self._fingerprints(instance, self.opaque)
 
-    def _fingerprints(self, instance: Model) -> list[Any]:
-        return [
-            fields.fingerprint(field, getattr(instance, field.attname), self.connection)
-            for field in self.opaque
-        ]
+    def _fingerprints(self, instance: Model, opaque: Iterable[ModelField]) -> dict[ModelField, Any]:
+        return {
+            field: fields.fingerprint(field, getattr(instance, field.attname), self.connection)
+            for field in opaque
+            if field.attname in instance.__dict__
+        }
 
     def changes(self, instance: Model, snapshot: Any) -> Changes:
         """Return the fields that were changed since, with what `Field.pre_save` gives."""
@@ -66,15 +75,18 @@ class Watch:
         return [
             field
             for field, old in zip(self.fields, state, strict=False)
-            if not _is_same(getattr(instance, field.attname), old)
+            if not _is_deferred_still(instance, field, old)
+            and not _is_same(getattr(instance, field.attname), old)
         ]
 
     def _without_opaque(self, changed: list[ModelField]) -> list[ModelField]:
         return [field for field in changed if field not in self.opaque]
 
-    def _different_inside(self, instance: Model, before: list[Any]) -> list[ModelField]:
-        after = self._fingerprints(instance)
-        return [field for field, old, new in zip(self.opaque, before, after, strict=True) if old != new]
+    def _different_inside(self, instance: Model, before: dict[ModelField, Any]) -> list[ModelField]:
+        for field in before:
+            getattr(instance, field.attname)  # brings back what a receiver has deferred
+        after = self._fingerprints(instance, self.opaque)
+        return [field for field, new in after.items() if field not in before or before[field] != new]
 
     def _is_uncommitted(self, instance: Model, field: ModelField) -> bool:
         return fields.is_uncommitted(instance.__dict__.get(field.attname))
@@ -82,6 +94,10 @@ class Watch:
 
 def _nothing(_: dict[str, Any]) -> tuple[()]:
     return ()
+
+
+def _is_deferred_still(instance: Model, field: ModelField, old: Any) -> bool:
+    return old is _DEFERRED and field.attname not in instance.__dict__
 
 
 def _is_same(new: Any, old: Any) -> bool:
