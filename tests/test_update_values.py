@@ -80,8 +80,7 @@ def _on(_leaves_no_trace: None) -> None:
     signal_patch.enable()
 
 
-def _sizes() -> Any:
-    return pytest.mark.parametrize("batch_size", [1, 2000])
+of_every_size = pytest.mark.parametrize("batch_size", [1, 2000])
 
 
 def _typed(values: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +158,7 @@ CONSTANTS: dict[str, dict[str, Any]] = {
     "member of an enumeration": {"status": Ship.Status.SUNK},
     "lazy text": {"name": lazystr("Zoe")},
     "safe text": {"name": mark_safe("<b>")},
-    "decimal of another scale": {"price": Decimal("15")},
+    "decimal of another scale": {"price": Decimal(15)},
     "decimal to round up": {"price": Decimal("1.236")},
     "decimal to round at the half": {"price": Decimal("1.125")},
     "decimal of an exponent": {"price": Decimal("1.5E+3")},
@@ -176,12 +175,12 @@ CONSTANTS: dict[str, dict[str, Any]] = {
     "text in JSON": {"notes": "a 'quoted' text"},
     "false in JSON": {"notes": False},
     "column of another name": {"tonnage": 99},
-    "several": {"name": "Zoe", "speed": 7, "price": Decimal("7"), "notes": [], "tonnage": 8},
+    "several": {"name": "Zoe", "speed": 7, "price": Decimal(7), "notes": [], "tonnage": 8},
     "an explicit auto_now": {"changed": LAUNCH},
 }
 
 
-@_sizes()
+@of_every_size
 @pytest.mark.parametrize("values", CONSTANTS.values(), ids=CONSTANTS)
 def test_constants_become_the_fields_python_type(
     values: dict[str, Any], batch_size: int, receivers: Receivers
@@ -207,7 +206,7 @@ EXPRESSIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "decimal that ends in a half": lambda: {"price": F("price") * Decimal("0.5")},
     "decimal to its scale": lambda: {"price": F("price") + Decimal("0.89")},
     "number into a decimal": lambda: {"price": F("speed") * 5},
-    "a value's expression": lambda: {"price": Value(Decimal("15"))},
+    "a value's expression": lambda: {"price": Value(Decimal(15))},
     "number into text": lambda: {"name": Cast("speed", CharField(max_length=9))},
     "case": lambda: {"name": Case(When(speed__gt=1, then=Value("fast")), default=F("name"))},
     "case without default": lambda: {"slug": Case(When(speed=1, then=Value("first")))},
@@ -237,11 +236,15 @@ EXPRESSIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "two of a kind": lambda: {"speed": F("speed") + 1, "tonnage": F("tonnage") + 1},
     "each other": lambda: {"speed": F("tonnage"), "tonnage": F("speed")},
     "a column written before": lambda: {"speed": 50, "tonnage": F("speed") + 1},
-    "a chain": lambda: {"speed": F("speed") + 1, "tonnage": F("speed") + 1, "name": Cast("tonnage", CharField())},
+    "a chain": lambda: {
+        "speed": F("speed") + 1,
+        "tonnage": F("speed") + 1,
+        "name": Cast("tonnage", CharField()),
+    },
 }
 
 
-@_sizes()
+@of_every_size
 @pytest.mark.parametrize("values", EXPRESSIONS.values(), ids=EXPRESSIONS)
 def test_expressions_are_values_before_and_after_the_write(
     values: Callable[[], dict[str, Any]], batch_size: int, receivers: Receivers
@@ -255,7 +258,7 @@ def test_expressions_are_values_before_and_after_the_write(
     assert truth.holds()
 
 
-@_sizes()
+@of_every_size
 def test_references_to_annotations_are_values(batch_size: int, receivers: Receivers) -> None:
     _fleet()
     truth = Truth(receivers, Ship)
@@ -277,7 +280,7 @@ def test_references_to_annotations_are_values(batch_size: int, receivers: Receiv
     ]
 
 
-@_sizes()
+@of_every_size
 def test_a_condition_is_a_value(batch_size: int, receivers: Receivers) -> None:
     rows(Beacon, {"code": "a"}, {"code": "b"})
     truth = Truth(receivers, Beacon)
@@ -287,7 +290,7 @@ def test_a_condition_is_a_value(batch_size: int, receivers: Receivers) -> None:
     assert column(Beacon, "lit") == [False, True]
 
 
-@_sizes()
+@of_every_size
 def test_what_the_database_alone_decides_is_read_again(batch_size: int, receivers: Receivers) -> None:
     _fleet()
     truth = Truth(receivers, Ship)
@@ -297,7 +300,7 @@ def test_what_the_database_alone_decides_is_read_again(batch_size: int, receiver
     assert LAUNCH not in column(Ship, "launched")
 
 
-@_sizes()
+@of_every_size
 @pytest.mark.parametrize("factor", [1.26, 0.5, 0.7])
 def test_what_the_column_rounds_is_read_again(factor: float, batch_size: int, receivers: Receivers) -> None:
     _fleet()
@@ -310,7 +313,7 @@ def test_what_the_column_rounds_is_read_again(factor: float, batch_size: int, re
     assert truth.holds("speed")
 
 
-@_sizes()
+@of_every_size
 def test_what_a_receiver_wrote_behind_the_instance_is_counted_with(
     batch_size: int, receivers: Receivers
 ) -> None:
@@ -329,15 +332,15 @@ def test_what_a_receiver_wrote_behind_the_instance_is_counted_with(
 
 
 def test_a_decimal_keeps_the_scale_of_its_column(receivers: Receivers) -> None:
-    rows(Book, {"price": Decimal("10")})
+    rows(Book, {"price": Decimal(10)})
     log = receivers.record(Book)
-    Book.objects.update(price=Decimal("15"))
+    Book.objects.update(price=Decimal(15))
     Book.objects.update(price=F("price") * Decimal("1.1"))
     Book.objects.update(price=15)
     assert [str(sent.values["price"]) for sent in log] == ["15.00"] * 2 + ["16.50"] * 2 + ["15.00"] * 2
 
 
-@_sizes()
+@of_every_size
 def test_a_related_object_and_its_id_are_in_step(batch_size: int, receivers: Receivers) -> None:
     _fleet()
     port = Port.objects.get(code="N")
@@ -394,7 +397,7 @@ def test_an_object_of_a_foreign_key_is_the_callers_own(receivers: Receivers) -> 
     assert all(isinstance(sent.instance, Ship) and sent.instance.berth is berth for sent in log)
 
 
-@_sizes()
+@of_every_size
 def test_a_mutable_constant_is_copied_for_each_row(batch_size: int, receivers: Receivers) -> None:
     _fleet()
     notes: list[Any] = ["new", {"deep": []}]
@@ -437,9 +440,7 @@ def _topmost() -> Any:
 READING: dict[str, tuple[Callable[[], dict[str, Any]], list[int]]] = {
     "correlated": (
         lambda: {
-            "speed": Subquery(
-                Ship.objects.exclude(pk=OuterRef("pk")).order_by("-speed").values("speed")[:1]
-            )
+            "speed": Subquery(Ship.objects.exclude(pk=OuterRef("pk")).order_by("-speed").values("speed")[:1])
         },
         [3, 3, 2],
     ),
@@ -513,7 +514,7 @@ def test_an_annotation_that_reads_other_rows_is_that_before_the_first_write(
 
 
 @pytest.mark.parametrize("batch_size", [1, 2000])
-def test_a_receiver_that_changes_the_rows_read_changes_no_value(batch_size: int, receivers: Receivers) -> None:
+def test_a_receiver_that_changes_rows_read_changes_no_value(batch_size: int, receivers: Receivers) -> None:
     _fleet()
 
     def move(instance: Ship, **arguments: Any) -> None:
@@ -537,7 +538,7 @@ def test_the_filter_too_is_that_before_the_first_write(receivers: Receivers) -> 
     assert column(Ship, "speed") == [100, 100, 3]
 
 
-@_sizes()
+@of_every_size
 def test_receivers_change_rows_that_get_such_values(batch_size: int, receivers: Receivers) -> None:
     _fleet()
 
@@ -584,7 +585,7 @@ def test_two_columns_swap_where_the_databases_own_statement_swaps_them(receivers
     assert truth.holds()
 
 
-@_sizes()
+@of_every_size
 def test_a_change_by_a_receiver_does_not_show_in_other_columns(batch_size: int, receivers: Receivers) -> None:
     ships(1, 2, tonnage=7)
 
@@ -604,7 +605,7 @@ def test_a_change_by_a_receiver_does_not_show_in_other_columns(batch_size: int, 
 # 12. Every kind of column.
 
 
-@_sizes()
+@of_every_size
 @pytest.mark.parametrize("value", [5, F("weight") + 4], ids=["constant", "expression"])
 def test_stored_generated_columns_are_read_again(value: Any, batch_size: int, receivers: Receivers) -> None:
     rows(Cargo, {"weight": 1, "amount": 3}, {"weight": 1, "amount": 4})
@@ -656,9 +657,11 @@ def test_columns_with_a_database_default_are_loaded_and_updated(receivers: Recei
     assert truth.holds("total")
 
 
-@_sizes()
+@of_every_size
 @pytest.mark.parametrize(
-    "value", [Point(3, 4), "3;4", (3, 4), Value("3;4"), None], ids=["own", "text", "pair", "expression", "null"]
+    "value",
+    [Point(3, 4), "3;4", (3, 4), Value("3;4"), None],
+    ids=["own", "text", "pair", "expression", "null"],
 )
 def test_a_custom_field_shows_its_own_type(value: Any, batch_size: int, receivers: Receivers) -> None:
     rows(Wreck, {"place": Point(1, 1)}, {"place": None})
@@ -669,7 +672,7 @@ def test_a_custom_field_shows_its_own_type(value: Any, batch_size: int, receiver
     assert column(Wreck, "place") == [None if value is None else Point(3, 4)] * 2
 
 
-@_sizes()
+@of_every_size
 def test_a_custom_field_whose_saving_changes_the_value_is_read_again(
     batch_size: int, receivers: Receivers
 ) -> None:
@@ -689,13 +692,15 @@ def test_a_custom_field_is_referred_to(receivers: Receivers) -> None:
     assert column(Wreck, "place") == [Point(1, 1)]
 
 
-@_sizes()
+@of_every_size
 def test_files_are_known_by_their_name(batch_size: int, receivers: Receivers) -> None:
     rows(Chart, {"sheet": "charts/old.txt"}, {"sheet": None})
     log = receivers.record(Chart)
     with bulk_signals(batch_size=batch_size):
         Chart.objects.update(sheet="charts/new.txt")
-    assert {sent.instance.sheet.name for sent in log if isinstance(sent.instance, Chart)} == {"charts/new.txt"}
+    assert {sent.instance.sheet.name for sent in log if isinstance(sent.instance, Chart)} == {
+        "charts/new.txt"
+    }
     assert all(sent.arguments["update_fields"] == {"sheet"} for sent in log)
     assert column(Chart, "sheet") == ["charts/new.txt"] * 2
 
@@ -709,8 +714,8 @@ def test_uuid_keys_and_texts_are_values(receivers: Receivers) -> None:
     assert truth.holds()
 
 
-@_sizes()
-def test_values_of_a_child_refer_to_its_own_columns_and_parents(batch_size: int, receivers: Receivers) -> None:
+@of_every_size
+def test_values_of_a_child_refer_to_columns_of_both_tables(batch_size: int, receivers: Receivers) -> None:
     for title in ("a", "b"):
         Novel.objects.create(title=title, plot="p", price=Decimal("1.50"))
     truth = Truth(receivers, Novel)
@@ -725,7 +730,7 @@ def test_values_of_a_child_refer_to_its_own_columns_and_parents(batch_size: int,
     ]
 
 
-@_sizes()
+@of_every_size
 def test_a_parents_column_may_read_other_rows(batch_size: int, receivers: Receivers) -> None:
     for title in ("a", "b", "c"):
         Novel.objects.create(title=title)
@@ -737,7 +742,7 @@ def test_a_parents_column_may_read_other_rows(batch_size: int, receivers: Receiv
     assert set(Novel.objects.values_list("title", "plot")) == {("c!", "c")}
 
 
-@_sizes()
+@of_every_size
 def test_rows_with_composite_keys_get_values(batch_size: int, receivers: Receivers) -> None:
     rows(Mooring, {"quay": 1, "day": 1, "holder": "a"}, {"quay": 1, "day": 2, "holder": "b"})
     truth = Truth(receivers, Mooring)

@@ -157,7 +157,7 @@ def hearing(queryset: QuerySet[Any]) -> Callable[[ModelSignal], bool]:
 
 def hearing_of(instances: Iterable[Model]) -> Callable[[ModelSignal], bool]:
     """Return what says whether a signal would be heard for any of the instances."""
-    senders = {model for model in map(type, instances) if not model._meta.auto_created}
+    senders = {type(instance) for instance in instances if not instance._meta.auto_created}
     return lambda signal: any(signal.has_listeners(sender) for sender in senders)
 
 
