@@ -208,7 +208,7 @@ def test_expressions_are_values_before_and_after_the_write(batch_size: int, rece
     fleet[0].speed = F("speed") + 100
     fleet[1].name = Concat("name", Value("!"))
     fleet[2].price = F("speed") * Decimal("1.5")
-    fleet[2].status = Case(When(speed=3, then=Value("sunk")))
+    fleet[2].status = Case(When(name="c", then=Value("sunk")))
     log = receivers.record(Ship)
     truth = _check_truth(receivers, Ship)
     with bulk_signals(batch_size=batch_size):
