@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 from django.db.models import QuerySet
-from django.db.models.signals import post_save, pre_save
+from django.db.models.signals import ModelSignal, post_save, pre_save
 
 from . import fields, rows, sending
 from .changes import Changes, Watch
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 class Teller:
     """Sends the saves of one bulk operation's instances, batch by batch.
 
-    `update_fields` are the names of the fields that the caller writes.
+    `hears` says whether a signal of any of the senders is heard; `update_fields` are the
+    names of the fields that the caller writes.
     """
 
     def __init__(
         self,
-        queryset: QuerySet[Any],
+        hears: Callable[[ModelSignal], bool],
         using: str,
         options: Options,
         update_fields: frozenset[str],
@@ -41,8 +42,8 @@ class Teller:
         self.update_fields = update_fields
         self.written = set(written)
         self.connection = connections[using]
-        self.hears_pre_save = sending.has_listeners(pre_save, queryset)
-        self.hears_post_save = sending.has_listeners(post_save, queryset)
+        self.hears_pre_save = hears(pre_save)
+        self.hears_post_save = hears(post_save)
         self.watches: dict[type[Model], Watch] = {}
 
     def before(self, pairs: list[tuple[Any, Model]]) -> dict[Any, Changes]:
