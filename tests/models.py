@@ -2,9 +2,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import django
 from django.db import models
 
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
+from tests import cascade_models as cascade_models
+
+if django.VERSION >= (6, 1):
+    from tests import database_cascade_models as database_cascade_models
 
 
 class Publisher(models.Model):

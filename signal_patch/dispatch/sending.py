@@ -7,7 +7,7 @@ not of the switch, and are as they were when the call ends.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -91,14 +91,21 @@ def saving(instance: Model, using: str) -> Iterator[None]:
 
 
 @contextmanager
-def deleting(collector: Collector) -> Iterator[None]:
-    """Mark the rows that a delete has collected as in flight while Django deletes them."""
+def deleting(
+    collector: Collector, others: Mapping[type[Model], Iterable[Any]] | None = None
+) -> Iterator[Flight]:
+    """Mark the rows that a delete has collected as in flight while Django deletes them.
+
+    `others` are keys of rows that go with them though nobody has collected them.
+    """
     keys: dict[type[Model], set[Any]] = {}
     for model, instances in collector.data.items():
         keys.setdefault(model._meta.concrete_model, set()).update(instance.pk for instance in instances)
+    for model, more in (others or {}).items():
+        keys.setdefault(model._meta.concrete_model, set()).update(more)
     try:
-        with flying(Flight(collector.using, keys)):
-            yield
+        with flying(Flight(collector.using, keys)) as flight:
+            yield flight
     finally:
         _note_deletion(collector.using)
 
