@@ -123,7 +123,8 @@ def delete(wrapped: Callable[..., Any], collector: Collector, args: Arguments, k
 def update_batch(
     wrapped: Callable[..., Any], query: UpdateQuery, args: Arguments, keywords: Keywords
 ) -> Any:
-    options = scopes.options_for(query.model, "update")
+    model: Any = query.model
+    options = scopes.options_for(model, "update")
     if options is None or sending.is_silent():
         return wrapped(query, *args, **keywords)
     given = _UPDATE_BATCH.bind(query, *args, **keywords)

@@ -42,7 +42,7 @@ class Lorry(models.Model):
     depot = models.ForeignKey(Depot, DB_SET_DEFAULT, db_default=SPARE_DEPOT)
 
     class Meta:
-        required_db_features = {"supports_on_delete_db_default"}
+        required_db_features = frozenset({"supports_on_delete_db_default"})
 
 
 class Folder(models.Model):

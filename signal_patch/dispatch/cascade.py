@@ -9,10 +9,10 @@ rows are given to Django's own `Collector`, which then does in Python what the d
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import QuerySet, deletion
 from django.db.models.signals import post_delete, pre_delete
 
@@ -20,20 +20,21 @@ from . import rows, sending
 from .update import update
 
 if TYPE_CHECKING:
-    from django.db.models import ForeignKey, Model
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.models import Model
     from django.db.models.deletion import Collector
     from django.db.models.sql import UpdateQuery
 
     from ..options import Options
 
-    Relation = ForeignKey[Any, Any]
+    Relation = Any  # ForeignKey, as Django 6.1 has it
     Decide = Callable[[type[Model], str], Options | None]
     Deleted = tuple[int, dict[str, int]]
 
-# Came with Django 6.1.
-_DB_CASCADE = getattr(deletion, "DB_CASCADE", None)
-_DB_SET_NULL = getattr(deletion, "DB_SET_NULL", None)
-_DB_SET_DEFAULT = getattr(deletion, "DB_SET_DEFAULT", None)
+# The rules by which the database acts itself came with Django 6.1; before, no relation has them.
+_DB_CASCADE = getattr(deletion, "DB_CASCADE", object())
+_DB_SET_NULL = getattr(deletion, "DB_SET_NULL", object())
+_DB_SET_DEFAULT = getattr(deletion, "DB_SET_DEFAULT", object())
 
 
 def update_batch(
@@ -49,11 +50,12 @@ def update_batch(
     `original` is Django's own `UpdateQuery.update_batch()`, unbound, by which a cascade changes rows that
     it had to look at (`SET_DEFAULT`, `SET()` of a callable; Django 5.2 to 6.1).
     """
-    everything = query.model._base_manager.using(using)
+    model: Any = query.model
+    everything = model._base_manager.using(using)
     if not sending.hears_saves(everything):
         original(query, keys, values, using)
         return
-    size = min(options.batch_size, rows.largest_batch(using, query.model))
+    size = min(options.batch_size, rows.largest_batch(using, model))
     ordered = sorted(keys)
     with transaction.atomic(using=using, savepoint=False):
         for start in range(0, len(ordered), size):
@@ -72,7 +74,7 @@ def delete(collector: Collector, decide: Decide, original: Callable[[Collector],
     `original` is Django's own `Collector.delete()`, unbound; it sends the signals. `decide` gives the
     options under which an operation on a model's rows sends signals, or None.
     """
-    relations = _database_relations(_models_of(collector))
+    relations = _database_relations(_models_of(collector), connections[collector.using])
     if not any(relations.values()):
         with sending.deleting(collector):
             return original(collector)
@@ -84,7 +86,7 @@ def delete(collector: Collector, decide: Decide, original: Callable[[Collector],
 
 
 def _models_of(collector: Collector) -> set[type[Model]]:
-    fast = {queryset.model for queryset in collector.fast_deletes}
+    fast: set[Any] = {queryset.model for queryset in collector.fast_deletes}
     return {model._meta.concrete_model for model in {*collector.data, *fast}}
 
 
@@ -98,7 +100,8 @@ class _Reach:
     def __init__(
         self, collector: Collector, decide: Decide, relations: dict[type[Model], list[Relation]]
     ) -> None:
-        self.collector = collector
+        # Django's stubs do not know of 6.1 yet.
+        self.collector: Any = collector
         self.decide = decide
         self.relations = relations
         self.left: dict[type[Model], dict[Any, Model]] = defaultdict(dict)
@@ -223,26 +226,33 @@ def _removes(field: Relation) -> bool:
     return field.remote_field.on_delete is _DB_CASCADE
 
 
-def _database_relations(models: Iterable[type[Model]]) -> dict[type[Model], list[Relation]]:
+def _database_relations(
+    models: Iterable[type[Model]], connection: BaseDatabaseWrapper
+) -> dict[type[Model], list[Relation]]:
     """Return the relations that the database follows, by the models they lead to.
 
     These are the given models and all from which `DB_CASCADE` removes rows in turn.
     """
+    rules = [_DB_CASCADE, _DB_SET_NULL]
+    if getattr(connection.features, "supports_on_delete_db_default", False):
+        # Elsewhere a model with such a relation has no table.
+        rules.append(_DB_SET_DEFAULT)
     found: dict[type[Model], list[Relation]] = {}
     pending = list(models)
     while pending:
         model = pending.pop()
         if model not in found:
-            found[model] = _relations_to(model)
+            found[model] = _relations_to(model, rules)
             pending += [field.model for field in found[model] if _removes(field)]
     return found
 
 
-def _relations_to(model: type[Model]) -> list[Relation]:
+def _relations_to(model: type[Model], rules: Collection[Any]) -> list[Relation]:
     # Those to an ancestor count for the ancestor's row: it may stay.
+    candidates: Iterable[Any] = deletion.get_candidate_relations_to_delete(model._meta)
     return [
         related.field
-        for related in deletion.get_candidate_relations_to_delete(model._meta)
-        if related.field.remote_field.on_delete in (_DB_CASCADE, _DB_SET_NULL, _DB_SET_DEFAULT)
+        for related in candidates
+        if related.field.remote_field.on_delete in rules
         and related.model._meta.concrete_model is model
     ]
