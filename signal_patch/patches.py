@@ -120,9 +120,7 @@ def delete(wrapped: Callable[..., Any], collector: Collector, args: Arguments, k
     )
 
 
-def update_batch(
-    wrapped: Callable[..., Any], query: UpdateQuery, args: Arguments, keywords: Keywords
-) -> Any:
+def update_batch(wrapped: Callable[..., Any], query: UpdateQuery, args: Arguments, keywords: Keywords) -> Any:
     model: Any = query.model
     options = scopes.options_for(model, "update")
     if options is None or sending.is_silent():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import DB_CASCADE, DB_SET_DEFAULT, DB_SET_NULL  # type: ignore[attr-defined]
+from django.db.models import DB_CASCADE, DB_SET_DEFAULT, DB_SET_NULL
 
 # A depot that rows fall back on: to be created by the tests that need it.
 SPARE_DEPOT = 9004
@@ -42,7 +42,7 @@ class Lorry(models.Model):
     depot = models.ForeignKey(Depot, DB_SET_DEFAULT, db_default=SPARE_DEPOT)
 
     class Meta:
-        required_db_features = frozenset({"supports_on_delete_db_default"})
+        required_db_features = ("supports_on_delete_db_default",)
 
 
 class Folder(models.Model):

@@ -246,7 +246,9 @@ def test_an_exception_of_a_receiver_leaves_every_row_as_it_was(
     assert Port.objects.filter(pk=key).exists()
 
 
-def test_a_receiver_of_a_delete_that_updates_the_deleted_row_is_not_told(port: Port, log: Log, receivers: Receivers) -> None:
+def test_a_receiver_of_a_delete_that_updates_the_deleted_row_is_not_told(
+    port: Port, log: Log, receivers: Receivers
+) -> None:
     def archive(instance: Port, **kwargs: Any) -> None:
         Port.objects.filter(pk=instance.pk).update(name="archived")
 

@@ -116,7 +116,9 @@ class _Reach:
         These too: a row that is changed and removed at once sends no signals of the change.
         """
         changing = {model for model, fields in self.relations.items() if any(map(self._changes, fields))}
-        changed = {field.model for model in changing for field in self.relations[model] if self._changes(field)}
+        changed = {
+            field.model for model in changing for field in self.relations[model] if self._changes(field)
+        }
         cascades = {field.model for field, _ in self.collector.field_updates if self._hears_changes(field)}
         return changing | ((changed | cascades) & self.relations.keys())
 
@@ -253,6 +255,5 @@ def _relations_to(model: type[Model], rules: Collection[Any]) -> list[Relation]:
     return [
         related.field
         for related in candidates
-        if related.field.remote_field.on_delete in rules
-        and related.model._meta.concrete_model is model
+        if related.field.remote_field.on_delete in rules and related.model._meta.concrete_model is model
     ]
