@@ -8,38 +8,38 @@ from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelatio
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
 
-# Ports that the rules below fall back on: to be created by the tests that need them.
+# Harbours that the rules below fall back on: to be created by the tests that need them.
 SPARE, CONSTANT, COMPUTED = 9001, 9002, 9003
 
 
-def computed_port() -> Port:
-    return Port.objects.get(pk=COMPUTED)
+def computed_harbour() -> Harbour:
+    return Harbour.objects.get(pk=COMPUTED)
 
 
-class Port(models.Model):
+class Harbour(models.Model):
     name = models.CharField(max_length=50, default="")
     notes = GenericRelation("tests.Note")
 
 
-class Crane(models.Model):
-    """Refers to ports by each of the rules that change rows."""
+class Tug(models.Model):
+    """Refers to harbours by each of the rules that change rows."""
 
     name = models.CharField(max_length=50, default="")
     load = models.IntegerField(default=0)
-    nulled = models.ForeignKey(Port, models.SET_NULL, null=True, related_name="+")
-    defaulted = models.ForeignKey(Port, models.SET_DEFAULT, null=True, default=None, related_name="+")
-    spared = models.ForeignKey(Port, models.SET_DEFAULT, null=True, default=SPARE, related_name="+")
-    fixed = models.ForeignKey(Port, models.SET(CONSTANT), null=True, related_name="+")
-    computed = models.ForeignKey(Port, models.SET(computed_port), null=True, related_name="+")
-    removed = models.ForeignKey(Port, models.CASCADE, null=True, related_name="+")
+    nulled = models.ForeignKey(Harbour, models.SET_NULL, null=True, related_name="+")
+    defaulted = models.ForeignKey(Harbour, models.SET_DEFAULT, null=True, default=None, related_name="+")
+    spared = models.ForeignKey(Harbour, models.SET_DEFAULT, null=True, default=SPARE, related_name="+")
+    fixed = models.ForeignKey(Harbour, models.SET(CONSTANT), null=True, related_name="+")
+    computed = models.ForeignKey(Harbour, models.SET(computed_harbour), null=True, related_name="+")
+    removed = models.ForeignKey(Harbour, models.CASCADE, null=True, related_name="+")
 
 
 class Customs(models.Model):
-    port = models.ForeignKey(Port, models.PROTECT)
+    harbour = models.ForeignKey(Harbour, models.PROTECT)
 
 
 class Pilot(models.Model):
-    port = models.ForeignKey(Port, models.RESTRICT)
+    harbour = models.ForeignKey(Harbour, models.RESTRICT)
 
 
 class Note(models.Model):
@@ -50,16 +50,16 @@ class Note(models.Model):
 
 
 class Dock(models.Model):
-    port = models.ForeignKey(Port, models.CASCADE, null=True, related_name="docks")
+    harbour = models.ForeignKey(Harbour, models.CASCADE, null=True, related_name="docks")
     name = models.CharField(max_length=50, default="")
-    crew: models.ManyToManyField[Any, Any] = models.ManyToManyField("Sailor", through="Shift")
-    guests: models.ManyToManyField[Any, Any] = models.ManyToManyField("Sailor", related_name="visits")
+    crew: models.ManyToManyField[Any, Any] = models.ManyToManyField("Docker", through="Shift")
+    guests: models.ManyToManyField[Any, Any] = models.ManyToManyField("Docker", related_name="visits")
 
     class Meta:
-        order_with_respect_to = "port"
+        order_with_respect_to = "harbour"
 
 
-class Sailor(models.Model):
+class Docker(models.Model):
     name = models.CharField(max_length=50, default="")
 
 
@@ -67,5 +67,5 @@ class Shift(models.Model):
     """A `through` model of its own."""
 
     dock = models.ForeignKey(Dock, models.CASCADE)
-    sailor = models.ForeignKey(Sailor, models.CASCADE)
+    docker = models.ForeignKey(Docker, models.CASCADE)
     hours = models.IntegerField(default=8)

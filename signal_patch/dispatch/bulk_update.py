@@ -87,11 +87,22 @@ class _BulkUpdate:
         self.size = min(options.batch_size, rows.largest_batch(self.using, self.model))
 
     def refuse(self, objs: tuple[Any, ...]) -> None:
-        """Raise what Django raises for an object that refers to an unsaved one."""
+        """Raise what Django raises for an object that refers to an unsaved one, or for an expression
+        that can't be assigned.
+        """
         if any(field.is_relation for field in self.fields):
             for obj in objs:
                 # Model._prepare_related_fields_for_save, Django 5.2 to 6.1.
                 obj._prepare_related_fields_for_save(operation_name="bulk_update", fields=self.fields)
+        computed = [obj for obj in objs if self._is_computed(obj)]
+        if computed:
+            # Where there are no rows, the statement is built and not run.
+            nowhere = QuerySet.none(self.queryset)
+            with sending.silence():
+                self.original(nowhere, computed, self.names, batch_size=self.batch_size)
+
+    def _is_computed(self, obj: Model) -> bool:
+        return any(hasattr(getattr(obj, field.attname), "resolve_expression") for field in self.fields)
 
     def run(self, objs: tuple[Any, ...]) -> int:
         self._freeze(objs)
@@ -107,20 +118,41 @@ class _BulkUpdate:
         keys = [key for key, _ in pairs]
         quiet = sending.in_flight(self.using, self.model, keys)
         with sending.flying(sending.flight_of(self.using, self.model, keys)) as flight:
+            if self._is_set_order(pairs):
+                pairs = self._whole(pairs)
             present = self._present_beforehand(keys)
             expressions = self._expressions(pairs)
             self._show(expressions, pairs)
             self._normalize(pairs)
             loud = [pair for pair in pairs if pair[0] not in quiet] if quiet else pairs
-            before = self._shown(expressions, pairs)
             changes = self.teller.before(loud)
-            self._hide(expressions, before, pairs)
+            self._hide(expressions, changes, pairs)
             matched = self._write(pairs, changes)
             if present is not None:
                 loud = [pair for pair in loud if pair[0] in present]
             all_there = matched == (len(set(keys)) if present is None else len(present))
             told = self.teller.settle(loud, changes, self._unsure(expressions), all_there=all_there)
             return matched - self.teller.after(told, flight)
+
+    def _is_set_order(self, pairs: list[tuple[Any, Model]]) -> bool:
+        """Return whether the instances are those of `set_RELATED_order()`, which nobody has loaded.
+
+        It makes them of a key and a place only (method_set_order, Django 5.2 to 6.1).
+        """
+        return (
+            self.names == ["_order"]
+            and self.model._meta.order_with_respect_to is not None
+            and all(obj._state.adding for _, obj in pairs)
+        )
+
+    def _whole(self, pairs: list[tuple[Any, Model]]) -> list[tuple[Any, Model]]:
+        """Return the rows as they are, given the new values by attribute, where there is a row."""
+        stored = rows.at(rows.everything(self.queryset, self.using), [key for key, _ in pairs])
+        found = {obj.pk: obj for obj in stored}
+        for key, obj in pairs:
+            for field in self.fields:
+                setattr(found.get(key, obj), field.attname, getattr(obj, field.attname))
+        return [(key, found.get(key, obj)) for key, obj in pairs]
 
     def _present_beforehand(self, keys: list[Any]) -> set[Any] | None:
         """Return which keys a queryset with conditions matches: the write may change that."""
@@ -159,25 +191,13 @@ class _BulkUpdate:
                     shown = columns.scaled(field, value, self.connection)
                     setattr(obj, field.attname, shown)
 
-    def _shown(
-        self, expressions: Expressions, pairs: list[tuple[Any, Model]]
-    ) -> dict[tuple[ModelField, Any], Any]:
-        return {
-            (field, key): getattr(obj, field.attname)
-            for field, by_key in expressions.items()
-            for key, obj in pairs
-            if key in by_key
-        }
-
     def _hide(
-        self,
-        expressions: Expressions,
-        shown: dict[tuple[ModelField, Any], Any],
-        pairs: list[tuple[Any, Model]],
+        self, expressions: Expressions, changes: dict[Any, Changes], pairs: list[tuple[Any, Model]]
     ) -> None:
         for field, by_key in expressions.items():
             for key, obj in pairs:
-                if key in by_key and getattr(obj, field.attname) is shown[field, key]:
+                # What a receiver has put in the place of the value is what gets saved.
+                if key in by_key and field not in changes.get(key, {}):
                     setattr(obj, field.attname, by_key[key])
 
     def _freeze(self, objs: tuple[Any, ...]) -> None:

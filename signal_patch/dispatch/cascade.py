@@ -17,6 +17,7 @@ from django.db.models import QuerySet, deletion
 from django.db.models.signals import post_delete, pre_delete
 
 from . import rows, sending
+from .fields import concrete
 from .update import update
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def delete(collector: Collector, decide: Decide, original: Callable[[Collector],
 
 def _models_of(collector: Collector) -> set[type[Model]]:
     fast: set[Any] = {queryset.model for queryset in collector.fast_deletes}
-    return {model._meta.concrete_model for model in {*collector.data, *fast}}
+    return {concrete(model) for model in {*collector.data, *fast}}
 
 
 class _Reach:
@@ -160,7 +161,7 @@ class _Reach:
         pending = [(model, list(found)) for model, found in self.collector.data.items() if found]
         while pending:
             model, found = pending.pop()
-            for field in followed[model._meta.concrete_model]:
+            for field in followed[concrete(model)]:
                 if not _removes(field):
                     self._change(field, found)
                 elif removed := self._remove(field, found):
@@ -177,7 +178,7 @@ class _Reach:
         """Fix which rows a statement will delete, where rows depend on them that are signalled."""
         for queryset in list(self.collector.fast_deletes):
             model = queryset.model
-            if followed[model._meta.concrete_model]:
+            if followed[concrete(model)]:
                 self.collector.fast_deletes.remove(queryset)
                 self.collector.add(queryset)
                 for field in model._meta.concrete_fields:
@@ -255,5 +256,5 @@ def _relations_to(model: type[Model], rules: Collection[Any]) -> list[Relation]:
     return [
         related.field
         for related in candidates
-        if related.field.remote_field.on_delete in rules and related.model._meta.concrete_model is model
+        if related.field.remote_field.on_delete in rules and concrete(related.model) is model
     ]

@@ -7,7 +7,6 @@ import datetime
 import decimal
 import json
 import uuid
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django.core.files import File
@@ -18,7 +17,6 @@ from django.db.models import (
     DecimalField,
     Field,
     FileField,
-    GeneratedField,
     IntegerField,
     JSONField,
     Model,
@@ -57,7 +55,6 @@ _IMMUTABLE = (
 _SCALING = decimal.Context(prec=2000)
 
 
-@cache
 def is_plain_class(field_class: type[Field[Any, Any]]) -> bool:
     """Return whether Django itself converts the values of a field class, both ways."""
     return all(
@@ -123,9 +120,7 @@ def _to_scale(
     return value.quantize(exponent, rounding=rounding, context=_SCALING)
 
 
-def as_column(
-    expression: BaseExpression, field: Field[Any, Any], connection: BaseDatabaseWrapper
-) -> BaseExpression:
+def as_column(expression: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper) -> BaseExpression:
     """Return an expression that gives, in a SELECT, what the field's column would hold.
 
     An assignment converts to the column's type. A cast does the same on PostgreSQL; on
@@ -153,6 +148,8 @@ def fingerprint(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrap
         return value
     if isinstance(field, JSONField):
         return None if value is None else json.dumps(value, cls=field.encoder)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
     prepared = field.get_db_prep_save(value, connection)
     return prepared if isinstance(prepared, _IMMUTABLE) else copy.deepcopy(prepared)
 
@@ -165,6 +162,12 @@ def saves_as_it_compares(field: Field[Any, Any]) -> bool:
 def is_uncommitted(value: Any) -> bool:
     """Return whether a value is a file that `FileField.pre_save` has yet to store."""
     return isinstance(value, File) and not getattr(value, "_committed", True)
+
+
+def concrete(model: Any) -> type[Model]:
+    """Return the model whose table has the rows of a model, which may be a proxy."""
+    owner: type[Model] = model._meta.concrete_model
+    return owner
 
 
 def writable_fields(model: type[Model]) -> list[Field[Any, Any]]:
@@ -183,7 +186,7 @@ def generated_from(model: type[Model], changed: Iterable[Field[Any, Any]]) -> li
     return [f for f in generated if found & _referenced(f)]
 
 
-def _referenced(field: GeneratedField) -> set[Any]:
+def _referenced(field: Any) -> set[Any]:
     # GeneratedField.referenced_fields came with Django 6.0; the query that it resolves
     # its expression against is there from Django 5.0 to 6.1.
     resolved = field.expression.resolve_expression(field._query, allow_joins=False)

@@ -1,0 +1,498 @@
+"""The oracle: what ``update()`` must do, found without the library, slowly, from Django's own parts.
+
+Signals come from a real loop of ``save(update_fields=…)``. Each ``save()`` is taken in two halves, so that
+a batch can have all its ``pre_save`` before its first write and all its ``post_save`` after its last, as the
+contract has it: once it is stopped when ``pre_save`` has been sent, once it runs with ``pre_save`` muted and
+its ``post_save`` is held back until the batch is written. Data comes from Django's own ``update()``: for what
+each row will hold, it is run on that row alone, read, and undone.
+
+Where a loop of ``save()`` cannot tell the truth, these rules hold instead (numbers are the contract's):
+
+- New values are those of the row, not expressions (1.5); another Python type that the caller gave, such as
+  ``"7"`` for a number, is the field's own (1.5).
+- At ``pre_save`` a value of ``Now()`` or ``Random()`` is only of the right type, a value that the column will
+  round may not be rounded yet, and what only the row tells (a custom field without ``to_python``) is not
+  looked at. A generated column has its old value, or its new one.
+- At ``post_save`` every field is that of the row. A field that this save did not write, but a receiver did,
+  on the instance or behind its back, may hold either's value.
+- Values that read other rows are computed before the first write, others when their batch comes (1.9, 7).
+- ``auto_now`` fields that the caller names take the caller's value, as in ``update()`` (7), and so do files.
+- A primary key may change, which ``save()`` refuses (1.11): it is written first, then the row is saved.
+- On MariaDB an assignment sees the columns that stand to its left in SET (7): such a value is not looked at
+  in ``pre_save``.
+- Rows in flight are written by a nested update, and nothing is sent for them (2).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import contextmanager, suppress
+from copy import copy
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from django.db import DatabaseError, IntegrityError, connections, transaction
+from django.db.models import FileField
+from django.db.models.fields.files import FieldFile
+from django.db.models.signals import post_save, pre_save
+
+from tests.parity.receivers import Receivers, Sent
+from tests.parity.rows import fields_of, frozen, tables
+from tests.parity.scenario import Given
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from django.db.models import Model, QuerySet
+
+    from tests.parity.scenario import Call
+
+Frozen = tuple[str, object]
+
+
+class _Undo(Exception):
+    pass
+
+
+class _Stop(Exception):
+    pass
+
+
+@contextmanager
+def undone(alias: str) -> Iterator[None]:
+    """Undo on exit what was done to the database, or on an exception."""
+    try:
+        with transaction.atomic(using=alias):
+            yield
+            raise _Undo
+    except _Undo:
+        pass
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Any of these values."""
+
+    values: tuple[Frozen, ...]
+
+    def allows(self, seen: Frozen) -> bool:
+        return seen in self.values
+
+
+@dataclass(frozen=True)
+class Anything:
+    def allows(self, seen: Frozen) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Near:
+    """This value, or one that the column would round to it."""
+
+    value: Any
+
+    def allows(self, seen: Frozen) -> bool:
+        if seen == frozen(self.value):
+            return True
+        if seen[0] != type(self.value).__name__:
+            return False
+        # An equal number that looks otherwise, such as 15 for 15.00, has not been left to the column.
+        number = eval(str(seen[1]), {"Decimal": Decimal})  # noqa: S307  # its repr
+        step = Decimal(1).scaleb(self.value.as_tuple().exponent) if isinstance(number, Decimal) else 1e-9
+        return bool(number != self.value and abs(number - self.value) <= step * max(1, abs(self.value)))
+
+
+Allowance = Allowed | Anything | Near
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a run leaves behind."""
+
+    result: object
+    error: Exception | None
+    log: list[Sent]
+    tables: dict[str, dict[str, dict[str, Frozen]]]
+    gone: set[str]
+
+
+def outcome(scenario: Call, run: Callable[[], object], receivers: Receivers) -> Outcome:
+    """Run from the present state, and undo it."""
+    result: object = None
+    error: Exception | None = None
+    try:
+        with undone(scenario.alias):
+            result = run()
+            state = tables(scenario.model, scenario.alias)
+    except Exception as caught:  # noqa: BLE001  # whatever is due is compared
+        error = caught
+        state = tables(scenario.model, scenario.alias)
+    return Outcome(result, error, receivers.log, state, receivers.gone)
+
+
+@dataclass
+class _Saving:
+    """How far the save of an instance is, and what may be seen of it."""
+
+    names: frozenset[str]
+    phase: str = "stopping"
+    allowances: dict[str, Allowance] = field(default_factory=dict)
+    held: tuple[type[Model], dict[str, Any]] | None = None
+
+
+class Oracle:
+    def __init__(self, scenario: Call) -> None:
+        self.scenario = scenario
+        self.alias = scenario.alias
+        self.receivers = Receivers(scenario.model, scenario.alias, scenario.hearing, self.nested)
+        self.flying: Counter[tuple[Any, Any]] = Counter()
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Hear the signals of every ``save()``, whoever calls it."""
+        pre_save.connect(self._pre)
+        post_save.connect(self._post)
+        try:
+            yield
+        finally:
+            pre_save.disconnect(self._pre)
+            post_save.disconnect(self._post)
+
+    def _pre(self, sender: type[Model], instance: Model, **arguments: Any) -> None:
+        saving: _Saving | None = getattr(instance, "_saving", None)
+        if saving is None:
+            self.flying[flight(sender, instance.pk)] += 1
+            self.receivers.receive("pre", sender, instance, arguments)
+        elif saving.phase == "stopping":
+            arguments["update_fields"] = saving.names
+            self.receivers.receive("pre", sender, instance, arguments, saving.allowances)
+            raise _Stop
+
+    def _post(self, sender: type[Model], instance: Model, **arguments: Any) -> None:
+        saving: _Saving | None = getattr(instance, "_saving", None)
+        if saving is None:
+            self.receivers.receive("post", sender, instance, arguments)
+            self.flying[flight(sender, instance.pk)] -= 1
+        else:
+            saving.held = sender, {**arguments, "update_fields": saving.names}
+
+    def run(self) -> int:
+        with self.connected():
+            return self.scenario.loop(self)
+
+    def nested(self, queryset: QuerySet[Any], values: dict[str, Any]) -> int:
+        given = {name: Given(value) for name, value in values.items()}
+        return self.update(queryset, given, queryset.model._base_manager.using(self.alias))
+
+    def update(self, queryset: QuerySet[Any], values: dict[str, Given], plain: QuerySet[Any]) -> int:
+        """Do as ``queryset.update(**values)``; ``plain`` are all rows, with the queryset's annotations."""
+        model = queryset.model
+        if not self.scenario.hearing.listens(model):
+            return queryset.update(**fresh(values))
+        keys = chosen(queryset)
+        loud = [key for key in keys if flight(model, key) not in +self.flying]
+        silent = [key for key in keys if flight(model, key) in +self.flying]
+        early = {key: truth(plain, key, values) for key in keys if crosses(values)}
+        for key in silent:
+            plain.filter(pk=key).update(**fresh(values))
+        count = 0
+        for batch in self.batches(loud):
+            loaded = {row.pk: row for row in base(plain).filter(pk__in=batch)}
+            instances = {key: loaded[key] for key in batch if key in loaded}
+            truths = {key: early.get(key) or truth(plain, key, values) for key in instances}
+            count += _Batch(self, base(plain), instances, truths, dict.fromkeys(instances, values)).send()
+        return len(silent) + count
+
+    def bulk_update(self, rows: QuerySet[Any], objects: Sequence[Any], given: Sequence[dict[str, Given]]) -> int:
+        """Do as ``rows.bulk_update(objects, fields)``, the fields of each object having been given to it."""
+        if not self.scenario.hearing.listens(rows.model):
+            return rows.bulk_update(objects, list(given[0]))
+        truths = {obj.pk: bulk_truth(rows, obj, values) for obj, values in zip(objects, given, strict=True)}
+        values = {obj.pk: values for obj, values in zip(objects, given, strict=True)}
+        return sum(
+            _Batch(self, rows, {obj.pk: obj for obj in batch}, {obj.pk: truths[obj.pk] for obj in batch}, values).send()
+            for batch in self.batches(objects)
+        )
+
+    def batches(self, rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
+        size = self.scenario.batch_size
+        return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+class _Batch:
+    """Some rows of an update: announced, written and reported together; all by their key before the write."""
+
+    def __init__(
+        self,
+        oracle: Oracle,
+        rows: QuerySet[Any],
+        instances: dict[Any, Any],
+        truths: dict[Any, Any],
+        values: dict[Any, dict[str, Given]],
+    ) -> None:
+        self.oracle = oracle
+        self.rows = rows
+        self.model = rows.model
+        self.instances = instances
+        self.truths = truths
+        self.values = values
+        self.fields: list[Any] = [self.model._meta.get_field(name) for name in next(iter(values.values()), ())]
+        self.names = frozenset(field.name for field in self.fields)
+
+    def send(self) -> int:
+        after = (truth.pk for truth in self.truths.values() if truth)
+        flights = {flight(self.model, key) for key in (*self.instances, *after)}
+        self.oracle.flying.update(flights)
+        for key, instance in self.instances.items():
+            self._assign(key, instance)
+        changed = {key: self._announce(instance) for key, instance in self.instances.items()}
+        for key, instance in self.instances.items():
+            self._write(key, instance, changed[key])
+        count = sum(map(self._report, self.instances.values()))
+        self.oracle.flying.subtract(flights)
+        return count
+
+    def _assign(self, key: Any, instance: Any) -> None:
+        instance._saving = saving = _Saving(self.names)
+        truth = self.truths[key]
+        if truth is None:
+            return
+        for field in self.model._meta.concrete_fields:
+            if field.generated:
+                either = frozen(getattr(instance, field.attname)), frozen(getattr(truth, field.attname))
+                saving.allowances[field.attname] = Allowed(either)
+        for field, given in zip(self.fields, self.values[key].values(), strict=True):
+            value = stored(truth, field)
+            setattr(instance, field.attname, value)
+            if allowance := self._allowance(given, value):
+                saving.allowances[field.attname] = allowance
+
+    def _allowance(self, given: Given, value: Any) -> Allowance | None:
+        left_to_right = connections[self.oracle.alias].vendor == "mysql" and len(self.fields) > 1
+        if given.vague or (left_to_right and hasattr(given.value, "resolve_expression")):
+            return Anything()
+        if given.rounds and isinstance(value, (Decimal, float)):
+            return Near(value)
+        return None
+
+    def _announce(self, instance: Any) -> frozenset[str]:
+        """Send pre_save; return the names of the fields that receivers changed."""
+        before = fields_of(instance)
+        with suppress(_Stop):
+            self._save(instance, self.names)
+        after = fields_of(instance)
+        return frozenset(
+            field.name
+            for field in self.model._meta.concrete_fields
+            if not field.generated and before[field.attname] != after[field.attname]
+        )
+
+    def _write(self, key: Any, instance: Any, changed: frozenset[str]) -> None:
+        if not self.rows.filter(pk=key).exists():
+            return
+        truth = self.truths[key]
+        self._rename(key, truth.pk)
+        saving = instance._saving
+        saving.phase = "writing"
+        saving.names = self.names | changed if self.oracle.scenario.write_back else self.names
+        self._save(instance, saving.names)
+        for field in self.fields:
+            if field.name not in changed and changes_in_save(field):
+                value = stored(truth, field)
+                setattr(instance, field.attname, value)
+                self.rows.filter(pk=truth.pk).update(**{field.name: value})
+        saving.allowances = self._at_post_save(instance, row_of(self.rows, truth.pk))
+
+    def _at_post_save(self, instance: Any, row: dict[str, Frozen]) -> dict[str, Allowance]:
+        seen = fields_of(instance)
+        allowances: dict[str, Allowance] = {}
+        for field in self.model._meta.concrete_fields:
+            name = field.attname
+            own = () if field.generated or field.name in instance._saving.names else (seen[name],)
+            allowances[name] = Allowed((row[name], *own))
+        return allowances
+
+    def _rename(self, key: Any, new: Any) -> None:
+        if key != new:
+            parts = new if self.model._meta.is_composite_pk else (new,)
+            names = [field.name for field in self.model._meta.pk_fields]
+            self.rows.filter(pk=key).update(**dict(zip(names, parts, strict=True)))
+
+    def _save(self, instance: Any, names: frozenset[str]) -> None:
+        keys = {field.name for field in self.model._meta.pk_fields}
+        instance.save(using=self.oracle.alias, update_fields=names - keys or {"rank"})
+
+    def _report(self, instance: Any) -> bool:
+        """Send post_save, if there still is a row."""
+        saving = instance._saving
+        if saving.held is None or not self.rows.filter(pk=instance.pk).exists():
+            return False
+        row = row_of(self.rows, instance.pk)
+        for name, allowance in saving.allowances.items():
+            if isinstance(allowance, Allowed):
+                saving.allowances[name] = Allowed((*allowance.values, row[name]))
+        sender, arguments = saving.held
+        self.oracle.receivers.receive("post", sender, instance, arguments, saving.allowances)
+        return True
+
+
+def stored(row: Model, field: Any) -> Any:
+    """Return a row's value as one that can be assigned and written: of a file, the name."""
+    value = getattr(row, field.attname)
+    return value.name if isinstance(value, FieldFile) else value
+
+
+def changes_in_save(field: Any) -> bool:
+    """Tell whether ``save()`` writes something else than ``update()``: it makes '' of a file that is NULL."""
+    return getattr(field, "auto_now", False) or isinstance(field, FileField)
+
+
+def flight(model: type[Model], key: Any) -> tuple[Any, Any]:
+    return model._meta.concrete_model, key
+
+
+def base(queryset: QuerySet[Any]) -> QuerySet[Any]:
+    return queryset.model._base_manager.using(queryset.db)
+
+
+def row_of(rows: QuerySet[Any], key: Any) -> dict[str, Frozen]:
+    return fields_of(rows.get(pk=key))
+
+
+def truth(plain: QuerySet[Any], key: Any, values: dict[str, Given]) -> Model:
+    """Return the row as Django's own statement leaves it; it may have another key then."""
+    rows = base(plain)
+    with undone(rows.db):
+        others = set(rows.exclude(pk=key).values_list("pk", flat=True))
+        plain.filter(pk=key).update(**fresh(values))
+        (new,) = set(rows.values_list("pk", flat=True)) - others
+        row: Model = rows.get(pk=new)
+    return row
+
+
+def bulk_truth(rows: QuerySet[Any], obj: Any, values: dict[str, Given]) -> Model | None:
+    """Return the row as Django's own ``bulk_update()`` leaves it, if there is one."""
+    with undone(rows.db):
+        rows.bulk_update([copy(obj)], list(values))
+        row: Model | None = rows.filter(pk=obj.pk).first()
+    return row
+
+
+def crosses(values: dict[str, Given]) -> bool:
+    return any(given.crosses for given in values.values())
+
+
+def fresh(values: dict[str, Given]) -> dict[str, Any]:
+    return {name: given.fresh() for name, given in values.items()}
+
+
+def chosen(queryset: QuerySet[Any]) -> list[Any]:
+    """Return the keys of the rows, each once, in the order of the signals: the explicit one, else the key's."""
+    order = (*queryset.query.order_by, "pk")
+    return list(dict.fromkeys(queryset.order_by(*order).values_list("pk", flat=True)))
+
+
+def statement(scenario: Call) -> Outcome:
+    """What Django's own statement does: its refusal, or the tables."""
+    deaf = Receivers(scenario.model, scenario.alias, scenario.hearing, lambda *_: None)
+    return outcome(scenario, scenario.call, deaf)
+
+
+def expected(scenario: Call) -> Outcome | None:
+    """What the call must do; None if a receiver may mend what the database refuses."""
+    django = statement(scenario)
+    if isinstance(django.error, DatabaseError) and scenario.hearing.mends:
+        return None
+    apart = scenario.hearing.tells_apart and isinstance(django.error, IntegrityError)
+    if scenario.says_nothing or (django.error and not apart):
+        return django
+    oracle = Oracle(scenario)
+    found = outcome(scenario, oracle.run, oracle.receivers)
+    if not scenario.hearing.actions and not sees_itself(scenario):
+        unlike = differing_tables(scenario, django, found)
+        assert not unlike, f"the oracle differs from Django's statement: {unlike}, {found.error!r}"
+    return found
+
+
+def sees_itself(scenario: Call) -> bool:
+    """Tell whether Django's statement may read rows that it has written: on SQLite, with a subquery (7)."""
+    return connections[scenario.alias].vendor == "sqlite" and any(given.crosses for given in scenario.given())
+
+
+def differing_tables(scenario: Call, wanted: Outcome, seen: Outcome) -> list[str]:
+    """Return a line for each cell that differs; of a volatile column, only its type counts."""
+    return list(_cells(scenario.volatile_columns(), wanted.tables, seen.tables))
+
+
+def _cells(volatile: set[str], wanted: dict[str, Any], seen: dict[str, Any]) -> Iterator[str]:
+    for table, rows in wanted.items():
+        if rows.keys() != seen[table].keys():
+            yield f"{table}: rows {sorted(rows)} expected, {sorted(seen[table])} found"
+            continue
+        for key, row in rows.items():
+            for name, value in row.items():
+                found = seen[table][key][name]
+                if found[0] != value[0] or (found != value and name not in volatile):
+                    yield f"{table} {key}.{name}: {value} expected, {found} found"
+
+
+def differences(scenario: Call, wanted: Outcome, seen: Outcome) -> list[str]:
+    """Return a line for each difference that the contract does not allow."""
+    if wanted.error or seen.error:
+        return list(_errors(scenario.volatile_columns(), wanted, seen)) + differing_tables(scenario, wanted, seen)
+    lines = differing_tables(scenario, wanted, seen)
+    if wanted.result != seen.result:
+        lines.append(f"returned {wanted.result} expected, {seen.result} found")
+    return lines + list(_logs(scenario, wanted, seen)) + list(_volatile(scenario, seen))
+
+
+def _errors(volatile: set[str], wanted: Outcome, seen: Outcome) -> Iterator[str]:
+    if type(wanted.error) is not type(seen.error):
+        yield f"{wanted.error!r} expected, {seen.error!r} found"
+    elif not isinstance(wanted.error, DatabaseError):
+        if str(wanted.error) != str(seen.error):
+            yield f"message {wanted.error} expected, {seen.error} found"
+        yield from _entries(volatile, wanted.log, seen.log)
+
+
+def _logs(scenario: Call, wanted: Outcome, seen: Outcome) -> Iterator[str]:
+    """Compare what was sent; a row that a receiver deleted may, or may not, have been announced before."""
+    gone = wanted.gone | seen.gone
+    logs = [
+        [sent for sent in outcome.log if not (sent.signal == "pre" and sent.key in gone)]
+        for outcome in (wanted, seen)
+    ]
+    if not scenario.total_order:
+        logs = [sorted(log, key=lambda sent: sent.key) for log in logs]
+    return _entries(scenario.volatile_columns(), *logs)
+
+
+def _entries(volatile: set[str], wanted: list[Sent], seen: list[Sent]) -> Iterator[str]:
+    titles = [[(sent.signal, sent.sender, sent.key) for sent in log] for log in (wanted, seen)]
+    if titles[0] != titles[1]:
+        yield f"signals {titles[0]} expected, {titles[1]} found"
+        return
+    for title, want, saw in zip(titles[0], wanted, seen, strict=True):
+        if want.arguments != saw.arguments:
+            yield f"{title}: arguments {want.arguments} expected, {saw.arguments} found"
+        if want.honest != saw.honest:
+            yield f"{title}: {want.honest} expected, {saw.honest} found"
+        if want.fields.keys() != saw.fields.keys():
+            yield f"{title}: fields {sorted(want.fields)} expected, {sorted(saw.fields)} found"
+            continue
+        for name, value in want.fields.items():
+            allowed = value if isinstance(value, Allowance) else Allowed((value,))
+            found = saw.fields[name]
+            if not (allowed.allows(found) or (name in volatile and allowed.values[0][0] == found[0])):
+                yield f"{title}: {name}={value} expected, {found} found"
+
+
+def _volatile(scenario: Call, seen: Outcome) -> Iterator[str]:
+    """What nobody can foresee is at ``post_save`` what the row has."""
+    rows = seen.tables.get(scenario.model.__name__, {})
+    for sent in seen.log:
+        if sent.signal == "post" and not scenario.hearing.actions:
+            for name in scenario.volatile_columns():
+                if sent.fields[name] != rows[sent.key][name]:
+                    yield f"post_save of {sent.key}: {name}={rows[sent.key][name]} expected, {sent.fields[name]} found"

@@ -1,0 +1,35 @@
+"""The other side of the comparison: the call itself, with the patch on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from signal_patch import bulk_signals
+from tests.parity.oracle import Outcome, outcome
+from tests.parity.receivers import Receivers
+
+if TYPE_CHECKING:
+    from tests.parity.scenario import Call
+
+
+def observed(scenario: Call) -> Outcome:
+    """What the call does."""
+    receivers = receiving(scenario)
+
+    def run() -> int:
+        with receivers.connected():
+            return switched_on(scenario)
+
+    return outcome(scenario, run, receivers)
+
+
+def receiving(scenario: Call) -> Receivers:
+    def update(queryset, values):
+        return queryset.update(**values)
+
+    return Receivers(scenario.model, scenario.alias, scenario.hearing, update)
+
+
+def switched_on(scenario: Call) -> int:
+    with bulk_signals(batch_size=scenario.batch_size, write_back=scenario.write_back, lock=scenario.lock):
+        return scenario.call()

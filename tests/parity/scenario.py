@@ -1,0 +1,215 @@
+"""One example: rows, a queryset, values, receivers and options, as data that can be printed and run twice."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tests.parity.rows import absent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from django.db.models import Model, QuerySet
+
+    from tests.parity.oracle import Oracle
+
+
+@dataclass(frozen=True, repr=False)
+class Step:
+    """One call on a queryset."""
+
+    method: str
+    arguments: tuple[Any, ...] = ()
+    keywords: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        result: QuerySet[Any] = getattr(queryset, self.method)(*self.arguments, **self.keywords)
+        return result
+
+    def __repr__(self) -> str:
+        keywords = [f"{name}={value!r}" for name, value in self.keywords.items()]
+        return f".{self.method}({', '.join([*map(repr, self.arguments), *keywords])})"
+
+
+def step(method: str, *arguments: Any, **keywords: Any) -> Step:
+    return Step(method, arguments, keywords)
+
+
+@dataclass(frozen=True, repr=False)
+class Given:
+    """A value of the call, and what the oracle must know of it.
+
+    ``crosses``: it reads other rows. ``volatile``: each evaluation gives another value. ``rounds``: the column
+    may hold it less exactly. ``vague``: only the row tells its Python value.
+    """
+
+    value: Any
+    crosses: bool = False
+    volatile: bool = False
+    rounds: bool = False
+    vague: bool = False
+
+    def fresh(self) -> Any:
+        """Return the value, not shared with another run if it is a mutable constant."""
+        return deepcopy(self.value) if isinstance(self.value, (list, dict)) else self.value
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+@dataclass(frozen=True)
+class Action:
+    """What a receiver does, besides writing down what it saw; at the k-th signal or, if None, at each."""
+
+    kind: str
+    signal: str
+    name: str = ""
+    value: Any = None
+    call: int | None = None
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """Who listens: to which signals, of which sender (None: of every one), and does what."""
+
+    signals: frozenset[str] = frozenset({"pre", "post"})
+    sender: type[Model] | None = None
+    actions: tuple[Action, ...] = ()
+
+    def hears(self, signal: str, sender: type[Model]) -> bool:
+        return signal in self.signals and self.sender in (None, sender)
+
+    @property
+    def tells_apart(self) -> bool:
+        """Tell whether a receiver makes a value unique that the statement gives to all rows."""
+        return any(action.kind == "distinguish" and action.signal in self.signals for action in self.actions)
+
+    @property
+    def mends(self) -> bool:
+        """Tell whether a receiver may take away what the database refuses: the value, or another row."""
+        kinds = {action.kind for action in self.actions if action.signal in self.signals}
+        return not kinds.isdisjoint({"set", "delete_sibling"})
+
+    def listens(self, sender: type[Model]) -> bool:
+        return any(self.hears(signal, sender) for signal in self.signals)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What every example has."""
+
+    model: type[Model]
+    alias: str
+    seeds: Sequence[int]
+    hearing: Hearing
+    batch_size: int = 2000
+    write_back: bool = True
+    lock: bool = True
+    # The order of the rows leaves no choice to the database.
+    total_order: bool = True
+
+    @property
+    def says_nothing(self) -> bool:
+        """Tell whether the call names no field, so that there is nothing to save."""
+        return False
+
+    def call(self) -> int:
+        """Do it as the caller does."""
+        raise NotImplementedError
+
+    def loop(self, oracle: Oracle) -> int:
+        """Do it as the oracle does."""
+        raise NotImplementedError
+
+    def given(self) -> Iterable[Given]:
+        raise NotImplementedError
+
+    def volatile_columns(self) -> set[str]:
+        raise NotImplementedError
+
+    def _columns(self, values: dict[str, Given]) -> set[str]:
+        fields = {name: self.model._meta.get_field(name) for name, given in values.items() if given.volatile}
+        return {field.attname for field in fields.values()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update(Call):
+    # Annotations, which values may refer to; what chooses rows; how they are ordered; how they are looked at.
+    annotations: tuple[Step, ...] = ()
+    filters: tuple[Step, ...] = ()
+    order: tuple[Step, ...] = ()
+    looks: tuple[Step, ...] = ()
+    values: dict[str, Given]
+    evaluated: bool = False
+
+    def plain(self) -> QuerySet[Any]:
+        """Return all rows, with the annotations that the values may need."""
+        return _chain(self.model._base_manager.using(self.alias), self.annotations)
+
+    def rows(self) -> QuerySet[Any]:
+        """Return the rows as the loop sees them, however the queryset looks at them."""
+        return _chain(self.plain(), self.filters + self.order)
+
+    @property
+    def says_nothing(self) -> bool:
+        return not self.values
+
+    def call(self) -> int:
+        queryset = _chain(self.rows(), self.looks)
+        if self.evaluated:
+            len(queryset)
+        result = queryset.update(**{name: given.fresh() for name, given in self.values.items()})
+        assert queryset._result_cache is None
+        return result
+
+    def loop(self, oracle: Oracle) -> int:
+        return oracle.update(self.rows(), self.values, self.plain())
+
+    def given(self) -> Iterable[Given]:
+        return self.values.values()
+
+    def volatile_columns(self) -> set[str]:
+        return self._columns(self.values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BulkUpdate(Call):
+    # For each object what the caller gives it, the same fields to all; the last objects may have no row.
+    values: tuple[dict[str, Given], ...]
+    backwards: bool = False
+    without_row: bool = False
+
+    def objects(self) -> list[Any]:
+        """Return the caller's objects, with their values."""
+        objects = list(self.model._base_manager.using(self.alias).order_by("-pk" if self.backwards else "pk"))
+        if self.without_row:
+            objects.append(absent(self.model))
+        for obj, values in zip(objects, self._each(objects), strict=True):
+            for name, given in values.items():
+                setattr(obj, name, given.fresh())
+        return objects
+
+    def _each(self, objects: list[Any]) -> list[dict[str, Given]]:
+        return [self.values[number % len(self.values)] for number in range(len(objects))]
+
+    def call(self) -> int:
+        rows = self.model._base_manager.using(self.alias)
+        return rows.bulk_update(self.objects(), list(self.values[0]))
+
+    def loop(self, oracle: Oracle) -> int:
+        objects = self.objects()
+        return oracle.bulk_update(self.model._base_manager.using(self.alias), objects, self._each(objects))
+
+    def given(self) -> Iterable[Given]:
+        return (given for values in self.values for given in values.values())
+
+    def volatile_columns(self) -> set[str]:
+        return set().union(*map(self._columns, self.values))
+
+
+def _chain(queryset: QuerySet[Any], steps: tuple[Step, ...]) -> QuerySet[Any]:
+    for call in steps:
+        queryset = call(queryset)
+    return queryset
