@@ -10,7 +10,7 @@ from django.db import connections, transaction
 from django.db.models import QuerySet
 from django.db.models.signals import post_save, pre_save
 
-from . import fields as columns, rows, sending
+from . import fields as columns, loops, rows, sending
 from .changes import Changes, PerRow
 from .progress import reporting
 from .telling import Teller
@@ -49,7 +49,7 @@ def bulk_update(
     operation = _BulkUpdate(queryset, names, batch_size, options, original)
     operation.refuse(objs)
     with transaction.atomic(using=operation.using, savepoint=False):
-        return operation.run(objs)
+        return loops.run(lambda: operation.run(objs), (pre_save, post_save), {type(obj) for obj in objs})
 
 
 def _are_heard(objs: tuple[Any, ...]) -> bool:

@@ -16,7 +16,7 @@ from django.db import connections, transaction
 from django.db.models import QuerySet, deletion
 from django.db.models.signals import post_delete, pre_delete
 
-from . import rows, sending
+from . import loops, rows, sending
 from .fields import concrete
 from .update import update
 
@@ -78,12 +78,16 @@ def delete(collector: Collector, decide: Decide, original: Callable[[Collector],
     relations = _database_relations(_models_of(collector), connections[collector.using])
     if not any(relations.values()):
         with sending.deleting(collector):
-            return original(collector)
+            return _run(collector, original)
     reach = _Reach(collector, decide, relations)
     reach.collect()
     with sending.deleting(collector, reach.left) as flight:
-        deleted = original(collector)
+        deleted = _run(collector, original)
     return reach.counted(deleted) if reach.brought and not flight.deletions else deleted
+
+
+def _run(collector: Collector, original: Callable[[Collector], Deleted]) -> Deleted:
+    return loops.run(lambda: original(collector), (pre_delete, post_delete), collector.data)
 
 
 def _models_of(collector: Collector) -> set[type[Model]]:

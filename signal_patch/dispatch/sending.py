@@ -135,17 +135,20 @@ def is_silent() -> bool:
 
 
 def has_listeners(signal: ModelSignal, queryset: QuerySet[Any]) -> bool:
-    """Return whether a live receiver would hear the signal for a row of the queryset.
+    """Return whether a live receiver would hear the signal for a row of the queryset."""
+    return any(signal.has_listeners(sender) for sender in senders(queryset))
+
+
+def senders(queryset: QuerySet[Any]) -> Iterator[type[Model]]:
+    """Yield the senders of the signals of a queryset's rows.
 
     A queryset of a polymorphic library yields instances of the model's subclasses, and
     these are the senders.
     """
     model = queryset.model
-    if signal.has_listeners(model):
-        return True
-    return _yields_subclasses(queryset) and any(
-        signal.has_listeners(subclass) for subclass in apps.get_models() if issubclass(subclass, model)
-    )
+    yield model
+    if _yields_subclasses(queryset):
+        yield from (other for other in apps.get_models() if issubclass(other, model) and other is not model)
 
 
 def _yields_subclasses(queryset: QuerySet[Any]) -> bool:

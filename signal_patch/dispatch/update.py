@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections, transaction
 from django.db.models import QuerySet, Value
 from django.db.models.lookups import Exact
+from django.db.models.signals import post_save, pre_save
 
-from . import rows, sending, values as planning, writing
+from . import loops, rows, sending, values as planning, writing
 from .progress import reporting
 from .telling import Teller
 
@@ -36,7 +37,8 @@ def update(
     original(QuerySet.none(queryset), **values)
     using = rows.database_for_write(queryset)
     with transaction.atomic(using=using, savepoint=False):
-        matched = _Update(queryset, values, using, options, original).run()
+        operation = _Update(queryset, values, using, options, original)
+        matched = loops.run(operation.run, (pre_save, post_save), sending.senders(queryset))
     queryset._result_cache = None
     return matched
 

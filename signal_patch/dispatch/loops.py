@@ -1,0 +1,51 @@
+"""One event loop for the async receivers of a whole bulk operation.
+
+`Signal.send()` runs async receivers by `async_to_sync()`, which starts a thread and an event loop for
+each call, unless the thread that it is called in belongs to a loop already. So it is made to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
+
+from asgiref.sync import async_to_sync, sync_to_async
+
+if TYPE_CHECKING:
+    from django.db.models import Model
+    from django.db.models.signals import ModelSignal
+
+    T = TypeVar("T")
+
+
+def run(work: Callable[[], T], signals: Iterable[ModelSignal], senders: Iterable[type[Model]]) -> T:
+    """Run work that sends these signals of these senders, and return what it returns.
+
+    It runs in the calling thread, with its database connections and context variables, and sends
+    as ever: what is shared is the loop only, and none is started where no receiver is async.
+    """
+    senders = list(senders)
+    if any(_has_async_receivers(signal, sender) for signal in signals for sender in senders):
+        return _within_a_loop(work)
+    return work()
+
+
+def _has_async_receivers(signal: ModelSignal, sender: type[Model]) -> bool:
+    # Signal._live_receivers(), Django 5.2 to 6.1: the sync ones and the async ones.
+    _, receivers = signal._live_receivers(sender)
+    return bool(receivers)
+
+
+def _within_a_loop(work: Callable[[], T]) -> T:
+    # Carried around the loop: a StopIteration, which asyncio's futures do not take, would hang it.
+    outcome: Future[T] = Future()
+
+    def settle() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001  # result() raises it
+            outcome.set_exception(error)
+
+    async_to_sync(sync_to_async(settle))()
+    return outcome.result()
