@@ -50,8 +50,9 @@ class Plan:
         for alias, target in self.previewed:
             value = instance.__dict__.pop(alias)
             setattr(instance, target.attname, fields.scaled(target, value, connection))
-        for target, value in zip(self.frozen_fields.values(), frozen, strict=True):
-            setattr(instance, target.attname, fields.scaled(target, value, connection))
+        if frozen:
+            for target, value in zip(self.frozen_fields.values(), frozen, strict=True):
+                setattr(instance, target.attname, fields.scaled(target, value, connection))
 
 
 def plan(
@@ -119,7 +120,7 @@ class _Planner:
             result.shared.append((target.name, value))
         elif fields.is_plain(target):
             raw = fields.row_value(target, _raw(target, value), self.connection)
-            kept = result.copied if fields.is_opaque(target) else result.shared
+            kept = result.copied if isinstance(raw, (dict, list)) else result.shared
             kept.append((target.attname, raw))
         else:
             self._add_custom_constant(result, target, _raw(target, value))
