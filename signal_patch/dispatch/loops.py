@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from asgiref.sync import async_to_sync, sync_to_async
 
+from . import sending
+
 if TYPE_CHECKING:
     from django.db.models import Model
     from django.db.models.signals import ModelSignal
@@ -26,15 +28,9 @@ def run(work: Callable[[], T], signals: Iterable[ModelSignal], senders: Iterable
     as ever: what is shared is the loop only, and none is started where no receiver is async.
     """
     senders = list(senders)
-    if any(_has_async_receivers(signal, sender) for signal in signals for sender in senders):
+    if any(sending.receivers_of(signal, sender)[1] for signal in signals for sender in senders):
         return _within_a_loop(work)
     return work()
-
-
-def _has_async_receivers(signal: ModelSignal, sender: type[Model]) -> bool:
-    # Signal._live_receivers(), Django 5.2 to 6.1: the sync ones and the async ones.
-    _, receivers = signal._live_receivers(sender)
-    return bool(receivers)
 
 
 def _within_a_loop(work: Callable[[], T]) -> T:

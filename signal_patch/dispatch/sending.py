@@ -151,6 +151,18 @@ def senders(queryset: QuerySet[Any]) -> Iterator[type[Model]]:
         yield from (other for other in apps.get_models() if issubclass(other, model) and other is not model)
 
 
+def is_awaited(signal: ModelSignal, queryset: QuerySet[Any]) -> bool:
+    """Return whether the signal of the queryset's rows is for async receivers only."""
+    receivers = [receivers_of(signal, sender) for sender in senders(queryset)]
+    return any(awaited for _, awaited in receivers) and not any(called for called, _ in receivers)
+
+
+def receivers_of(signal: ModelSignal, sender: type[Model]) -> tuple[list[Any], list[Any]]:
+    """Return the live receivers, those that are called and the async ones (Django 5.2 to 6.1)."""
+    called, awaited = signal._live_receivers(sender)
+    return called, awaited
+
+
 def _yields_subclasses(queryset: QuerySet[Any]) -> bool:
     # Whoever turns rows into other classes does so in an iterable class of their own, set
     # by an __init__ of their own (QuerySet._iterable_class, Django 5.2 to 6.1).
@@ -185,6 +197,29 @@ def send_post_save(
         sender=type(instance),
         instance=instance,
         created=created,
+        update_fields=update_fields,
+        raw=False,
+        using=using,
+    )
+
+
+async def asend_pre_save(instance: Model, using: str, update_fields: frozenset[str] | None) -> None:
+    """Send `pre_save` from a coroutine, to receivers that are async."""
+    await pre_save.asend(
+        sender=type(instance),
+        instance=instance,
+        raw=False,
+        using=using,
+        update_fields=update_fields,
+    )
+
+
+async def asend_post_save(instance: Model, using: str, update_fields: frozenset[str] | None) -> None:
+    """Send `post_save` from a coroutine, to receivers that are async."""
+    await post_save.asend(
+        sender=type(instance),
+        instance=instance,
+        created=False,
         update_fields=update_fields,
         raw=False,
         using=using,
