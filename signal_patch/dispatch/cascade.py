@@ -53,7 +53,7 @@ def update_batch(
     """
     model: Any = query.model
     everything = model._base_manager.using(using)
-    if not sending.hears_saves(everything):
+    if not sending.hears_saves(sending.senders(everything)):
         original(query, keys, values, using)
         return
     size = min(options.batch_size, rows.largest_batch(using, model))
@@ -152,7 +152,7 @@ class _Reach:
     def _hears_changes(self, field: Relation) -> bool:
         if self.decide(field.model, "update") is None:
             return False
-        return sending.hears_saves(field.model._base_manager.all())
+        return sending.hears_saves(sending.senders(field.model._base_manager.all()))
 
     def collect(self) -> None:
         """Give the collector the rows, from those that it has onwards."""

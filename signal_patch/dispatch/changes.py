@@ -77,16 +77,16 @@ class Watch:
         return [
             field
             for field, old in zip(self.plain, before, strict=False)
-            if old is not DEFERRED and not _is_same(getattr(instance, field.attname), old)
+            if not _is_deferred_still(instance, field, old)
+            and not _is_same(getattr(instance, field.attname), old)
         ]
 
     def _different_inside(self, instance: Model, before: list[Any]) -> list[ModelField]:
+        for field, old in zip(self.opaque, before, strict=True):
+            if old is not DEFERRED:
+                getattr(instance, field.attname)  # brings back what a receiver has deferred
         after = self._fingerprints(instance)
-        return [
-            field
-            for field, old, new in zip(self.opaque, before, after, strict=True)
-            if old is not DEFERRED and old != new
-        ]
+        return [field for field, old, new in zip(self.opaque, before, after, strict=True) if old != new]
 
     def _is_uncommitted(self, instance: Model, field: ModelField) -> bool:
         return fields.is_uncommitted(instance.__dict__.get(field.attname))
@@ -94,6 +94,10 @@ class Watch:
 
 def _nothing(_: dict[str, Any]) -> tuple[()]:
     return ()
+
+
+def _is_deferred_still(instance: Model, field: ModelField, old: Any) -> bool:
+    return old is DEFERRED and field.attname not in instance.__dict__
 
 
 def _is_same(new: Any, old: Any) -> bool:

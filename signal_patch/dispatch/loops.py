@@ -6,7 +6,7 @@ each call, unless the thread that it is called in belongs to a loop already. So 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,13 +21,12 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 
-def run(work: Callable[[], T], signals: Iterable[ModelSignal], senders: Iterable[type[Model]]) -> T:
+def run(work: Callable[[], T], signals: Iterable[ModelSignal], senders: Collection[type[Model]]) -> T:
     """Run work that sends these signals of these senders, and return what it returns.
 
     It runs in the calling thread, with its database connections and context variables, and sends
     as ever: what is shared is the loop only, and none is started where no receiver is async.
     """
-    senders = list(senders)
     if any(sending.receivers_of(signal, sender)[1] for signal in signals for sender in senders):
         return _within_a_loop(work)
     return work()

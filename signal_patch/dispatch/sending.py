@@ -134,26 +134,33 @@ def is_silent() -> bool:
     return _silent.get()
 
 
-def has_listeners(signal: ModelSignal, queryset: QuerySet[Any]) -> bool:
-    """Return whether a live receiver would hear the signal for a row of the queryset."""
-    return any(signal.has_listeners(sender) for sender in senders(queryset))
-
-
-def senders(queryset: QuerySet[Any]) -> Iterator[type[Model]]:
-    """Yield the senders of the signals of a queryset's rows.
+def senders(queryset: QuerySet[Any]) -> list[type[Model]]:
+    """Return the senders of the signals of a queryset's rows.
 
     A queryset of a polymorphic library yields instances of the model's subclasses, and
     these are the senders.
     """
     model = queryset.model
-    yield model
-    if _yields_subclasses(queryset):
-        yield from (other for other in apps.get_models() if issubclass(other, model) and other is not model)
+    if model._meta.auto_created:
+        return []
+    if not _yields_subclasses(queryset):
+        return [model]
+    return [model, *(other for other in apps.get_models() if issubclass(other, model) and other is not model)]
 
 
-def is_awaited(signal: ModelSignal, queryset: QuerySet[Any]) -> bool:
-    """Return whether the signal of the queryset's rows is for async receivers only."""
-    receivers = [receivers_of(signal, sender) for sender in senders(queryset)]
+def senders_of(instances: Iterable[Model]) -> list[type[Model]]:
+    """Return the senders of the signals of the instances."""
+    return [model for model in {type(instance) for instance in instances} if not model._meta.auto_created]
+
+
+def is_heard(signal: ModelSignal, senders: Iterable[type[Model]]) -> bool:
+    """Return whether a live receiver would hear the signal of any of the senders."""
+    return any(signal.has_listeners(sender) for sender in senders)
+
+
+def is_awaited(signal: ModelSignal, senders: Iterable[type[Model]]) -> bool:
+    """Return whether the signal of these senders is for async receivers only."""
+    receivers = [receivers_of(signal, sender) for sender in senders]
     return any(awaited for _, awaited in receivers) and not any(called for called, _ in receivers)
 
 
@@ -171,11 +178,9 @@ def _yields_subclasses(queryset: QuerySet[Any]) -> bool:
     return not queryset._iterable_class.__module__.startswith("django.")
 
 
-def hears_saves(queryset: QuerySet[Any]) -> bool:
-    """Return whether somebody listens to the saves of the queryset's rows."""
-    if queryset.model._meta.auto_created:
-        return False
-    return has_listeners(pre_save, queryset) or has_listeners(post_save, queryset)
+def hears_saves(senders: Collection[type[Model]]) -> bool:
+    """Return whether somebody listens to the saves of the senders."""
+    return is_heard(pre_save, senders) or is_heard(post_save, senders)
 
 
 def send_pre_save(instance: Model, using: str, update_fields: frozenset[str] | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync
@@ -31,7 +31,7 @@ class Teller:
 
     def __init__(
         self,
-        queryset: QuerySet[Any],
+        senders: Collection[type[Model]],
         using: str,
         options: Options,
         update_fields: frozenset[str],
@@ -42,11 +42,11 @@ class Teller:
         self.update_fields = update_fields
         self.written = set(written)
         self.connection = connections[using]
-        self.hears_pre_save = sending.has_listeners(pre_save, queryset)
-        self.hears_post_save = sending.has_listeners(post_save, queryset)
+        self.hears_pre_save = sending.is_heard(pre_save, senders)
+        self.hears_post_save = sending.is_heard(post_save, senders)
         # A hop between this thread and an event loop costs more than all the rest of a row.
-        self.awaits_pre_save = sending.is_awaited(pre_save, queryset)
-        self.awaits_post_save = sending.is_awaited(post_save, queryset)
+        self.awaits_pre_save = sending.is_awaited(pre_save, senders)
+        self.awaits_post_save = sending.is_awaited(post_save, senders)
         self.watches: dict[type[Model], Watch] = {}
 
     def before(self, pairs: list[tuple[Any, Model]]) -> dict[Any, Changes]:
