@@ -53,6 +53,15 @@ class SignalEnhancedQuerySetMixins(Base):
 
     bulk_update.alters_data = True  # type: ignore[attr-defined]
 
+    def bulk_create(self, objs: Iterable[Any], *args: Any, **kwargs: Any) -> list[Any]:
+        """Insert the instances, as Django does, and send `pre_save` and `post_save` for each."""
+        options = self._signal_options("bulk_create")
+        if options is None:
+            return super().bulk_create(objs, *args, **kwargs)
+        return dispatch.bulk_create(self, objs, options, _next_bulk_create, *args, **kwargs)
+
+    bulk_create.alters_data = True  # type: ignore[attr-defined]
+
     def _signal_options(self, operation: str) -> Options | None:
         if sending.is_silent():
             return None
@@ -67,3 +76,9 @@ def _next_update(queryset: SignalEnhancedQuerySetMixins, **values: Any) -> int:
 def _next_bulk_update(queryset: SignalEnhancedQuerySetMixins, *args: Any, **kwargs: Any) -> int:
     """Call the `bulk_update` that comes after the mixin's."""
     return super(SignalEnhancedQuerySetMixins, queryset).bulk_update(*args, **kwargs)
+
+
+def _next_bulk_create(queryset: SignalEnhancedQuerySetMixins, *args: Any, **kwargs: Any) -> list[Any]:
+    """Call the `bulk_create` after the mixin's, which sends nothing of its own either."""
+    with sending.silence():
+        return super(SignalEnhancedQuerySetMixins, queryset).bulk_create(*args, **kwargs)

@@ -6,7 +6,8 @@ nothing of the switch that led here.
 
 from __future__ import annotations
 
+from .bulk_create import bulk_create
 from .bulk_update import bulk_update
 from .update import update
 
-__all__ = ["bulk_update", "update"]
+__all__ = ["bulk_create", "bulk_update", "update"]

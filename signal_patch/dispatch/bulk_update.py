@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
 from django.db.models import QuerySet
-from django.db.models.signals import post_save, pre_save
 
 from . import fields as columns, rows, sending
 from .changes import Changes, PerRow
@@ -41,7 +40,7 @@ def bulk_update(
     no row changed.
     """
     objs, names = tuple(objs), list(fields)
-    if not _are_heard(objs) or not all(obj._is_pk_set() for obj in objs):
+    if not sending.are_heard(objs) or not all(obj._is_pk_set() for obj in objs):
         with sending.silence():
             return original(queryset, objs, names, batch_size=batch_size)
     # With no objects, Django checks the names of the fields and executes nothing.
@@ -50,13 +49,6 @@ def bulk_update(
     operation.refuse(objs)
     with transaction.atomic(using=operation.using, savepoint=False):
         return operation.run(objs)
-
-
-def _are_heard(objs: tuple[Any, ...]) -> bool:
-    return any(
-        not model._meta.auto_created and (pre_save.has_listeners(model) or post_save.has_listeners(model))
-        for model in {type(obj) for obj in objs}
-    )
 
 
 class _BulkUpdate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import connections
 from django.db.models import QuerySet
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     ModelField = Field[Any, Any]
     Told = list[tuple[Model, frozenset[str]]]
+
+Note = TypeVar("Note")
 
 
 class Teller:
@@ -117,24 +119,28 @@ class Teller:
     def after(self, told: Told, flight: sending.Flight) -> int:
         """Send `post_save`, and return how many rows a receiver deleted before their turn."""
         gone = 0
-        for instance, names in self._still_there(told, flight):
+        for instance, names in still_there(told, self.using, flight):
             if instance is None:
                 gone += 1
             else:
                 sending.send_post_save(instance, self.using, names)
         return gone
 
-    def _still_there(
-        self, told: Told, flight: sending.Flight
-    ) -> Iterator[tuple[Model | None, frozenset[str]]]:
-        deletions = flight.deletions
-        there: set[Any] | None = None
-        for position, (instance, names) in enumerate(told):
-            if flight.deletions != deletions:
-                deletions = flight.deletions
-                rest = [other for other, _ in told[position:]]
-                there = reread(rest, self.using, lambda model: [])
-            yield (instance if there is None or instance.pk in there else None), names
+
+def still_there(
+    told: list[tuple[Model, Note]], using: str, flight: sending.Flight
+) -> Iterator[tuple[Model | None, Note]]:
+    """Yield instances with what is noted of each, None for those whose row a receiver has
+    deleted before their turn.
+    """
+    deletions = flight.deletions
+    there: set[Any] | None = None
+    for position, (instance, note) in enumerate(told):
+        if flight.deletions != deletions:
+            deletions = flight.deletions
+            rest = [other for other, _ in told[position:]]
+            there = reread(rest, using, lambda model: [])
+        yield (instance if there is None or instance.pk in there else None), note
 
 
 def _is_unsure(field: ModelField, value: Any) -> bool:
