@@ -79,11 +79,22 @@ class _BulkUpdate:
         self.size = min(options.batch_size, rows.largest_batch(self.using, self.model))
 
     def refuse(self, objs: tuple[Any, ...]) -> None:
-        """Raise what Django raises for an object that refers to an unsaved one."""
+        """Raise what Django raises for an object that refers to an unsaved one, or for an expression
+        that can't be assigned.
+        """
         if any(field.is_relation for field in self.fields):
             for obj in objs:
                 # Model._prepare_related_fields_for_save, Django 5.2 to 6.1.
                 obj._prepare_related_fields_for_save(operation_name="bulk_update", fields=self.fields)
+        computed = [obj for obj in objs if self._is_computed(obj)]
+        if computed:
+            # Where there are no rows, the statement is built and not run.
+            nowhere = QuerySet.none(self.queryset)
+            with sending.silence():
+                self.original(nowhere, computed, self.names, batch_size=self.batch_size)
+
+    def _is_computed(self, obj: Model) -> bool:
+        return any(hasattr(getattr(obj, field.attname), "resolve_expression") for field in self.fields)
 
     def run(self, objs: tuple[Any, ...]) -> int:
         self._freeze(objs)
@@ -104,9 +115,8 @@ class _BulkUpdate:
             self._show(expressions, pairs)
             self._normalize(pairs)
             loud = [pair for pair in pairs if pair[0] not in quiet] if quiet else pairs
-            before = self._shown(expressions, pairs)
             changes = self.teller.before(loud)
-            self._hide(expressions, before, pairs)
+            self._hide(expressions, changes, pairs)
             matched = self._write(pairs, changes)
             if present is not None:
                 loud = [pair for pair in loud if pair[0] in present]
@@ -151,25 +161,13 @@ class _BulkUpdate:
                     shown = columns.scaled(field, value, self.connection)
                     setattr(obj, field.attname, shown)
 
-    def _shown(
-        self, expressions: Expressions, pairs: list[tuple[Any, Model]]
-    ) -> dict[tuple[ModelField, Any], Any]:
-        return {
-            (field, key): getattr(obj, field.attname)
-            for field, by_key in expressions.items()
-            for key, obj in pairs
-            if key in by_key
-        }
-
     def _hide(
-        self,
-        expressions: Expressions,
-        shown: dict[tuple[ModelField, Any], Any],
-        pairs: list[tuple[Any, Model]],
+        self, expressions: Expressions, changes: dict[Any, Changes], pairs: list[tuple[Any, Model]]
     ) -> None:
         for field, by_key in expressions.items():
             for key, obj in pairs:
-                if key in by_key and getattr(obj, field.attname) is shown[field, key]:
+                # What a receiver has put in the place of the value is what gets saved.
+                if key in by_key and field not in changes.get(key, {}):
                     setattr(obj, field.attname, by_key[key])
 
     def _freeze(self, objs: tuple[Any, ...]) -> None:

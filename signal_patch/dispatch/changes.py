@@ -11,9 +11,8 @@ from django.db.models.expressions import Expression
 from . import fields
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
-    from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Field, Model
 
     ModelField = Field[Any, Any]
@@ -28,7 +27,7 @@ class Watch:
     fields whose values may change in place are compared by what would be saved.
     """
 
-    def __init__(self, watched: Collection[ModelField], connection: BaseDatabaseWrapper) -> None:
+    def __init__(self, watched: Collection[ModelField], connection: Any) -> None:
         self.connection = connection
         self.fields = list(watched)
         self.attnames = [field.attname for field in self.fields]
@@ -113,15 +112,15 @@ class PerRow(Expression):
     def get_source_expressions(self) -> list[Any]:
         return [self.otherwise, *(self.values[key] for key in self._expressions())]
 
-    def set_source_expressions(self, expressions: list[Any]) -> None:
-        self.otherwise, *resolved = expressions
+    def set_source_expressions(self, exprs: Sequence[Any]) -> None:
+        self.otherwise, *resolved = exprs
         self.values = {**self.values, **dict(zip(self._expressions(), resolved, strict=True))}
 
     def _expressions(self) -> list[Any]:
         # A receiver may set F("hits") + 1, as before a save().
         return [key for key, value in self.values.items() if hasattr(value, "resolve_expression")]
 
-    def as_sql(self, compiler: Any, connection: BaseDatabaseWrapper) -> tuple[str, tuple[Any, ...]]:
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
         parts = ["CASE"]
         params: list[Any] = []
         if not self.model._meta.is_composite_pk:
@@ -136,7 +135,7 @@ class PerRow(Expression):
         params += otherwise_params
         return self._typed(" ".join(parts), connection), tuple(params)
 
-    def _is_row(self, key: Any, connection: BaseDatabaseWrapper) -> tuple[str, list[Any]]:
+    def _is_row(self, key: Any, connection: Any) -> tuple[str, list[Any]]:
         opts = self.model._meta
         if not opts.is_composite_pk:
             return "%s", [opts.pk.get_db_prep_value(key, connection)]
@@ -152,7 +151,7 @@ class PerRow(Expression):
         saved.for_save = True
         return saved
 
-    def _typed(self, sql: str, connection: BaseDatabaseWrapper) -> str:
+    def _typed(self, sql: str, connection: Any) -> str:
         if not connection.features.requires_casted_case_in_updates:
             return sql
         # A length would cut a string that is too long, where an assignment refuses it.

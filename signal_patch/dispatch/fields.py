@@ -18,7 +18,6 @@ from django.db.models import (
     DecimalField,
     Field,
     FileField,
-    GeneratedField,
     IntegerField,
     JSONField,
     Model,
@@ -28,7 +27,7 @@ from django.db.models.expressions import Col, ExpressionWrapper
 from django.db.models.functions import Cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Hashable, Iterable
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models.expressions import BaseExpression
@@ -58,7 +57,7 @@ _SCALING = decimal.Context(prec=2000)
 
 
 @cache
-def is_plain_class(field_class: type[Field[Any, Any]]) -> bool:
+def is_plain_class(field_class: Hashable) -> bool:
     """Return whether Django itself converts the values of a field class, both ways."""
     return all(
         getattr(getattr(field_class, name, None), "__module__", "django.db.models").startswith(
@@ -123,9 +122,7 @@ def _to_scale(
     return value.quantize(exponent, rounding=rounding, context=_SCALING)
 
 
-def as_column(
-    expression: BaseExpression, field: Field[Any, Any], connection: BaseDatabaseWrapper
-) -> BaseExpression:
+def as_column(expression: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper) -> BaseExpression:
     """Return an expression that gives, in a SELECT, what the field's column would hold.
 
     An assignment converts to the column's type. A cast does the same on PostgreSQL; on
@@ -169,6 +166,12 @@ def is_uncommitted(value: Any) -> bool:
     return isinstance(value, File) and not getattr(value, "_committed", True)
 
 
+def concrete(model: Any) -> type[Model]:
+    """Return the model whose table has the rows of a model, which may be a proxy."""
+    owner: type[Model] = model._meta.concrete_model
+    return owner
+
+
 def writable_fields(model: type[Model]) -> list[Field[Any, Any]]:
     """Return the concrete fields that a save may write: neither keys nor generated."""
     keys = {*model._meta.pk_fields}
@@ -185,7 +188,7 @@ def generated_from(model: type[Model], changed: Iterable[Field[Any, Any]]) -> li
     return [f for f in generated if found & _referenced(f)]
 
 
-def _referenced(field: GeneratedField) -> set[Any]:
+def _referenced(field: Any) -> set[Any]:
     # GeneratedField.referenced_fields came with Django 6.0; the query that it resolves
     # its expression against is there from Django 5.0 to 6.1.
     resolved = field.expression.resolve_expression(field._query, allow_joins=False)

@@ -29,7 +29,7 @@ def _nothing(done: int, total: int) -> None:
 @contextmanager
 def _bar(label: str) -> Iterator[Callable[[int, int], object]]:
     # tqdm comes with the `progress` extra only; Options has refused True without it.
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     with tqdm(desc=label, unit="row") as bar:
 

@@ -40,13 +40,13 @@ class Batch:
     frozen: dict[Any, tuple[Any, ...]] = field(default_factory=dict)
 
 
-def database_for_write(queryset: QuerySet[Any]) -> str:
+def database_for_write(queryset: Any) -> str:
     """Return the alias of the database that Django's own `update()` would write to."""
     queryset._for_write = True
-    return queryset.db
+    return str(queryset.db)
 
 
-def everything(queryset: QuerySet[Any], using: str) -> QuerySet[Any]:
+def everything(queryset: Any, using: str) -> Any:
     """Return a queryset of the same class and hints over all rows of the model.
 
     It goes through QuerySet's private state, because a subclass may do anything in the
@@ -57,7 +57,7 @@ def everything(queryset: QuerySet[Any], using: str) -> QuerySet[Any]:
     return _whole(clone, using)
 
 
-def _whole(clone: QuerySet[Any], using: str) -> QuerySet[Any]:
+def _whole(clone: Any, using: str) -> Any:
     """Make a queryset yield whole instances, whatever `values()` made it yield."""
     clone._fields = None
     clone._db = using
@@ -201,7 +201,7 @@ class Selection:
         frozen = {key: tuple(values) for key, *values in rows}
         return list(frozen), frozen
 
-    def _chosen(self) -> QuerySet[Any] | None:
+    def _chosen(self) -> Any:
         """Return whole instances of the chosen rows, or None if only the queryset itself can
         tell their order.
         """
@@ -244,7 +244,7 @@ def _is_computed_over_rows(annotation: Any) -> bool:
     )
 
 
-def _foreign_joins(query: Query) -> list[Any]:
+def _foreign_joins(query: Any) -> list[Any]:
     """Return the joins of a query to tables that are not part of the model's own rows.
 
     Query.alias_map and alias_refcount, Django 5.2 to 6.1.
@@ -285,7 +285,7 @@ def _is_own_column(query: Query, name: str) -> bool:
     return found.concrete and (not found.is_relation or name == found.attname)
 
 
-def _silenced(queryset: QuerySet[Any], using: str) -> QuerySet[Any]:
+def _silenced(queryset: Any, using: str) -> Any:
     clone = queryset._chain()
     clone._db = using
     clone._prefetch_related_lookups = ()
@@ -294,7 +294,7 @@ def _silenced(queryset: QuerySet[Any], using: str) -> QuerySet[Any]:
     return clone
 
 
-def _direct(queryset: QuerySet[Any], using: str) -> QuerySet[Any]:
+def _direct(queryset: QuerySet[Any], using: str) -> Any:
     """Return the queryset with the same conditions and whole instances.
 
     The parts of sql.Query that hold what is selected, Django 5.2 to 6.1.
@@ -322,7 +322,7 @@ def _order_by_key(query: Query) -> None:
     query.add_ordering("pk")
 
 
-def _nested(queryset: QuerySet[Any], using: str) -> QuerySet[Any]:
+def _nested(queryset: QuerySet[Any], using: str) -> Any:
     """Return the rows whose key is among those that the queryset selects."""
     keys = QuerySet.values(_silenced(queryset, using), "pk")
     keys.query.clear_ordering(force=True)

@@ -16,6 +16,8 @@ from django.apps import apps
 from django.db.models import QuerySet
 from django.db.models.signals import ModelSignal, post_save, pre_save
 
+from .fields import concrete
+
 if TYPE_CHECKING:
     from django.db.models import Model
     from django.db.models.deletion import Collector
@@ -75,7 +77,7 @@ def in_flight(using: str, model: type[Model], keys: Collection[Any]) -> set[Any]
     held: set[Any] = set()
     for flight in _flights.get():
         if flight.using == using:
-            held |= flight.holds(model._meta.concrete_model, keys)
+            held |= flight.holds(concrete(model), keys)
     return held
 
 
@@ -92,7 +94,7 @@ def flying(flight: Flight) -> Iterator[Flight]:
 
 def flight_of(using: str, model: type[Model], keys: Iterable[Any]) -> Flight:
     """Return a flight of rows of one model, to be held with `flying`."""
-    return Flight(using, {model._meta.concrete_model: set(keys)})
+    return Flight(using, {concrete(model): set(keys)})
 
 
 @contextmanager
@@ -107,7 +109,7 @@ def deleting(collector: Collector) -> Iterator[None]:
     """Mark the rows that a delete has collected as in flight while Django deletes them."""
     keys: dict[type[Model], set[Any]] = {}
     for model, instances in collector.data.items():
-        keys.setdefault(model._meta.concrete_model, set()).update(instance.pk for instance in instances)
+        keys.setdefault(concrete(model), set()).update(instance.pk for instance in instances)
     try:
         with flying(Flight(collector.using, keys)):
             yield

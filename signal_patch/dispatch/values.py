@@ -132,10 +132,10 @@ class _Planner:
         if not fields.saves_as_it_compares(target):
             result.unsure.append(target)
 
-    def _may_hold(self, target: ModelField, value: Any) -> bool:
+    def _may_hold(self, target: Any, value: Any) -> bool:
         # The descriptor refuses what an UPDATE takes: another class with such a key, an
         # object of another database.
-        expected = target.remote_field.model._meta.concrete_model
+        expected = fields.concrete(target.remote_field.model)
         return isinstance(value, expected) and value._state.db in (None, self.using)
 
     def _note(self, target: ModelField, value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import QuerySet, Value
 
-from . import rows, sending
+from . import fields, rows, sending
 from .changes import Changes, PerRow
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class _Writer:
 
     def _key(self, field: ModelField, key: Any, instance: Model) -> Any:
         """Return the key of the instance's row in the table that has the field's column."""
-        owner = field.model._meta.concrete_model
+        owner = fields.concrete(field.model)
         if owner is self.model._meta.concrete_model:
             return key
         return getattr(instance, owner._meta.pk.attname)
@@ -107,7 +107,7 @@ class _Writer:
             if len(by_key) == count and _is_one(by_key):
                 values[name] = next(iter(by_key.values()))
             else:
-                owner = field.model._meta.concrete_model
+                owner = fields.concrete(field.model)
                 otherwise = self._otherwise(field, name)
                 values[name] = PerRow(owner, field, by_key, otherwise)
         # MariaDB sets from left to right: a CASE over the key must see the old one.
@@ -151,7 +151,7 @@ def _is_one(by_key: dict[Any, Any]) -> bool:
     return all(value is first or (type(value) is type(first) and value == first) for value in others)
 
 
-def writer_of(queryset: QuerySet[Any], using: str) -> QuerySet[Any]:
+def writer_of(queryset: QuerySet[Any], using: str) -> Any:
     """Return the queryset that Django's statement runs on, to be narrowed to some keys."""
     writer = rows.everything(queryset, using)
     # MySQL and MariaDB have UPDATE … ORDER BY, for unique values that move up in turn.
