@@ -147,7 +147,11 @@ def get_app_configs(wrapped: Callable[..., Any], registry: Apps, args: Arguments
 
 
 # The roads by which rows change, and those whose rows are only marked as in flight.
-ROADS: tuple[Place, ...] = ((QuerySet, "update", update), (QuerySet, "bulk_update", bulk_update), (QuerySet, "bulk_create", bulk_create))
+ROADS: tuple[Place, ...] = (
+    (QuerySet, "update", update),
+    (QuerySet, "bulk_update", bulk_update),
+    (QuerySet, "bulk_create", bulk_create),
+)
 MARKS: tuple[Place, ...] = ((Model, "save_base", save_base), (Collector, "delete", delete))
 AWAITING: tuple[Place, ...] = ((Apps, "get_app_configs", get_app_configs),)
 

@@ -34,6 +34,9 @@ def bulk_create(
     then, and whatever a receiver raises, with no row inserted.
     """
     given = list(objs)
+    # They are read more than once.
+    for name in {"update_fields", "unique_fields"} & arguments.keys():
+        arguments[name] = arguments[name] and list(arguments[name])
     if not sending.are_heard(given):
         with sending.silence():
             return original(queryset, given, **arguments)

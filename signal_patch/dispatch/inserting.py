@@ -127,7 +127,8 @@ class _Insertion:
         self.outcomes: dict[int, deque[Outcome]] = defaultdict(deque)
 
     def run(self, objs: list[Any]) -> list[tuple[Any, bool]]:
-        writer = self.inserter.queryset._chain()
+        writer: Any = self.inserter.queryset
+        writer = writer._chain()
         # On this one queryset, which nobody else has.
         writer.__dict__["_insert"] = self._insert
         self.inserter.run_original(writer, objs)
@@ -145,11 +146,10 @@ class _Insertion:
         self,
         objs: list[Any],
         fields: list[ModelField],
-        returning_fields: Any = None,
-        using: str | None = None,
         on_conflict: OnConflict | None = None,
         update_fields: list[ModelField] | None = None,
         unique_fields: list[ModelField] | None = None,
+        **_: Any,
     ) -> list[Row]:
         self.fields = fields
         self.upsert = {
@@ -164,6 +164,9 @@ class _Insertion:
             self.outcomes[id(obj)].append(outcome)
             if outcome and outcome[1] is not None:
                 self._settle(obj, outcome[0], outcome[1])
+        if None in outcomes:
+            # Django takes rows for those of its instances in their order.
+            return []
         return [outcome[1] for outcome in outcomes if outcome and outcome[1] is not None]
 
     def _choose(self, on_conflict: OnConflict | None) -> Callable[[list[Any]], list[Outcome]]:
@@ -211,7 +214,7 @@ class _Insertion:
         return [(True, None)] * len(objs)
 
     def _django(self, objs: list[Any], returning: list[ModelField] | None, **conflict: Any) -> list[Row]:
-        queryset = self.inserter.queryset
+        queryset: Any = self.inserter.queryset
         found: list[Row] = queryset._insert(
             objs, fields=self.fields, returning_fields=returning, using=self.using, **conflict
         )
@@ -225,12 +228,12 @@ class _Insertion:
     def _ignore(self, objs: list[Any]) -> list[Outcome]:
         if len(objs) > 1 and not self.connection.features.uses_savepoints:
             return self._halves(objs)
-        savepoint = transaction.savepoint(using=self.using)
+        savepoint: Any = self.connection.savepoint()
         outcomes = self._told(objs, self._django_ignoring(objs))
         if outcomes is None:
-            transaction.savepoint_rollback(savepoint, using=self.using)
+            self.connection.savepoint_rollback(savepoint)
             return self._halves(objs)
-        transaction.savepoint_commit(savepoint, using=self.using)
+        self.connection.savepoint_commit(savepoint)
         return outcomes
 
     def _halves(self, objs: list[Any]) -> list[Outcome]:
@@ -263,7 +266,7 @@ class _Insertion:
             field = field.target_field
         if isinstance(field, IntegerField):
             low, high = self.connection.ops.integer_field_range(field.get_internal_type())
-            return (low is None or low <= value) and (high is None or value <= high)
+            return bool(low <= value <= high)
         if isinstance(value, str):
             return value.isascii() and len(value) <= (field.max_length or 0)
         return isinstance(field, UUIDField)
@@ -307,7 +310,7 @@ class _Insertion:
             for statement in self._ignoring_compiler([obj]).as_sql():
                 cursor.execute(*statement)
             key = self.opts.auto_field
-            inserted = cursor.rowcount == 1
+            inserted = bool(cursor.rowcount == 1)
             if inserted and key is not None and key not in self.fields:
                 last = self.connection.ops.last_insert_id(cursor, self.opts.db_table, key.column)
                 setattr(obj, key.attname, last)
@@ -363,7 +366,8 @@ class _Insertion:
                 if key is None:
                     raise
         if self.inserter.returns_rows:
-            return (False, *self._django([obj], self.returning, **self.upsert))
+            (row,) = self._django([obj], self.returning, **self.upsert)
+            return (False, row)
         self._django([obj], None, **self.upsert)
         obj.pk = key
         return (False, None)
@@ -375,8 +379,8 @@ class _Insertion:
 
 def unique_sets(model: type[Model]) -> list[UniqueSet]:
     """Return the sets of columns that are unique in all rows of a model, its key first."""
-    opts = model._meta
-    sets = [tuple(opts.pk_fields)]
+    opts: Any = model._meta
+    sets: list[UniqueSet] = [tuple(opts.pk_fields)]
     sets += [(field,) for field in opts.concrete_fields if field.unique and not field.primary_key]
     named = [*opts.unique_together, *(constraint.fields for constraint in opts.total_unique_constraints)]
     sets += [tuple(opts.get_field(name) for name in names) for names in named]
@@ -419,7 +423,7 @@ def _is_comparable(field: ModelField) -> bool:
 
 def _xmax(model: type[Model]) -> ModelField:
     """Return a field for the system column that tells who has locked a version of a row."""
-    field = TextField[Any, Any]()
+    field: ModelField = TextField()
     field.set_attributes_from_name("xmax")
     field.model = model
     return field

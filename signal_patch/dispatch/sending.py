@@ -49,7 +49,7 @@ class Flight:
     def holds(self, model: type[Model], keys: Iterable[Any]) -> set[Any]:
         """Return those of the keys of a concrete model that are in this flight."""
         held = self.keys.get(model, set()).intersection(keys)
-        if self._has_instance_of(model):
+        if self.instance is not None and self._has_instance_of(model):
             held |= {key for key in keys if key == self.instance.pk}
         return held
 
@@ -58,13 +58,13 @@ class Flight:
         return bool(self.keys.get(model)) or self._has_instance_of(model)
 
     def _has_instance_of(self, model: type[Model]) -> bool:
-        return self.instance is not None and self.instance._meta.concrete_model is model
+        return self.instance is not None and concrete(self.instance) is model
 
 
 def is_any_in_flight(using: str, model: type[Model]) -> bool:
     """Return whether signals of any row of the model are being sent right now."""
-    concrete = model._meta.concrete_model
-    return any(flight.using == using and flight.speaks_of(concrete) for flight in _flights.get())
+    owner = concrete(model)
+    return any(flight.using == using and flight.speaks_of(owner) for flight in _flights.get())
 
 
 def in_flight(using: str, model: type[Model], keys: Collection[Any]) -> set[Any]:
