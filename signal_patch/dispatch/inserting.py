@@ -117,12 +117,15 @@ class _Insertion:
         self.opts = inserter.model._meta
         self.using = inserter.using
         self.expressions = expressions
-        returned = list(self.opts.db_returning_fields)
-        wanted = self.opts.concrete_fields if inserter.conflicts else expressions
-        # Django's own come first, where Django looks for them.
-        self.returning = [*returned, *(field for field in wanted if field not in returned)]
         # INSERT IGNORE of MySQL and MariaDB also makes unfit values fit.
         adjusts = self.connection.vendor == "mysql" and not inserter.updates and inserter.conflicts
+        # Django's own come first, where Django looks for them; then what is to be learnt of a
+        # new row, what tells new rows apart, and what is to be learnt of a row that was there.
+        returned = list(self.opts.db_returning_fields)
+        keys = [field for unique in unique_sets(inserter.model) for field in unique]
+        self.of_new = list(dict.fromkeys([*returned, *expressions]))
+        self.returning = list(dict.fromkeys([*self.of_new, *keys, *self.opts.concrete_fields]))
+        self.of_some = self.returning if adjusts else list(dict.fromkeys([*self.of_new, *keys]))
         self.unsure = self.returning if adjusts else returned
         self.outcomes: dict[int, deque[Outcome]] = defaultdict(deque)
 
@@ -188,9 +191,6 @@ class _Insertion:
     def _reread(self, written: list[tuple[Any, bool]]) -> None:
         keys = {*self.opts.pk_fields}
         unsure = [field for field in dict.fromkeys([*self.unsure, *self.expressions]) if field not in keys]
-        if self.unsure is not self.returning:
-            # Fields with a default of the database are not among those that Django has returned.
-            unsure += [f for f in self.opts.concrete_fields if f.generated and f not in unsure]
         created = [obj for obj, is_new in written if is_new]
         if unsure and created:
             reread(created, self.using, lambda model: unsure)
@@ -202,7 +202,7 @@ class _Insertion:
 
     def _create(self, objs: list[Any]) -> list[Outcome]:
         if self.inserter.returns_rows:
-            return [(True, row) for row in self._django(objs, self.returning)]
+            return [(True, row) for row in self._django(objs, self.of_new)]
         key = self.opts.auto_field
         if key is None or key in self.fields:
             self._django(objs, None)
@@ -288,13 +288,13 @@ class _Insertion:
         # SQLInsertCompiler, Django 5.2 to 6.1. Its execute_sql() does not reckon with a row
         # that is not returned before Django 6.1.
         compiler = self._ignoring_compiler(objs)
-        compiler.returning_fields = self.returning
+        compiler.returning_fields = self.of_some
         with self.connection.cursor() as cursor:
             for statement in compiler.as_sql():
                 cursor.execute(*statement)
             rows = cursor.fetchall()
         table = self.opts.db_table
-        converters = compiler.get_converters([field.get_col(table) for field in self.returning])
+        converters = compiler.get_converters([field.get_col(table) for field in self.of_some])
         return list(compiler.apply_converters(rows, converters)) if converters else list(rows)
 
     def _ignoring_compiler(self, objs: list[Any]) -> Any:
@@ -336,7 +336,7 @@ class _Insertion:
         try:
             with transaction.atomic(using=self.using):
                 updated = iter(self._django(old, self.returning, **self.upsert) if old else ())
-                created = iter(self._django(new, self.returning) if new else ())
+                created = iter(self._django(new, self.of_new) if new else ())
         except IntegrityError:
             return self._upsert_each(objs)
         return [(False, next(updated)) if is_known else (True, next(created)) for is_known in known]
