@@ -202,7 +202,7 @@ class _Insertion:
 
     def _create(self, objs: list[Any]) -> list[Outcome]:
         if self.inserter.returns_rows:
-            return [(True, row) for row in self._django(objs, self.of_new)]
+            return [(True, row) for row in self._rows_of_new(objs)]
         key = self.opts.auto_field
         if key is None or key in self.fields:
             self._django(objs, None)
@@ -212,6 +212,10 @@ class _Insertion:
                 ((value, *_),) = self._django([obj], [key])
                 setattr(obj, key.attname, value)
         return [(True, None)] * len(objs)
+
+    def _rows_of_new(self, objs: list[Any]) -> list[Row]:
+        rows = self._django(objs, self.of_new)
+        return rows if self.of_new else [()] * len(objs)
 
     def _django(self, objs: list[Any], returning: list[ModelField] | None, **conflict: Any) -> list[Row]:
         queryset: Any = self.inserter.queryset
@@ -336,7 +340,7 @@ class _Insertion:
         try:
             with transaction.atomic(using=self.using):
                 updated = iter(self._django(old, self.returning, **self.upsert) if old else ())
-                created = iter(self._django(new, self.of_new) if new else ())
+                created = iter(self._rows_of_new(new) if new else ())
         except IntegrityError:
             return self._upsert_each(objs)
         return [(False, next(updated)) if is_known else (True, next(created)) for is_known in known]
