@@ -47,9 +47,12 @@ class SignalEnhancedQuerySetMixins(Base):
     def bulk_update(self, objs: Iterable[Any], fields: Iterable[str], batch_size: int | None = None) -> int:
         """Update these fields of the instances, as Django does, and send both signals for each."""
         options = self._signal_options("bulk_update")
-        if options is None:
-            return super().bulk_update(objs, fields, batch_size=batch_size)
-        return dispatch.bulk_update(self, objs, fields, batch_size, options, _next_bulk_update)
+        if options is not None:
+            return dispatch.bulk_update(self, objs, fields, batch_size, options, _next_bulk_update)
+        if self._signal_options("update") is None:
+            return super().bulk_update(objs, fields, batch_size)
+        # Django's calls update(), which is on, but not what the caller does.
+        return _next_bulk_update(self, objs, fields, batch_size)
 
     bulk_update.alters_data = True  # type: ignore[attr-defined]
 
@@ -84,15 +87,18 @@ class SignalEnhancedQuerySetMixins(Base):
 
 
 def _next_update(queryset: SignalEnhancedQuerySetMixins, **values: Any) -> int:
-    """Call the `update` that comes after the mixin's."""
-    return super(SignalEnhancedQuerySetMixins, queryset).update(**values)
+    """Call the `update` after the mixin's, which sends nothing of its own if the switch is on as well."""
+    with sending.silence():
+        return super(SignalEnhancedQuerySetMixins, queryset).update(**values)
 
 
 def _next_bulk_update(queryset: SignalEnhancedQuerySetMixins, *args: Any, **kwargs: Any) -> int:
-    """Call the `bulk_update` that comes after the mixin's."""
-    return super(SignalEnhancedQuerySetMixins, queryset).bulk_update(*args, **kwargs)
+    """Call the `bulk_update` after the mixin's, which sends nothing of its own either."""
+    with sending.silence():
+        return super(SignalEnhancedQuerySetMixins, queryset).bulk_update(*args, **kwargs)
 
 
 def _next_bulk_create(queryset: SignalEnhancedQuerySetMixins, *args: Any, **kwargs: Any) -> list[Any]:
-    """Call the `bulk_create` that comes after the mixin's."""
-    return super(SignalEnhancedQuerySetMixins, queryset).bulk_create(*args, **kwargs)
+    """Call the `bulk_create` after the mixin's, which sends nothing of its own either."""
+    with sending.silence():
+        return super(SignalEnhancedQuerySetMixins, queryset).bulk_create(*args, **kwargs)

@@ -60,8 +60,9 @@ class Options:
 
 def check_operation(operation: str) -> None:
     """Raise ValueError, with the valid names, if this is not the name of an operation."""
-    if operation not in OPERATIONS:
-        raise ValueError(f"unknown operation {operation!r}; valid are {_listed(sorted(OPERATIONS))}")
+    valid = sorted(OPERATIONS)
+    if operation not in valid:
+        raise ValueError(f"unknown operation {operation!r}; valid are {_listed(valid)}")
 
 
 def _operations(names: object) -> frozenset[str]:

@@ -7,7 +7,7 @@ is called with other querysets than the one at hand. "Django's" may be another l
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import wraps
 from inspect import signature
 from types import FunctionType, MethodType
@@ -90,9 +90,11 @@ def update(wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments
 def bulk_update(
     wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords
 ) -> Any:
-    options = scopes.options_for(queryset.model, "bulk_update")
-    if options is None or sending.is_silent():
+    if sending.is_silent():
         return wrapped(queryset, *args, **keywords)
+    options = scopes.options_for(queryset.model, "bulk_update")
+    if options is None:
+        return quietly(queryset.model, wrapped, queryset, *args, **keywords)
     try:
         given = _BULK_UPDATE.bind(queryset, *args, **keywords)
     except TypeError:
@@ -144,6 +146,13 @@ def get_app_configs(wrapped: Callable[..., Any], registry: Apps, args: Arguments
             _take_off(AWAITING)
             scopes.resolve_pending()
     return wrapped(registry, *args, **keywords)
+
+
+def quietly(model: type[Model], bulk_update: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
+    """Call a `bulk_update` that is not on: the `update()` inside it, if on, is not the caller's."""
+    inner = scopes.options_for(model, "update") is not None
+    with sending.silence() if inner else nullcontext():
+        return bulk_update(*args, **keywords)
 
 
 # The roads by which rows change, and those whose rows are only marked as in flight.
@@ -198,16 +207,17 @@ def _put_on(places: Iterable[Place]) -> None:
 
 def _take_off(places: Iterable[Place]) -> None:
     for owner, name, _ in places:
-        # Beneath a closure it cannot be taken out but with the closure, which is not ours to take off.
         patch = ours(owner, name)
-        with suppress(wrapt.WrapperNotOutermostError):
-            if patch is not None:
-                wrapt.unwrap_object(owner, name, patch, missing_ok=True)
+        if patch is not None:
+            # Beneath a closure it cannot be taken out but with the closure, which is not ours to take off.
+            with suppress(wrapt.WrapperNotOutermostError):
+                wrapt.unwrap_object(owner, name, patch)
 
 
 def _unbound(wrapped: Any) -> Callable[..., Any]:
     def call(instance: Any, /, *args: Any, **keywords: Any) -> Any:
-        return wrapped.__get__(instance, type(instance))(*args, **keywords)
+        bound = wrapped.__get__(instance, type(instance)) if hasattr(wrapped, "__get__") else wrapped
+        return bound(*args, **keywords)
 
     return call
 

@@ -46,17 +46,20 @@ def covers(spec: Spec, target: Spec) -> bool:
     """Say whether `spec` stands for all of `target`."""
     if spec is EVERYTHING:
         return True
-    if isinstance(target, str):
-        return isinstance(spec, str) and (target == spec or target.startswith(f"{spec}."))
     if isinstance(spec, str):
-        return any(spec in _labels(base) for base in target.__mro__)
+        return _lowered(spec) in _labels(target)
+    if isinstance(target, str):
+        return False
     return issubclass(target, spec)
 
 
 def is_never_signalled(model: Spec) -> bool:
     """Say whether Django itself sends none (automatic tables), or it is a migration's model of the past."""
     options = getattr(model, "_meta", None)
-    return options is not None and (bool(options.auto_created) or _is_historical(options.apps))
+    if options is None:
+        # The base of all models, and labels, have none; nor has the None of a queryset without a model.
+        return not isinstance(model, str | type)
+    return bool(options.auto_created) or _is_historical(options.apps)
 
 
 def is_permanent(model: Spec) -> bool:
@@ -74,26 +77,33 @@ def _is_historical(registry: object) -> bool:
     return isinstance(registry, StateApps)
 
 
-def _labels(base: type) -> tuple[str, ...]:
-    options = getattr(base, "_meta", None)
-    return () if options is None else (options.app_label, options.label_lower)
+def _labels(target: Spec) -> set[str]:
+    """Return every label that stands for the target."""
+    if isinstance(target, str):
+        return {_lowered(target), target.partition(".")[0]}
+    options = [vars(base)["_meta"] for base in target.__mro__ if "_meta" in vars(base)]
+    return {label for option in options for label in (option.app_label, option.label_lower)}
+
+
+def _lowered(label: str) -> str:
+    """Return the label as Django compares it: the model's name in lower case, the app's as it is."""
+    app_label, dot, model_name = label.partition(".")
+    return f"{app_label}{dot}{model_name.lower()}"
 
 
 def _spec(word: Spec) -> Spec:
     if isinstance(word, str):
-        label = _label(word)
-        return resolved(label) if apps.models_ready else label
+        _check_label(word)
+        return resolved(word) if apps.models_ready else word
     if isclass(word) and issubclass(word, Model):
         return word
     raise TypeError(f"{_shown(word)} is neither a model class nor a label: 'app_label.Model' or 'app_label'")
 
 
-def _label(word: str) -> str:
-    """Return the label with its model's name in lower case, as Django compares it."""
+def _check_label(word: str) -> None:
     parts = word.split(".")
     if len(parts) > 2 or not all(part.isidentifier() for part in parts):
         raise ValueError(f"{word!r} is no label; valid are 'app_label.Model' and 'app_label'")
-    return ".".join([parts[0], *(part.lower() for part in parts[1:])])
 
 
 def _check_app(label: str, app_label: str) -> None:
@@ -104,10 +114,10 @@ def _check_app(label: str, app_label: str) -> None:
 
 def _model(label: str, app_label: str, model_name: str) -> type[Model]:
     models = apps.all_models[app_label]
-    if model_name not in models:
-        names = {name: model.__name__ for name, model in models.items() if not model._meta.auto_created}
+    if model_name.lower() not in models:
+        names = [model.__name__ for model in models.values() if not model._meta.auto_created]
         raise LookupError(f"{label!r}: app {app_label!r} has no such model{_choice(model_name, names)}")
-    return models[model_name]
+    return models[model_name.lower()]
 
 
 def _choice(wrong: str, valid: Iterable[str]) -> str:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType
 
 import pytest
+from django.apps.registry import Apps
 from django.db.models import Model, QuerySet
 from django.db.models.deletion import Collector
 from django.db.models.sql import UpdateQuery
 
 import signal_patch
+from signal_patch import scopes
+from signal_patch.dispatch import sending
 from tests.recording import SIGNALS, Log, Receivers, receiving
 
 if TYPE_CHECKING:
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
 # Runners of their own, started with `python -m`.
 collect_ignore = ["django_suite", "benchmarks"]
 
-PATCHABLE = (QuerySet, Model, Collector, UpdateQuery)
+PATCHABLE = (Apps, Collector, Model, QuerySet, UpdateQuery)
 
 
 def _attributes() -> dict[tuple[type, str], Any]:
@@ -35,24 +39,28 @@ def _live_receivers() -> dict[str, list[Any]]:
     }
 
 
-DJANGOS_OWN = _attributes()
+AS_FOUND = _attributes()
+for name in ("update", "bulk_update", "bulk_create", "delete"):
+    assert type(vars(QuerySet)[name]) is FunctionType, "patched before the first test"
 
 
 @pytest.fixture(autouse=True)
 def _leaves_no_trace() -> Iterator[None]:
-    """After each test Django is as it was: its own methods, the same receivers, no switch on."""
+    """After each test Django is as found: methods and receivers, no scope, nothing in flight."""
     receivers = _live_receivers()
     yield
-    if hasattr(signal_patch, "disable"):
-        signal_patch.disable()
+    signal_patch.disable()
     attributes = _attributes()
     changed = {
         f"{owner.__name__}.{name}"
-        for owner, name in DJANGOS_OWN.keys() | attributes.keys()
-        if DJANGOS_OWN.get((owner, name)) is not attributes.get((owner, name))
+        for owner, name in AS_FOUND.keys() | attributes.keys()
+        if AS_FOUND.get((owner, name)) is not attributes.get((owner, name))
     }
     assert not changed, "patches left behind"
     assert _live_receivers() == receivers, "receivers left behind"
+    assert not scopes._open.get(), "a scope left open"
+    assert not sending._flights.get(), "rows left in flight"
+    assert not sending.is_silent(), "left silent"
 
 
 @pytest.fixture

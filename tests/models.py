@@ -1,10 +1,22 @@
 from __future__ import annotations
 
-from typing import Any
+import uuid
+from typing import TYPE_CHECKING, Any
 
+from dirtyfields import DirtyFieldsMixin
+from django.core.files.storage import InMemoryStorage
 from django.db import models
+from model_utils import FieldTracker
+from polymorphic.models import PolymorphicModel
+from simple_history.models import HistoricalRecords
 
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
+from tests.fields import PointField, ShoutedField
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from typing_extensions import Self
 
 
 class Publisher(models.Model):
@@ -105,3 +117,149 @@ class Loan(models.Model):
 class Member(models.Model):
     name = models.CharField(max_length=100, default="")
     shelves: models.ManyToManyField[Any, Any] = models.ManyToManyField(Shelf, through=Loan)
+
+
+class Port(models.Model):
+    code = models.CharField(max_length=5, unique=True)
+    name = models.CharField(max_length=100, default="")
+
+    class Meta:
+        ordering = ("-name",)
+
+
+class Berth(models.Model):
+    port = models.ForeignKey(Port, models.CASCADE, null=True, related_name="berths")
+    number = models.IntegerField(default=0)
+
+
+class Ship(models.Model):
+    class Status(models.TextChoices):
+        AFLOAT = "afloat"
+        DOCKED = "docked"
+        SUNK = "sunk"
+
+    name = models.CharField(max_length=100, default="")
+    slug = models.CharField(max_length=100, null=True, unique=True)
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.AFLOAT)
+    berth = models.ForeignKey(Berth, models.SET_NULL, null=True, related_name="ships")
+    flag = models.ForeignKey(
+        Port, models.SET_NULL, null=True, to_field="code", db_column="flagged_in", related_name="fleet"
+    )
+    convoy = models.ForeignKey("self", models.SET_NULL, null=True, related_name="escorts")
+    speed = models.IntegerField(default=0)
+    tonnage = models.IntegerField(default=0, db_column="gross_tonnage")
+    price = models.DecimalField(max_digits=10, decimal_places=2, default=0)
+    notes = models.JSONField(default=list)
+    launched = models.DateTimeField(null=True)
+    changed = models.DateTimeField(auto_now=True)
+
+
+class Sailor(models.Model):
+    ship = models.ForeignKey(Ship, models.CASCADE, related_name="crew")
+    name = models.CharField(max_length=100, default="")
+
+
+class Beacon(models.Model):
+    """Named by a natural key, which may change."""
+
+    code = models.CharField(max_length=20, primary_key=True)
+    lit = models.BooleanField(default=False)
+
+
+class Buoy(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    colour = models.CharField(max_length=20, default="red")
+
+
+class Mooring(models.Model):
+    """A ship's place at a quay on a day: two columns are its key."""
+
+    pk = models.CompositePrimaryKey("quay", "day")
+    quay = models.IntegerField()
+    day = models.IntegerField()
+    holder = models.CharField(max_length=100, default="")
+
+
+class Cargo(models.Model):
+    weight = models.IntegerField(default=1)
+    amount = models.IntegerField(default=1)
+    urgency = models.IntegerField(db_default=5)
+    total = models.GeneratedField(
+        expression=models.F("weight") * models.F("amount"),
+        output_field=models.IntegerField(),
+        db_persist=True,
+    )
+
+
+class Crate(models.Model):
+    """Its generated column is computed whenever it is read."""
+
+    weight = models.IntegerField(default=1)
+    doubled = models.GeneratedField(
+        expression=models.F("weight") * 2, output_field=models.IntegerField(), db_persist=False
+    )
+
+    class Meta:
+        required_db_features = ("supports_virtual_generated_columns",)
+
+
+class Chart(models.Model):
+    sheet = models.FileField(storage=InMemoryStorage(), upload_to="charts", null=True)
+    title = models.CharField(max_length=100, default="")
+
+
+class Wreck(models.Model):
+    """Columns that somebody else's fields convert."""
+
+    place = PointField(null=True)
+    name = ShoutedField(max_length=100, default="")
+
+
+class Logbook(models.Model):
+    """Remembers what it was loaded with, as Django's documentation of `from_db()` shows."""
+
+    entry = models.CharField(max_length=100, default="")
+    page = models.IntegerField(default=0)
+
+    loaded_with: dict[str, Any]
+
+    @classmethod
+    def from_db(
+        cls, db: str | None, field_names: Collection[Any], values: Collection[Any], **keywords: Any
+    ) -> Self:
+        # Django 6.1 adds fetch_mode.
+        instance = super().from_db(db, field_names, values, **keywords)
+        instance.loaded_with = dict(zip(field_names, values, strict=False))
+        return instance
+
+
+class Tracked(models.Model):
+    name = models.CharField(max_length=100, default="")
+    size = models.IntegerField(default=0)
+
+    tracker = FieldTracker()
+
+
+class Dirty(DirtyFieldsMixin, models.Model):  # type: ignore[misc]
+    name = models.CharField(max_length=100, default="")
+    size = models.IntegerField(default=0)
+
+
+class Historic(models.Model):
+    name = models.CharField(max_length=100, default="")
+    size = models.IntegerField(default=0)
+
+    history = HistoricalRecords()
+
+
+class Machine(PolymorphicModel):
+    name = models.CharField(max_length=100, default="")
+    power = models.IntegerField(default=0)
+
+
+class Crane(Machine):
+    reach = models.IntegerField(default=0)
+
+
+class Digger(Machine):
+    bucket = models.CharField(max_length=100, default="")

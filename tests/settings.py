@@ -10,6 +10,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.auth",
     "auditlog",
+    "polymorphic",
     "simple_history",
     "tests",
     *(["tests.parity"] if find_spec("tests.parity") else []),

@@ -7,11 +7,12 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
+from django.db.models.signals import post_save, pre_save
 
 from . import rows, sending
 from .inserting import Inserter
 from .progress import reporting
-from .telling import still_there
+from .telling import reread
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -37,7 +38,8 @@ def bulk_create(
     # They are read more than once.
     for name in {"update_fields", "unique_fields"} & arguments.keys():
         arguments[name] = arguments[name] and list(arguments[name])
-    if not sending.are_heard(given):
+    hears = sending.hearing_of(given)
+    if not (hears(pre_save) or hears(post_save)):
         with sending.silence():
             return original(queryset, given, **arguments)
     with sending.silence():
@@ -103,9 +105,7 @@ class _BulkCreate:
         if quiet:
             written = [pair for pair in written if self.key_of(pair[0]) not in quiet]
         with sending.flying(sending.flight_of(self.using, self.model, keys)) as flight:
-            for obj, created in still_there(written, self.using, flight):
-                if obj is not None:
-                    sending.send_post_save(obj, self.using, None, created=created)
+            self._tell_after(written, flight)
 
     def _tell_before(self, batch: list[Any]) -> None:
         keys = {self.key_of(obj) for obj in batch} - {None}
@@ -116,6 +116,16 @@ class _BulkCreate:
                     # Its receivers may give it a key.
                     flight.instance = obj
                     sending.send_pre_save(obj, self.using, None)
+
+    def _tell_after(self, written: list[tuple[Any, bool]], flight: sending.Flight) -> None:
+        there: set[Any] | None = None
+        for position, (obj, created) in enumerate(written):
+            if flight.deletions:
+                flight.deletions = 0
+                rest = (other for other, _ in written[position:])
+                there = reread(rest, self.using, lambda model: [])
+            if there is None or obj.pk in there:
+                sending.send_post_save(obj, self.using, None, created=created)
 
     def _quiet(self, batch: list[Any], keys: set[Any]) -> set[int]:
         """Return which instances stand for a row whose signals are being sent up the stack."""

@@ -7,9 +7,10 @@ not of the switch, and are as they were when the call ends.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -161,19 +162,22 @@ def _yields_subclasses(queryset: QuerySet[Any]) -> bool:
     return not queryset._iterable_class.__module__.startswith("django.")
 
 
+def hearing(queryset: QuerySet[Any]) -> Callable[[ModelSignal], bool]:
+    """Return what says whether a signal would be heard for a row of the queryset."""
+    return partial(has_listeners, queryset=queryset)
+
+
+def hearing_of(instances: Iterable[Model]) -> Callable[[ModelSignal], bool]:
+    """Return what says whether a signal would be heard for any of the instances."""
+    senders = {type(instance) for instance in instances if not instance._meta.auto_created}
+    return lambda signal: any(signal.has_listeners(sender) for sender in senders)
+
+
 def hears_saves(queryset: QuerySet[Any]) -> bool:
     """Return whether somebody listens to the saves of the queryset's rows."""
     if queryset.model._meta.auto_created:
         return False
     return has_listeners(pre_save, queryset) or has_listeners(post_save, queryset)
-
-
-def are_heard(objs: Iterable[Any]) -> bool:
-    """Return whether somebody listens to the saves of any of the instances."""
-    return any(
-        not model._meta.auto_created and (pre_save.has_listeners(model) or post_save.has_listeners(model))
-        for model in {type(obj) for obj in objs}
-    )
 
 
 def send_pre_save(instance: Model, using: str, update_fields: frozenset[str] | None) -> None:

@@ -59,12 +59,17 @@ class _Update:
         self.connection = connections[using]
         self.plan = planning.plan(queryset, values, using, self.connection)
         self.writer = writing.writer_of(queryset, using)
-        self.teller = Teller(queryset, using, options, self.plan.update_fields, self.plan.written)
+        self.teller = Teller(
+            sending.hearing(queryset), using, options, self.plan.update_fields, self.plan.written
+        )
 
     def run(self) -> int:
         selection = rows.Selection(
             self.queryset, self.using, self.options, self.plan.previews, self.plan.frozen
         )
+        if self.queryset.query.where.contains_over_clause:
+            # A SELECT takes conditions on windows that an UPDATE may not.
+            self._update_nothing()
         matched = done = 0
         with reporting(self.options, self.model._meta.label) as report:
             for batch in selection.batches():
@@ -72,6 +77,8 @@ class _Update:
                     matched += self._process(batch)
                 done += len(batch.keys)
                 report(done, selection.total)
+                # The next one is loaded when this one is gone.
+                del batch
         if not selection.total:
             return self._update_nothing()
         return matched

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +130,7 @@ class Receivers:
         return sibling
 
     def _set(self, instance: Model, action: Action) -> None:
-        setattr(instance, action.name, action.value)
+        setattr(instance, action.name, deepcopy(action.value))
 
     def _append(self, instance: Any, action: Action) -> None:
         instance.log.append(action.value)

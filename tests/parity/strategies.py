@@ -249,6 +249,9 @@ def updates(draw: st.DrawFn) -> Update:
     look_options = looks(model) * 8 + refused_looks(model)
     look = draw(st.just(()) | st.sampled_from(look_options).map(lambda call: (call,)))
     hearing = draw(hearings(model, values, acting=not rekeyed and is_total(order)))
+    some_filters = draw(st.lists(st.sampled_from(filters(model)), max_size=2))
+    # none().union(others) is the others.
+    chosen = () if any(call.method == "union" for call in look) else tuple(some_filters)
     if not rekeyed and draw(rarely(20)):
         values = {**values, "slug": Given("fresh")}
         hearing = Hearing(hearing.signals, hearing.sender, (*hearing.actions, Action("distinguish", "pre", value="own")))
@@ -257,7 +260,7 @@ def updates(draw: st.DrawFn) -> Update:
         alias=draw(st.sampled_from(["default", "default", "default", "other"])),
         seeds=draw(st.lists(st.integers(0, 99), min_size=1, max_size=MAX_ROWS)),
         annotations=annotated,
-        filters=tuple(draw(st.lists(st.sampled_from(filters(model)), max_size=2))),
+        filters=chosen,
         order=order,
         looks=look,
         values=values,

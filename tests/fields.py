@@ -1,0 +1,45 @@
+"""Fields as a project makes its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from django.db import models
+
+if TYPE_CHECKING:
+    CharField = models.CharField[Any, Any]
+else:
+    CharField = models.CharField
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+class PointField(CharField):
+    """Two whole numbers in a column of text."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **{"max_length": 40, **keywords})
+
+    def to_python(self, value: Any) -> Point | None:
+        if value is None or isinstance(value, Point):
+            return value
+        x, y = value.split(";") if isinstance(value, str) else value
+        return Point(int(x), int(y))
+
+    def get_prep_value(self, value: Any) -> str | None:
+        point = self.to_python(value)
+        return None if point is None else f"{point.x};{point.y}"
+
+    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Point | None:
+        return self.to_python(value)
+
+
+class ShoutedField(CharField):
+    """Text that is stored in capitals, whatever is assigned; only a save shouts."""
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        saved = super().get_db_prep_save(value, connection)
+        return saved.upper() if isinstance(saved, str) else saved

@@ -1,0 +1,356 @@
+"""The setting, the app, and the switch turned in a settings file, which needs a process for each start-up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from signal_patch import is_enabled, scopes
+from signal_patch.conf import Settings
+from signal_patch.options import Options
+from tests.models import Book, Novel, Publisher
+from tests.startup import SETUP, Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest_django
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def install(settings: pytest_django.Settings, setting: dict[str, Any] | None = None) -> None:
+    if setting is not None:
+        settings.SIGNAL_PATCH = setting
+    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "signal_patch"]
+
+
+class TestTheApp:
+    def test_it_enables_everything(self, settings: pytest_django.Settings) -> None:
+        install(settings)
+
+        assert scopes.options_for(Book, "update") == Options()
+        assert is_enabled("auth.User")
+
+    def test_the_setting_narrows_it(self, settings: pytest_django.Settings) -> None:
+        install(
+            settings,
+            {
+                "MODELS": ["tests"],
+                "EXCLUDE": ["tests.Novel"],
+                "OPERATIONS": ["update"],
+                "BATCH_SIZE": 50,
+                "LOCK": False,
+                "WRITE_BACK": False,
+                "PROGRESS": print,
+            },
+        )
+
+        assert scopes.options_for(Book, "update") == Options(
+            operations=frozenset({"update"}), batch_size=50, lock=False, write_back=False, progress=print
+        )
+        assert not is_enabled(Book, "delete")
+        assert not is_enabled(Novel)
+        assert not is_enabled("auth.User")
+
+    def test_with_autoenable_off_it_enables_nothing(self, settings: pytest_django.Settings) -> None:
+        install(settings, {"AUTOENABLE": False, "MODELS": ["tests"]})
+
+        assert not is_enabled()
+
+    def test_made_ready_again_it_changes_nothing(self, settings: pytest_django.Settings) -> None:
+        install(settings, {"MODELS": ["tests.Book"]})
+        before = scopes.process.rules.entries
+
+        with override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS, "django.contrib.messages"]):
+            assert scopes.process.rules.entries == before
+        assert is_enabled(Book)
+        assert not is_enabled(Publisher)
+
+    @pytest.mark.parametrize(
+        ("setting", "error"),
+        [
+            ({"MODELS": ["tests.Bok"]}, LookupError),
+            ({"EXCLUDE": ["tests.Bok"]}, LookupError),
+            ({"BATCH_SIZE": 0}, ImproperlyConfigured),
+        ],
+    )
+    def test_a_wrong_setting_fails_when_it_is_made_ready(
+        self, settings: pytest_django.Settings, setting: dict[str, Any], error: type[Exception]
+    ) -> None:
+        settings.SIGNAL_PATCH = setting
+
+        with (
+            pytest.raises(error),
+            override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS, "signal_patch"]),
+        ):
+            raise AssertionError("ready")
+        assert not is_enabled()
+
+
+class TestSettings:
+    def test_are_read_at_each_access(self, settings: pytest_django.Settings) -> None:
+        read = Settings()
+        assert (read.models, read.exclude, read.options, read.autoenable) == ([], [], {}, True)
+
+        settings.SIGNAL_PATCH = {
+            "MODELS": ("tests",),
+            "EXCLUDE": {"auth"},
+            "LOCK": False,
+            "AUTOENABLE": False,
+        }
+
+        assert (read.models, read.exclude) == (["tests"], ["auth"])
+        assert (read.options, read.autoenable) == ({"lock": False}, False)
+
+    @pytest.mark.parametrize(
+        ("setting", "message"),
+        [
+            (
+                {"MODEL": ["tests"], "models": []},
+                r"unknown keys \['MODEL', 'models'\]; valid are MODELS, EXCLUDE, OPERATIONS, BATCH_SIZE, LO",
+            ),
+            (["tests"], r"SIGNAL_PATCH must be a dictionary, not \['tests'\]"),
+            (None, "SIGNAL_PATCH must be a dictionary, not None"),
+            (
+                {"MODELS": "tests"},
+                r"SIGNAL_PATCH\['MODELS'\] must be a list of labels such as .*, not 'tests'",
+            ),
+            ({"MODELS": [Book]}, r"SIGNAL_PATCH\['MODELS'\] must be a list of labels"),
+            ({"EXCLUDE": None}, r"SIGNAL_PATCH\['EXCLUDE'\] must be a list of labels .*, not None"),
+            ({"AUTOENABLE": 1}, r"SIGNAL_PATCH\['AUTOENABLE'\] must be True or False, not 1"),
+            ({"BATCH_SIZE": "5"}, "SIGNAL_PATCH: batch_size must be a whole number"),
+            ({"OPERATIONS": ["insert"]}, "SIGNAL_PATCH: unknown operation 'insert'; valid are"),
+            ({"LOCK": None}, "SIGNAL_PATCH: lock must be True or False"),
+        ],
+    )
+    def test_what_is_wrong_is_named_with_what_is_valid(
+        self, settings: pytest_django.Settings, setting: Any, message: str
+    ) -> None:
+        settings.SIGNAL_PATCH = setting
+
+        for name in ("models", "exclude", "options", "autoenable"):
+            with pytest.raises(ImproperlyConfigured, match=message):
+                getattr(Settings(), name)
+
+
+WSGI = "import django.core.wsgi, os; os.environ['DJANGO_SETTINGS_MODULE'] = 'settings'\n"
+CONFIGURED = "from django.conf import settings\nimport settings as own\n"
+ENTRIES = {
+    "setup": SETUP,
+    "wsgi": f"{WSGI}django.core.wsgi.get_wsgi_application()",
+    "asgi": f"{WSGI}import django.core.asgi; django.core.asgi.get_asgi_application()",
+    "configure": f"{CONFIGURED}"
+    "settings.configure(**{name: getattr(own, name) for name in dir(own) if name.isupper()})\n"
+    "import django; django.setup()",
+    "models first": "import os; os.environ['DJANGO_SETTINGS_MODULE'] = 'settings'\n"
+    "import django.db.models, django.contrib.auth.hashers, django; django.setup()",
+}
+CALL = "import signal_patch\nsignal_patch.enable({arguments})"
+ONLY_BOOK = """
+from library.models import Book, Shelf
+from signal_patch import is_enabled
+assert is_enabled(Book) and not is_enabled(Shelf) and not is_enabled("auth.User")
+"""
+
+
+class TestInASettingsFile:
+    @pytest.mark.parametrize("setup", ENTRIES.values(), ids=ENTRIES)
+    def test_enable_works_at_every_entry(self, setup: str, project: Project) -> None:
+        project.append("settings.py", CALL.format(arguments="'library.Book', batch_size=5"))
+
+        project.check(ONLY_BOOK, setup=setup)
+
+    @pytest.mark.parametrize(
+        "command", [("manage.py",), ("-m", "django")], ids=["manage.py", "python -m django"]
+    )
+    def test_enable_works_for_commands(self, command: tuple[str, ...], project: Project) -> None:
+        project.append("settings.py", CALL.format(arguments="'library.Book'"))
+
+        finished = project.run(*command, "shell", "--settings=settings", "--no-imports", "-c", ONLY_BOOK)
+
+        assert finished.returncode == 0, finished.stderr
+
+    def test_signals_are_sent(self, project: Project) -> None:
+        project.append("settings.py", CALL.format(arguments=""))
+
+        project.check(SEND)
+
+    @pytest.mark.parametrize(
+        "names", ["'library'", "'library.Book', 'library.shelf'", "exclude=['auth', 'contenttypes']"]
+    )
+    def test_names_resolve_when_the_models_are_loaded(self, names: str, project: Project) -> None:
+        project.append("settings.py", CALL.format(arguments=names))
+
+        project.check(BOTH)
+
+    def test_the_last_word_on_a_model_holds_however_it_is_named(self, project: Project) -> None:
+        project.append(
+            "settings.py",
+            "import signal_patch\n"
+            "signal_patch.enable('library.Book', 'library.Shelf')\n"
+            "signal_patch.disable('library.shelf')\n",
+        )
+
+        project.check(ONLY_BOOK)
+
+    def test_the_question_can_be_asked_there(self, project: Project) -> None:
+        project.append(
+            "settings.py",
+            "import signal_patch as s\n"
+            "s.enable('library', exclude=['library.Shelf'])\n"
+            "assert s.is_enabled('library.book') and s.is_enabled('library') and s.is_enabled()\n"
+            "assert not s.is_enabled('library.Shelf') and not s.is_enabled('auth')\n"
+            "s.disable(); assert not s.is_enabled()\n",
+        )
+
+        project.check("import signal_patch; assert not signal_patch.is_enabled()")
+
+    @pytest.mark.parametrize(
+        ("arguments", "error"),
+        [
+            (
+                "'library.Bok'",
+                (
+                    "LookupError: 'library.Bok': app 'library' has no such model; did you mean 'Book'? "
+                    "(valid are Book, Shelf)"
+                ),
+            ),
+            (
+                "exclude=['libary']",
+                (
+                    "LookupError: 'libary': no installed app has the label 'libary'; did you mean 'library'? "
+                    "(valid are auth, contenttypes, library)"
+                ),
+            ),
+        ],
+    )
+    def test_a_wrong_name_fails_at_setup(self, arguments: str, error: str, project: Project) -> None:
+        project.append("settings.py", CALL.format(arguments=arguments))
+
+        assert project.fails() == error
+
+    @pytest.mark.parametrize(
+        ("arguments", "error"),
+        [
+            ("'library.Book.title'", "ValueError: 'library.Book.title' is no label; valid are"),
+            ("batchsize=3", "TypeError: unknown option 'batchsize'; valid are"),
+            ("3", "TypeError: 3 is neither a model class nor a label"),
+        ],
+    )
+    def test_what_can_be_seen_to_be_wrong_fails_there(
+        self, arguments: str, error: str, project: Project
+    ) -> None:
+        project.append("settings.py", CALL.format(arguments=arguments))
+
+        assert project.fails().startswith(error)
+
+    def test_importing_it_there_patches_nothing(self, project: Project) -> None:
+        project.append("settings.py", "import signal_patch")
+
+        project.check("import wrapt\n" + UNPATCHED)
+
+    def test_once_names_are_resolved_the_registry_is_as_it_was(self, project: Project) -> None:
+        project.append("settings.py", CALL.format(arguments="'library'"))
+
+        project.check("import signal_patch; signal_patch.disable()\n" + UNPATCHED)
+
+
+SEND = """
+from django.core.management import call_command
+call_command("migrate", run_syncdb=True, verbosity=0)
+from django.db.models.signals import post_save
+from library.models import Book
+titles = []
+Book.objects.bulk_create([Book(title="Emma"), Book(title="Persuasion")])
+def receiver(instance, **kwargs):
+    titles.append(instance.title)
+post_save.connect(receiver, Book)
+assert Book.objects.update(title="Sanditon") == 2
+assert titles == ["Sanditon"] * 2, titles
+"""
+BOTH = """
+from library.models import Book, Shelf
+from signal_patch import is_enabled, scopes
+assert is_enabled(Book) and is_enabled(Shelf) and not is_enabled("auth.User")
+assert not scopes.process.pending
+"""
+UNPATCHED = """
+from types import FunctionType
+from django.apps.registry import Apps
+from django.db.models import Model, QuerySet
+from django.db.models.deletion import Collector
+for owner, name in [
+    (QuerySet, "update"), (QuerySet, "bulk_update"), (Model, "save_base"), (Collector, "delete"),
+    (Apps, "get_app_configs"), (Apps, "populate"),
+]:
+    assert type(vars(owner)[name]) is FunctionType, (owner, name)
+"""
+
+
+class TestWhileModelsAreLoading:
+    @pytest.mark.parametrize("module", ["library/models.py", "library/__init__.py"])
+    def test_enable_works_in_a_module_of_the_app(self, module: str, project: Project) -> None:
+        project.append(module, CALL.format(arguments="'library.Book'"))
+
+        project.check(ONLY_BOOK)
+        project.check("import signal_patch; signal_patch.disable()\n" + UNPATCHED)
+
+    def test_a_wrong_name_fails_at_setup(self, project: Project) -> None:
+        project.append("library/models.py", CALL.format(arguments="'library.Bok'"))
+
+        assert project.fails().startswith("LookupError: 'library.Bok': app 'library' has no such model")
+
+    def test_a_decorator_may_name_a_model_that_is_not_loaded_yet(self, project: Project) -> None:
+        project.write(
+            "library/models.py",
+            "import signal_patch\n"
+            "@signal_patch.bulk_signals('library.Book')\n"
+            "def asked(*models): return [signal_patch.is_enabled(model) for model in models]\n"
+            + MODELS_AGAIN,
+        )
+
+        project.check("from library.models import *\nassert asked(Book, Shelf) == [True, False]")
+
+    def test_a_wrong_name_in_a_decorator_fails_at_setup(self, project: Project) -> None:
+        project.append(
+            "library/models.py", "import signal_patch\nsignal_patch.no_bulk_signals('library.Bok')(print)"
+        )
+
+        assert project.fails().startswith("LookupError: 'library.Bok'")
+
+    def test_in_ready_names_resolve_at_once(self, project: Project) -> None:
+        project.write(
+            "library/apps.py",
+            "from django.apps import AppConfig\n"
+            "class LibraryConfig(AppConfig):\n"
+            "    name = 'library'\n"
+            "    def ready(self):\n"
+            "        import signal_patch\n"
+            "        signal_patch.enable('library.Book')\n"
+            "        assert not signal_patch.scopes.process.pending\n",
+        )
+
+        project.check(ONLY_BOOK)
+
+    def test_whoever_asks_for_the_apps_meanwhile_is_answered(self, project: Project) -> None:
+        """The check of the names waits for the models, however early somebody asks for the apps."""
+        project.append("settings.py", CALL.format(arguments="'library.Book'"))
+        project.append(
+            "library/models.py", "from django.apps import apps\nassert list(apps.get_app_configs())"
+        )
+
+        project.check(ONLY_BOOK)
+
+
+MODELS_AGAIN = """
+from django.db import models
+class Book(models.Model): pass
+class Shelf(models.Model): pass
+"""

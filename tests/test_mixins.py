@@ -1,0 +1,283 @@
+"""A queryset class that sends signals on its own, with nothing enabled."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.core.cache import cache
+from django.db import connection
+from django.db.models import F, QuerySet
+from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
+from django.test.utils import CaptureQueriesContext
+
+from signal_patch import bulk_signals, disable, enable, is_enabled, no_bulk_signals, patches
+from signal_patch.mixins import SignalEnhancedQuerySetMixins
+from signal_patch.options import Options
+from tests.models import Book, Loud, LoudQuerySet
+from tests.test_examples import run_python
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.recording import Log, Receivers
+
+SAVED = ["pre_save", "post_save"]
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def louds() -> list[Loud]:
+    return Loud.objects.bulk_create([Loud(name=name, size=size) for size, name in enumerate("abc")])
+
+
+class TestAcceptance:
+    """A model with the mixin, receivers on all four signals, bulk update and delete: once per object."""
+
+    def test_receivers_are_called_exactly_once_per_object_and_do_their_work(
+        self, louds: list[Loud], receivers: Receivers
+    ) -> None:
+        audit: list[tuple[str, int, int]] = []
+
+        def note(name: str) -> Callable[..., None]:
+            return lambda instance, **kwargs: audit.append((name, instance.pk, instance.size))
+
+        def forget(instance: Loud, **kwargs: Any) -> None:
+            cache.delete(f"loud-{instance.pk}")
+
+        signals = {
+            "pre_save": pre_save,
+            "post_save": post_save,
+            "pre_delete": pre_delete,
+            "post_delete": post_delete,
+        }
+        for name, signal in signals.items():
+            receivers.connect(signal, note(name), Loud)
+        receivers.connect(post_save, forget, Loud)
+        receivers.connect(post_delete, forget, Loud)
+        keys = [loud.pk for loud in louds]
+
+        def fill_cache() -> None:
+            cache.set_many({f"loud-{key}": "stale" for key in keys})
+
+        fill_cache()
+        assert not is_enabled()
+        assert Loud.objects.update(size=F("size") + 10) == 3
+
+        new = list(zip(keys, [10, 11, 12], strict=True))
+        assert sorted(audit) == sorted((name, *row) for name in SAVED for row in new)
+        assert cache.get_many([f"loud-{key}" for key in keys]) == {}
+
+        audit.clear()
+        fill_cache()
+        assert Loud.objects.all().delete() == (3, {"tests.Loud": 3})
+
+        assert sorted(audit) == sorted((name, *row) for name in ("pre_delete", "post_delete") for row in new)
+        assert cache.get_many([f"loud-{key}" for key in keys]) == {}
+
+
+def test_bulk_update_sends_them_too(louds: list[Loud], log: Log) -> None:
+    louds[0].name = "changed"
+
+    assert Loud.objects.bulk_update(louds, ["name"], batch_size=2) == 3
+
+    assert sorted(log.names()) == sorted(SAVED * 3)
+    assert Loud.objects.get(pk=louds[0].pk).name == "changed"
+
+
+def test_other_querysets_send_nothing(log: Log) -> None:
+    Book.objects.create()
+    log.clear()
+
+    Book.objects.update(title="Emma")
+
+    assert not log
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: Loud.objects.update(size=5),
+        lambda: Loud.objects.bulk_update(Loud.objects.all(), ["size"]),
+    ],
+)
+class TestWithTheSwitch:
+    def test_with_the_patch_on_as_well_it_is_still_once_per_row(
+        self, change: Callable[[], int], louds: list[Loud], log: Log
+    ) -> None:
+        enable()
+
+        assert change() == 3
+        assert sorted(log.names()) == sorted(SAVED * 3)
+
+    def test_no_more_statements_than_the_patch_alone(
+        self,
+        change: Callable[[], int],
+        louds: list[Loud],
+        log: Log,
+    ) -> None:
+        enable()
+        with CaptureQueriesContext(connection) as both:
+            change()
+        disable()
+        with CaptureQueriesContext(connection) as mixin:
+            change()
+
+        assert len(both) == len(mixin)
+
+    def test_disable_does_not_silence_it(
+        self, change: Callable[[], int], louds: list[Loud], log: Log
+    ) -> None:
+        enable()
+        disable(Loud)
+
+        change()
+        assert len(log) == 6
+
+    def test_no_bulk_signals_does(self, change: Callable[[], int], louds: list[Loud], log: Log) -> None:
+        with no_bulk_signals(Loud):
+            assert change() == 3
+        assert not log
+
+    def test_a_scope_that_leaves_the_operation_out_does(
+        self, change: Callable[[], int], louds: list[Loud], log: Log
+    ) -> None:
+        with bulk_signals(operations=["delete"]):
+            assert change() == 3
+        assert not log
+
+    def test_a_scope_that_does_not_speak_of_the_model_does_not(
+        self, change: Callable[[], int], louds: list[Loud], log: Log
+    ) -> None:
+        with no_bulk_signals(Book):
+            change()
+        assert len(log) == 6
+
+
+class TestWhoseOptionsHold:
+    def test_a_scopes_before_the_processs_before_the_classs(self, louds: list[Loud], log: Log) -> None:
+        done: list[str] = []
+
+        def progress(name: str) -> Callable[[int, int], None]:
+            return lambda rows, total: done.append(name)
+
+        class Quiet(SignalEnhancedQuerySetMixins, QuerySet[Any]):
+            signal_options = Options(progress=progress("class"))
+
+        def update() -> str:
+            done.clear()
+            Quiet(Loud).update(size=1)
+            return "".join(done)
+
+        assert update() == "class"
+        enable(Loud, progress=progress("process"))
+        assert update() == "process"
+        with bulk_signals(Loud, progress=progress("scope")):
+            assert update() == "scope"
+        disable(Loud)
+        assert update() == "class"
+        enable(Loud, operations=["delete"], progress=progress("process"))
+        assert update() == "class"
+
+    def test_a_class_may_leave_an_operation_out(self, louds: list[Loud], log: Log) -> None:
+        class Quiet(SignalEnhancedQuerySetMixins, QuerySet[Any]):
+            signal_options = Options(operations=frozenset({"update"}))
+
+        assert Quiet(Loud).bulk_update(louds, ["name"]) == 3
+        assert not log
+        Quiet(Loud).update(size=1)
+        assert len(log) == 6
+
+
+class TestTheClass:
+    def test_an_override_beneath_the_mixin_is_called_once_and_gets_its_say(
+        self, louds: list[Loud], log: Log
+    ) -> None:
+        class Dating(QuerySet[Any]):
+            calls = 0
+
+            def update(self, **kwargs: Any) -> int:
+                return super().update(**{"name": "dated", **kwargs})
+
+        class Quiet(SignalEnhancedQuerySetMixins, Dating):
+            pass
+
+        assert Quiet(Loud).update(size=1) == 3
+        assert set(Loud.objects.values_list("name", "size")) == {("dated", 1)}
+        assert len(log) == 6
+
+    def test_an_override_above_it_too(self, louds: list[Loud], log: Log) -> None:
+        class Quiet(LoudQuerySet):
+            def update(self, **kwargs: Any) -> int:
+                return super().update(name="dated", **kwargs)
+
+        assert Quiet(Loud).update(size=1) == 3
+        assert {frozenset(sent.arguments["update_fields"]) for sent in log} == {frozenset({"name", "size"})}
+
+    def test_methods_keep_signature_and_alters_data(self) -> None:
+        for name in ("update", "bulk_update"):
+            own, ours = getattr(QuerySet, name), getattr(LoudQuerySet, name)
+            assert list(inspect.signature(ours).parameters) == list(inspect.signature(own).parameters)
+            assert ours.alters_data
+            assert not hasattr(ours, "queryset_only")
+        assert callable(Loud.objects.update)
+        assert not hasattr(Loud.objects, "delete")
+
+    def test_its_querysets_pickle(self, louds: list[Loud], log: Log) -> None:
+        assert pickle.loads(pickle.dumps(Loud.objects.all())).update(size=1) == 3
+        assert len(log) == 6
+
+
+def test_its_use_marks_saves_but_leaves_querysets_alone() -> None:
+    assert patches.ours(QuerySet, "update") is None
+    for owner, name, _ in patches.MARKS:
+        assert patches.ours(owner, name) is not None
+    enable()
+    disable()
+    assert patches.ours(QuerySet, "update") is None
+    for owner, name, _ in patches.MARKS:
+        assert patches.ours(owner, name) is not None
+
+
+def test_importing_it_patches_nothing() -> None:
+    finished = run_python("-c", IMPORT)
+    assert finished.returncode == 0, finished.stderr
+
+
+IMPORT = """
+from django.db.models import Model, QuerySet
+from django.db.models.deletion import Collector
+
+def attributes():
+    owners = (QuerySet, Model, Collector)
+    return {(owner, name): id(value) for owner in owners for name, value in vars(owner).items()}
+
+before = attributes()
+import signal_patch, signal_patch.mixins
+assert attributes() == before
+signal_patch.enable()
+changed = {name for (owner, name), value in attributes().items() if value != before[owner, name]}
+assert changed == {"update", "bulk_update", "bulk_create", "save_base", "delete"}, changed
+signal_patch.disable()
+assert attributes() == before
+"""
+
+
+def test_a_receiver_that_updates_its_own_row_does_not_recurse(receivers: Receivers) -> None:
+    calls: list[int] = []
+
+    def receiver(instance: Loud, **kwargs: Any) -> None:
+        calls.append(instance.pk)
+        Loud.objects.filter(pk=instance.pk).update(size=F("size") + 1)
+
+    receivers.connect(post_save, receiver, Loud)
+    loud = Loud.objects.create(name="a")
+    assert calls == [loud.pk]
+
+    Loud.objects.update(name="b")
+    assert calls == [loud.pk] * 2
+    loud.refresh_from_db()
+    assert (loud.name, loud.size) == ("b", 2)

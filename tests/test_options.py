@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import sys
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+
+from signal_patch.options import OPERATIONS, Options
+
+
+def test_the_defaults_are_all_operations_in_batches_of_2000_locked_and_written_back() -> None:
+    assert Options() == Options(
+        operations=OPERATIONS, batch_size=2000, lock=True, write_back=True, progress=None
+    )
+
+
+@pytest.mark.parametrize("names", [["update"], ("update",), {"update"}, iter(["update"])], ids=["list", "tuple", "set", "iterator"])
+def test_operations_may_be_any_collection_and_become_a_frozenset(names: Any) -> None:
+    assert Options(operations=names).operations == frozenset({"update"})
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (
+            {"operations": ["update", "upsert"]},
+            ValueError,
+            "unknown operation 'upsert'; valid are 'bulk_create', 'bulk_update', 'delete', 'update'",
+        ),
+        ({"operations": "update"}, TypeError, r"operations must be a collection, such as \['update'\]"),
+        ({"operations": 3}, TypeError, "operations must be a collection of names, not 3"),
+        ({"operations": [["update"]]}, ValueError, r"unknown operation \['update'\]"),
+        ({"operations": []}, ValueError, "operations is empty; valid are 'bulk_create'"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1, not 0"),
+        ({"batch_size": -5}, ValueError, "batch_size must be at least 1, not -5"),
+        ({"batch_size": True}, TypeError, "batch_size must be a whole number of rows, at least 1, not True"),
+        ({"batch_size": 2.5}, TypeError, "batch_size must be a whole number of rows, at least 1, not 2.5"),
+        ({"batch_size": "9"}, TypeError, "batch_size must be a whole number of rows, at least 1, not '9'"),
+        ({"batch_size": None}, TypeError, "batch_size must be a whole number of rows, at least 1, not None"),
+        ({"lock": 1}, TypeError, "lock must be True or False, not 1"),
+        ({"write_back": None}, TypeError, "write_back must be True or False, not None"),
+        ({"progress": "bar"}, TypeError, r"progress must be .*callable\(done, total\), not 'bar'"),
+        (
+            {"batchsize": 5, "locked": True},
+            TypeError,
+            "unknown option 'batchsize', 'locked'; valid are 'operations', 'batch_size', 'lock', ",
+        ),
+    ],
+)
+def test_a_wrong_option_is_an_error_that_names_it_and_what_is_valid(
+    options: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        Options.from_keywords(options)
+
+
+@pytest.mark.parametrize("progress", [None, True, False, print])
+def test_progress_may_be_a_callable_or_a_switch(progress: Any) -> None:
+    assert Options(progress=progress).progress is progress
+
+
+def test_a_bar_without_tqdm_is_an_error_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+
+    with pytest.raises(ImportError, match=r"progress=True needs tqdm: .*django-signal-patch\[progress\]"):
+        Options(progress=True)
+
+
+def test_options_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Options().batch_size = 1  # type: ignore[misc]

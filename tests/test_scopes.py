@@ -1,0 +1,321 @@
+"""Which models are on, with which options: `enable`, `disable`, `is_enabled`, and scopes within."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.db import models
+from django.db.migrations.state import ModelState, ProjectState
+from django.test.utils import isolate_apps
+
+from signal_patch import bulk_signals, disable, enable, is_enabled, no_bulk_signals, scopes
+from signal_patch.options import Options
+from tests.models import Article, Book, BookProxy, Letter, Novel, Publisher, Timestamped
+
+DEFAULT = Options()
+
+
+def size(model: type[models.Model]) -> int | None:
+    """Return the batch size that holds for updates of the model, None if it is off."""
+    options = scopes.options_for(model, "update")
+    return options.batch_size if options else None
+
+
+def test_at_first_everything_is_off() -> None:
+    assert not is_enabled()
+    assert not is_enabled(Book)
+    assert scopes.options_for(Book, "update") is None
+
+
+def test_enable_without_a_model_turns_on_every_model() -> None:
+    enable()
+
+    assert scopes.options_for(Book, "update") == DEFAULT
+    assert scopes.options_for(Publisher, "delete") == DEFAULT
+
+
+@pytest.mark.parametrize("book", [Book, "tests.Book", "tests.book"])
+def test_a_model_is_a_class_or_a_label_in_any_case(book: Any) -> None:
+    enable(book)
+
+    assert is_enabled(Book)
+    assert is_enabled("tests.Book")
+    assert not is_enabled(Publisher)
+
+
+def test_an_app_label_stands_for_the_models_of_the_app() -> None:
+    enable("tests")
+
+    assert is_enabled(Book)
+    assert is_enabled(Article)
+    assert is_enabled("tests")
+    assert not is_enabled("auth")
+    assert not is_enabled("auth.User")
+
+
+@pytest.mark.parametrize(
+    ("base", "heirs", "strangers"),
+    [
+        (Book, [BookProxy, Novel], [Publisher, Article]),
+        (Timestamped, [Article, Letter], [Book]),
+        (BookProxy, [BookProxy], [Book, Novel]),
+        (models.Model, [Book, Article], []),
+    ],
+)
+def test_a_model_stands_for_all_that_inherits_from_it(
+    base: Any, heirs: list[Any], strangers: list[Any]
+) -> None:
+    enable(base)
+
+    assert all(is_enabled(heir) for heir in heirs)
+    assert not any(is_enabled(stranger) for stranger in strangers)
+
+
+@isolate_apps("tests")
+def test_an_app_label_stands_for_what_inherits_from_its_models_elsewhere() -> None:
+    class Elsewhere(Book):
+        class Meta:
+            app_label = "auth"
+            proxy = True
+
+    enable("tests")
+
+    assert is_enabled(Elsewhere)
+
+
+def test_enabling_a_second_model_keeps_the_first() -> None:
+    enable(Book)
+    enable(Publisher)
+
+    assert is_enabled(Book)
+    assert is_enabled(Publisher)
+    assert not is_enabled(Article)
+
+
+def test_exclude_carves_models_out() -> None:
+    enable(exclude=[Novel, "tests.Letter"])
+
+    assert is_enabled(Book)
+    assert not is_enabled(Novel)
+    assert not is_enabled(Letter)
+
+
+def test_disabling_a_model_while_everything_is_on_carves_it_out() -> None:
+    enable()
+    disable(Book)
+
+    assert not is_enabled(Book)
+    assert not is_enabled(Novel)
+    assert is_enabled(Publisher)
+
+
+def test_the_last_word_on_a_model_holds() -> None:
+    enable()
+    disable(Book)
+    enable(Novel, batch_size=7)
+
+    assert not is_enabled(Book)
+    assert size(Novel) == 7
+
+
+def test_what_is_said_of_a_base_replaces_what_was_said_of_its_heirs() -> None:
+    enable(Novel, batch_size=7)
+    enable(Book, batch_size=9)
+
+    assert size(Novel) == 9
+
+
+def test_turned_on_twice_the_later_options_hold() -> None:
+    enable(Book, batch_size=5, operations=["update"])
+    enable(Book)
+
+    assert scopes.options_for(Book, "update") == DEFAULT
+    assert is_enabled(Book, "delete")
+
+
+def test_enable_twice_is_enable_once() -> None:
+    enable()
+    enable()
+    disable()
+
+    assert not is_enabled()
+
+
+def test_disabling_the_last_model_leaves_nothing_on() -> None:
+    enable(Book, "tests.Publisher")
+    disable("tests")
+
+    assert not is_enabled()
+    assert scopes.process.rules is scopes.NOTHING
+
+
+def test_an_operation_that_is_not_chosen_is_off() -> None:
+    enable(Book, operations=["update"])
+
+    assert is_enabled(Book, "update")
+    assert not is_enabled(Book, "delete")
+    assert is_enabled(operation="update")
+    assert not is_enabled(operation="delete")
+
+
+def test_an_unknown_operation_in_the_question_is_an_error() -> None:
+    with pytest.raises(ValueError, match="unknown operation 'insert'; valid are"):
+        is_enabled(Book, "insert")
+
+
+def test_is_enabled_without_a_model_says_whether_any_is_on() -> None:
+    enable(Book)
+
+    assert is_enabled()
+    with no_bulk_signals(Publisher):
+        assert is_enabled()
+    with no_bulk_signals("tests"):
+        assert not is_enabled()
+
+
+def test_an_app_is_on_when_one_of_its_models_is() -> None:
+    enable(Book)
+
+    assert is_enabled("tests")
+    disable(Book)
+    assert not is_enabled("tests")
+
+
+class TestScopes:
+    def test_a_scope_turns_on_for_the_block_only(self) -> None:
+        with bulk_signals(Book):
+            assert is_enabled(Book)
+            assert not is_enabled(Publisher)
+        assert not is_enabled(Book)
+
+    def test_the_innermost_scope_that_speaks_of_the_model_decides(self) -> None:
+        with bulk_signals(Book, batch_size=1), bulk_signals(Publisher, batch_size=2):
+            assert size(Book) == 1
+            with bulk_signals(batch_size=3):
+                assert size(Book) == 3
+                with no_bulk_signals(Book):
+                    assert size(Book) is None
+                    assert size(Publisher) == 3
+
+    def test_a_scope_that_does_not_speak_of_the_model_leaves_it_to_the_process(self) -> None:
+        enable(batch_size=4)
+
+        with bulk_signals(Publisher):
+            assert size(Book) == 4
+
+    def test_exclude_in_a_scope_turns_off_what_is_on_around_it(self) -> None:
+        with bulk_signals(Book), bulk_signals(exclude=[Book]):
+            assert not is_enabled(Book)
+            assert is_enabled(Publisher)
+
+    def test_a_scope_that_lacks_the_operation_says_off(self) -> None:
+        enable()
+
+        with bulk_signals(Book, operations=["delete"]):
+            assert not is_enabled(Book, "update")
+            assert is_enabled(Book, "delete")
+
+    def test_no_bulk_signals_wins_inside_an_enabled_process(self) -> None:
+        enable()
+
+        with no_bulk_signals(Book):
+            assert not is_enabled(Book)
+            assert is_enabled(Publisher)
+        with no_bulk_signals():
+            assert not is_enabled()
+
+    def test_disable_elsewhere_does_not_cut_an_open_scope(self) -> None:
+        enable()
+        with bulk_signals(Book):
+            disable()
+            assert is_enabled(Book)
+            assert not is_enabled(Publisher)
+
+
+class TestNeverCovered:
+    def test_a_historical_model_of_a_migration(self) -> None:
+        enable()
+        historical = historical_model()
+
+        assert scopes.options_for(historical, "update") is None
+        with bulk_signals():
+            assert scopes.options_for(historical, "update") is None
+        assert scopes.options_for(historical, "update", DEFAULT) is None
+
+    def test_nor_is_it_kept_alive(self) -> None:
+        enable()
+        historical = weakref.ref(historical_model())
+        scopes.options_for(historical_model(), "update")
+        gc.collect()
+
+        assert historical() is None
+
+    def test_an_automatic_through_model(self) -> None:
+        enable()
+
+        assert scopes.options_for(Book.readers.through, "update") is None
+
+
+def historical_model() -> type[models.Model]:
+    state = ProjectState()
+    state.add_model(ModelState("tests", "Old", [("id", models.BigAutoField(primary_key=True))]))
+    return state.apps.get_model("tests", "Old")
+
+
+class TestWrongModels:
+    @pytest.mark.parametrize(
+        ("model", "error", "message"),
+        [
+            ("tests.Bok", LookupError, r"'tests.Bok': app 'tests' has no such model; did you mean 'Book'\?"),
+            ("tests.Xyzzyx", LookupError, "'tests.Xyzzyx': .*valid are .*Article, Book, BookProxy"),
+            ("test", LookupError, r"no installed app has the label 'test'; did you mean 'tests'\?"),
+            ("shop.Book", LookupError, "'shop.Book': no installed app has the label 'shop'"),
+            ("django.contrib.auth", ValueError, "'django.contrib.auth' is no label; valid are 'app_label"),
+            ("", ValueError, "'' is no label"),
+            ("tests.", ValueError, "'tests.' is no label"),
+            (str, TypeError, "str is neither a model class nor a label"),
+            (Book(), TypeError, "<Book: .*> is neither a model class"),
+            ([Book], TypeError, "is neither a model class nor a label"),
+            (None, TypeError, "None is neither a model class nor a label"),
+        ],
+        ids=repr,
+    )
+    def test_is_an_error_when_the_switch_is_turned_and_changes_nothing(
+        self, model: Any, error: type[Exception], message: str
+    ) -> None:
+        enable(Publisher)
+        before = scopes.process.rules
+
+        for turn in (enable, disable, bulk_signals, no_bulk_signals):
+            with pytest.raises(error, match=message):
+                turn(Book, model)
+        for turn in (enable, bulk_signals):
+            with pytest.raises(error, match=message):
+                turn(exclude=[model])
+        assert scopes.process.rules is before
+
+    @pytest.mark.parametrize("exclude", ["tests.Book", Book])
+    def test_exclude_takes_a_collection(self, exclude: Any) -> None:
+        with pytest.raises(TypeError, match=r"expected a collection of models, such as \["):
+            enable(exclude=exclude)
+
+    def test_a_question_about_a_wrong_model_is_an_error_too(self) -> None:
+        with pytest.raises(LookupError):
+            is_enabled("tests.Bok")
+
+    def test_a_wrong_option_changes_nothing(self) -> None:
+        with pytest.raises(ValueError, match="batch_size"):
+            enable(batch_size=0)
+
+        assert not is_enabled()
+
+
+def test_every_model_of_the_registry_has_its_decision_remembered() -> None:
+    enable(Book)
+
+    for _ in range(2):
+        assert [model for model in apps.get_models() if is_enabled(model)] == [Book, BookProxy, Novel]

@@ -1,0 +1,331 @@
+"""The switch: what is installed and when, scopes as blocks and decorators, threads and tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db.models import Model, QuerySet
+from django.db.models.deletion import Collector
+
+import signal_patch
+from signal_patch import bulk_signals, disable, enable, is_enabled, no_bulk_signals, patches, scopes
+from tests.models import Book, Publisher
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
+
+DJANGOS = {name: vars(QuerySet)[name] for name in ("update", "bulk_update")}
+SCOPES = [bulk_signals, no_bulk_signals]
+
+
+def is_installed() -> bool:
+    found = {patches.ours(QuerySet, name) is not None for name in DJANGOS}
+    assert len(found) == 1
+    return found.pop()
+
+
+def test_the_public_names_are_five() -> None:
+    assert set(signal_patch.__all__) == {
+        "bulk_signals",
+        "disable",
+        "enable",
+        "is_enabled",
+        "no_bulk_signals",
+    }
+
+
+class TestInstalling:
+    def test_the_patches_are_put_on_at_first_need(self) -> None:
+        assert not is_installed()
+
+        scope = bulk_signals()
+        assert not is_installed()
+        with scope:
+            assert is_installed()
+
+    @pytest.mark.parametrize("scope", SCOPES)
+    def test_they_stay_when_a_scope_is_left(self, scope: Any) -> None:
+        with scope():
+            update = vars(QuerySet)["update"]
+
+        assert vars(QuerySet)["update"] is update
+
+    def test_2000_blocks_leave_the_class_untouched(self) -> None:
+        with bulk_signals():
+            pass
+        before = [vars(cls).copy() for cls in (QuerySet, Model, Collector)]
+
+        for _ in range(1000):
+            with bulk_signals(), no_bulk_signals(Book):
+                pass
+
+        for cls, attributes in zip((QuerySet, Model, Collector), before, strict=True):
+            assert all(vars(cls)[name] is value for name, value in attributes.items())
+            assert len(vars(cls)) == len(attributes)
+
+    def test_after_disable_djangos_own_function_objects_are_back(self) -> None:
+        enable()
+        assert is_installed()
+
+        disable()
+
+        assert {name: vars(QuerySet)[name] for name in DJANGOS} == DJANGOS
+        assert all(vars(QuerySet)[name] is function for name, function in DJANGOS.items())
+
+    def test_disable_while_nothing_is_on_takes_off_what_a_scope_put_on(self) -> None:
+        with bulk_signals():
+            pass
+
+        disable()
+
+        assert not is_installed()
+
+    def test_disabling_one_model_of_two_keeps_them_on(self) -> None:
+        enable(Book, Publisher)
+        disable(Book)
+
+        assert is_installed()
+
+    def test_while_a_scope_is_open_disable_leaves_them_to_it(self) -> None:
+        enable()
+        with bulk_signals(Book):
+            with no_bulk_signals(Publisher):
+                disable()
+                assert is_installed()
+            assert is_installed()
+        assert not is_installed()
+
+    def test_enabling_again_before_the_scope_closes_keeps_them_on(self) -> None:
+        with bulk_signals():
+            disable()
+            enable()
+        assert is_installed()
+
+    def test_an_exception_in_the_block_closes_the_scope(self) -> None:
+        with pytest.raises(KeyError), bulk_signals():
+            raise KeyError
+        assert not is_enabled()
+        assert scopes.process.open_scopes == 0
+
+
+class TestReentrancy:
+    def test_one_object_may_be_entered_again_while_it_is_open(self) -> None:
+        scope = bulk_signals(Book)
+
+        with scope:
+            with scope, no_bulk_signals(), scope:
+                assert is_enabled(Book)
+            assert is_enabled(Book)
+        assert not is_enabled(Book)
+
+    def test_a_decorated_function_may_call_itself(self) -> None:
+        @bulk_signals()
+        def descend(depth: int) -> int:
+            assert is_enabled()
+            return depth and descend(depth - 1)
+
+        assert descend(5) == 0
+        assert not is_enabled()
+
+    def test_scopes_may_be_left_in_any_order(self) -> None:
+        book, publisher = bulk_signals(Book), bulk_signals(Publisher)
+        book.__enter__()
+        publisher.__enter__()
+
+        book.__exit__(None, None, None)
+
+        assert not is_enabled(Book)
+        assert is_enabled(Publisher)
+        publisher.__exit__(None, None, None)
+        assert not is_enabled()
+
+
+class TestDecorating:
+    @pytest.mark.parametrize("arguments", [(), (Book,)])
+    def test_a_function(self, arguments: Any) -> None:
+        @bulk_signals(*arguments)
+        def decorated(one: int, /, *, two: int) -> tuple[int, int, bool]:
+            """A docstring."""
+            return one, two, is_enabled(Book)
+
+        assert decorated(1, two=2) == (1, 2, True)
+        assert (decorated.__name__, decorated.__doc__) == ("decorated", "A docstring.")
+        assert not is_enabled()
+
+    def test_an_async_function(self) -> None:
+        @bulk_signals(Book)
+        async def decorated() -> bool:
+            await asyncio.sleep(0)
+            return is_enabled(Book)
+
+        assert inspect.iscoroutinefunction(decorated)
+        assert asyncio.run(decorated())
+
+    def test_a_method_and_a_static_method(self) -> None:
+        class Service:
+            @bulk_signals()
+            def method(self) -> tuple[Service, bool]:
+                return self, is_enabled()
+
+            @staticmethod
+            @bulk_signals()
+            def static() -> bool:
+                return is_enabled()
+
+        service = Service()
+        assert service.method() == (service, True)
+        assert service.static()
+
+    def test_no_bulk_signals_decorates_too(self) -> None:
+        enable()
+
+        assert no_bulk_signals()(is_enabled)() is False
+        assert is_enabled()
+
+    def test_a_partial(self) -> None:
+        assert bulk_signals()(functools.partial(is_enabled, Book))()
+
+    @pytest.mark.parametrize("scope", SCOPES)
+    def test_a_class_is_refused(self, scope: Any) -> None:
+        with pytest.raises(TypeError, match=r"decorates functions, not the class .*Service"):
+
+            @scope()
+            class Service:
+                pass
+
+    @pytest.mark.parametrize("scope", SCOPES)
+    def test_a_generator_function_is_refused(self, scope: Any) -> None:
+        def generate() -> Iterator[int]:
+            yield 1
+
+        async def agenerate() -> AsyncIterator[int]:
+            yield 1
+
+        for function in (generate, agenerate, functools.partial(generate)):
+            with pytest.raises(TypeError, match=r"generator function .*generate.* inside it"):
+                scope()(function)
+
+    @pytest.mark.parametrize(
+        "target", [property(), classmethod(is_enabled), 3], ids=["property", "classmethod", "number"]
+    )
+    def test_what_cannot_be_called_is_refused(self, target: Any) -> None:
+        with pytest.raises(TypeError, match=r"decorates functions, not .*: put it beneath"):
+            bulk_signals()(target)
+
+    def test_without_the_call_it_is_refused_where_it_stands(self) -> None:
+        with pytest.raises(TypeError, match=r"decorated .* is neither a model class nor a label"):
+
+            @bulk_signals  # type: ignore[arg-type]
+            def decorated() -> None: ...
+
+
+class TestThreads:
+    def test_a_scope_is_invisible_in_another_thread(self) -> None:
+        with bulk_signals(), ThreadPoolExecutor(1) as other:
+            assert other.submit(is_enabled).result() is False
+
+    def test_one_object_serves_many_threads(self) -> None:
+        scope, barrier = bulk_signals(Book), threading.Barrier(4)
+
+        def work() -> tuple[bool, bool]:
+            with scope:
+                barrier.wait(timeout=10)
+                inside = is_enabled(Book)
+            barrier.wait(timeout=10)
+            return inside, is_enabled(Book)
+
+        with ThreadPoolExecutor(4) as pool:
+            results = [future.result() for future in [pool.submit(work) for _ in range(4)]]
+
+        assert results == [(True, False)] * 4
+        assert scopes.process.open_scopes == 0
+
+    def test_the_last_scope_of_any_thread_takes_the_patches_off(self) -> None:
+        inside, leave = threading.Event(), threading.Event()
+
+        def work() -> None:
+            with bulk_signals():
+                inside.set()
+                assert leave.wait(timeout=10)
+
+        with ThreadPoolExecutor(1) as other:
+            working = other.submit(work)
+            assert inside.wait(timeout=10)
+            with bulk_signals():
+                disable()
+            assert is_installed()
+            leave.set()
+            working.result()
+
+        assert not is_installed()
+
+    def test_turning_and_asking_at_once_never_breaks(self) -> None:
+        def turn(model: type[Model]) -> None:
+            for size in range(1, 200):
+                enable(model, batch_size=size)
+                assert scopes.options_for(model, "update") is not None
+
+        with ThreadPoolExecutor(2) as pool:
+            for future in [pool.submit(turn, model) for model in (Book, Publisher)]:
+                future.result()
+
+        assert is_enabled(Book)
+        assert is_enabled(Publisher)
+
+
+class TestTasks:
+    def test_a_scope_is_invisible_in_another_task(self) -> None:
+        async def main() -> tuple[bool, bool]:
+            entered, asked = asyncio.Event(), asyncio.Event()
+
+            async def inside() -> bool:
+                with bulk_signals():
+                    entered.set()
+                    await asked.wait()
+                    return is_enabled()
+
+            async def outside() -> bool:
+                await entered.wait()
+                answer = is_enabled()
+                asked.set()
+                return answer
+
+            in_one, in_other = await asyncio.gather(inside(), outside())
+            return in_one, in_other
+
+        assert asyncio.run(main()) == (True, False)
+
+    def test_it_follows_into_what_it_awaits_and_hands_to_threads(self) -> None:
+        async def main() -> list[bool]:
+            with bulk_signals(Book):
+                return [
+                    await sync_to_async(is_enabled)(Book),
+                    await asyncio.to_thread(is_enabled, Book),
+                    *await asyncio.gather(sync_to_async(is_enabled)(Book)),
+                ]
+
+        assert asyncio.run(main()) == [True, True, True]
+
+    def test_an_async_generator_finalised_in_another_task_raises_nothing(self) -> None:
+        async def generate() -> AsyncGenerator[bool, None]:
+            with bulk_signals():
+                yield is_enabled()
+
+        async def in_a_task(step: Awaitable[Any]) -> Any:
+            return await step
+
+        async def main() -> tuple[bool, bool]:
+            generator = generate()
+            first = await asyncio.create_task(in_a_task(generator.asend(None)))
+            await asyncio.create_task(in_a_task(generator.aclose()))
+            return first, is_enabled()
+
+        assert asyncio.run(main()) == (True, False)
+        assert scopes.process.open_scopes == 0
