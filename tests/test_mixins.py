@@ -218,7 +218,7 @@ class TestTheClass:
         assert {frozenset(sent.arguments["update_fields"]) for sent in log} == {frozenset({"name", "size"})}
 
     def test_methods_keep_signature_and_alters_data(self) -> None:
-        for name in ("update", "bulk_update"):
+        for name in ("update", "bulk_update", "bulk_create"):
             own, ours = getattr(QuerySet, name), getattr(LoudQuerySet, name)
             assert list(inspect.signature(ours).parameters) == list(inspect.signature(own).parameters)
             assert ours.alters_data

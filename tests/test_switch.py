@@ -21,7 +21,7 @@ from tests.models import Book, Publisher
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
 
-DJANGOS = {name: vars(QuerySet)[name] for name in ("update", "bulk_update")}
+DJANGOS = {name: vars(QuerySet)[name] for name in ("update", "bulk_update", "bulk_create")}
 SCOPES = [bulk_signals, no_bulk_signals]
 
 
