@@ -239,7 +239,7 @@ def test_a_row_set_to_null_by_the_database_sends_its_saves(
     pre, post = log[1:3]
     assert pre.arguments == {"raw": False, "using": "default", "update_fields": frozenset({"depot"})}
     assert post.arguments == {**pre.arguments, "created": False}
-    expected = {"id": label.pk, "text": "A", "depot_id": None, "shelf_id": None, "box_id": None}
+    expected = {"id": label.pk, "text": "A", "depot_id": None, "rack_id": None, "box_id": None}
     assert pre.values == post.values == expected
     assert Label.objects.get().depot_id is None
 
