@@ -7,10 +7,13 @@ import functools
 import inspect
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pkgutil import walk_packages
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
+from django.db import connection
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model, QuerySet
 from django.db.models.deletion import Collector
 
@@ -19,10 +22,17 @@ from signal_patch import bulk_signals, disable, enable, is_enabled, no_bulk_sign
 from tests.models import Book, Publisher
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
+    from collections.abc import AsyncGenerator, Awaitable
 
-DJANGOS = {name: vars(QuerySet)[name] for name in ("update", "bulk_update")}
+    from tests.recording import Log
+
+DJANGOS = {name: vars(QuerySet)[name] for name in ("update", "bulk_update", "bulk_create")}
 SCOPES = [bulk_signals, no_bulk_signals]
+
+
+async def ask_inside() -> AsyncGenerator[bool, None]:
+    with bulk_signals():
+        yield is_enabled()
 
 
 def is_installed() -> bool:
@@ -202,14 +212,8 @@ class TestDecorating:
 
     @pytest.mark.parametrize("scope", SCOPES)
     def test_a_generator_function_is_refused(self, scope: Any) -> None:
-        def generate() -> Iterator[int]:
-            yield 1
-
-        async def agenerate() -> AsyncIterator[int]:
-            yield 1
-
-        for function in (generate, agenerate, functools.partial(generate)):
-            with pytest.raises(TypeError, match=r"generator function .*generate.* inside it"):
+        for function in (walk_packages, ask_inside, functools.partial(walk_packages)):
+            with pytest.raises(TypeError, match=r"generator .*(walk_packages|ask_inside).* inside it"):
                 scope()(function)
 
     @pytest.mark.parametrize(
@@ -280,6 +284,46 @@ class TestThreads:
         assert is_enabled(Publisher)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_of_two_threads_the_one_inside_the_scope_sends(log: Log) -> None:
+    book = Book.objects.create(title="Emma")
+    log.clear()
+
+    def update(title: str) -> list[str]:
+        try:
+            Book.objects.filter(pk=book.pk).update(title=title)
+            return [sent.values["title"] for sent in log]
+        finally:
+            # SQLite's own close() keeps a database in memory alive, for the thread that made it.
+            BaseDatabaseWrapper.close(connection)
+
+    with bulk_signals(), ThreadPoolExecutor(1) as other:
+        assert other.submit(update, "outside").result() == []
+        Book.objects.filter(pk=book.pk).update(title="inside")
+        assert other.submit(bulk_signals()(update), "inside as well").result() == [
+            "inside",
+            "inside",
+            "inside as well",
+            "inside as well",
+        ]
+
+
+@pytest.mark.django_db
+def test_of_two_tasks_the_one_inside_the_scope_sends(log: Log) -> None:
+    async def update(title: str) -> None:
+        await asyncio.sleep(0)
+        await Book.objects.aupdate(title=title)
+
+    async def main() -> None:
+        await Book.objects.acreate()
+        log.clear()
+        await asyncio.gather(update("outside"), bulk_signals(Book)(update)("inside"))
+
+    async_to_sync(main)()
+
+    assert [sent.values["title"] for sent in log] == ["inside", "inside"]
+
+
 class TestTasks:
     def test_a_scope_is_invisible_in_another_task(self) -> None:
         async def main() -> tuple[bool, bool]:
@@ -314,15 +358,11 @@ class TestTasks:
         assert asyncio.run(main()) == [True, True, True]
 
     def test_an_async_generator_finalised_in_another_task_raises_nothing(self) -> None:
-        async def generate() -> AsyncGenerator[bool, None]:
-            with bulk_signals():
-                yield is_enabled()
-
         async def in_a_task(step: Awaitable[Any]) -> Any:
             return await step
 
         async def main() -> tuple[bool, bool]:
-            generator = generate()
+            generator = ask_inside()
             first = await asyncio.create_task(in_a_task(generator.asend(None)))
             await asyncio.create_task(in_a_task(generator.aclose()))
             return first, is_enabled()
