@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import transaction
 from django.db.models.signals import post_save, pre_save
 
-from . import rows, sending
+from . import loops, rows, sending
 from .inserting import Inserter
 from .progress import reporting
 from .telling import reread
@@ -38,8 +38,8 @@ def bulk_create(
     # They are read more than once.
     for name in {"update_fields", "unique_fields"} & arguments.keys():
         arguments[name] = arguments[name] and list(arguments[name])
-    hears = sending.hearing_of(given)
-    if not (hears(pre_save) or hears(post_save)):
+    senders = sending.senders_of(given)
+    if not sending.hears_saves(senders):
         with sending.silence():
             return original(queryset, given, **arguments)
     with sending.silence():
@@ -49,7 +49,7 @@ def bulk_create(
     _refuse(given)
     operation = _BulkCreate(queryset, options, original, arguments)
     with transaction.atomic(using=operation.using, savepoint=False):
-        operation.run(given)
+        loops.run(lambda: operation.run(given), (pre_save, post_save), senders)
     return given
 
 
