@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import transaction
 from django.db.models.signals import post_save, pre_save
 
-from . import rows, sending
+from . import loops, rows, sending
 from .inserting import Inserter
 from .progress import reporting
 from .telling import reread
@@ -38,8 +38,8 @@ def bulk_create(
     # They are read more than once.
     for name in {"update_fields", "unique_fields"} & arguments.keys():
         arguments[name] = arguments[name] and list(arguments[name])
-    hears = sending.hearing_of(given)
-    if not (hears(pre_save) or hears(post_save)):
+    senders = sending.senders_of(given)
+    if not sending.hears_saves(senders):
         with sending.silence():
             return original(queryset, given, **arguments)
     with sending.silence():
@@ -49,21 +49,17 @@ def bulk_create(
     _refuse(given)
     operation = _BulkCreate(queryset, options, original, arguments)
     with transaction.atomic(using=operation.using, savepoint=False):
-        operation.run(given)
+        loops.run(lambda: operation.run(given), (pre_save, post_save), senders)
     return given
 
 
 def _refuse(objs: list[Any]) -> None:
     """Raise what Django raises for an object that refers to an unsaved one."""
-    if any(_has_relations(model) for model in {type(obj) for obj in objs}):
-        for obj in objs:
-            # Model._prepare_related_fields_for_save, Django 5.2 to 6.1.
+    for obj in objs:
+        # Model._prepare_related_fields_for_save, Django 5.2 to 6.1, looks at related objects
+        # that are cached, and most instances have none.
+        if obj._state.__dict__.get("fields_cache"):
             obj._prepare_related_fields_for_save(operation_name="bulk_create")
-
-
-def _has_relations(model: Any) -> bool:
-    opts = model._meta
-    return bool(opts.private_fields) or any(field.is_relation for field in opts.concrete_fields)
 
 
 class _BulkCreate:
