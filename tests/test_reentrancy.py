@@ -251,7 +251,7 @@ def test_all_rows_of_a_batch_are_in_flight_and_of_no_other(receivers: Receivers)
     assert column(Ship, "tonnage") == [1] * 4
 
 
-def test_receivers_of_a_nested_update_see_what_the_row_holds_not_what_is_to_come(
+def test_receivers_of_a_nested_update_see_what_the_row_holds(
     receivers: Receivers,
 ) -> None:
     ships(1, 2)
@@ -301,7 +301,7 @@ def test_a_save_of_the_instance_itself_in_a_receiver_goes_through(receivers: Rec
     assert column(Ship, "tonnage") == [5, 5]
 
 
-def test_a_row_is_in_flight_as_its_proxy_and_as_its_parent(receivers: Receivers) -> None:
+def test_a_proxys_row_is_in_flight_as_its_models(receivers: Receivers) -> None:
     rows(Book, {"title": "a"})
     _on_signal(
         receivers, post_save, BookProxy, lambda book: Book.objects.filter(pk=book.pk).update(status="x")

@@ -57,7 +57,7 @@ def _batches(count: int, batch_size: int) -> int:
 UPDATES: dict[str, Callable[[], int]] = {
     "constant": lambda: Ship.objects.update(speed=9, name="z"),
     "expression": lambda: Ship.objects.filter(speed__gte=0).update(speed=F("speed") + 1),
-    "joined": lambda: Ship.objects.filter(berth__number=None).order_by("name").update(speed=9),
+    "joined": lambda: Ship.objects.filter(berth__number__isnull=True).order_by("name").update(speed=9),
     "subquery": lambda: Ship.objects.update(speed=Subquery(Berth.objects.values("number")[:1])),
     "none": lambda: Ship.objects.none().update(speed=9),
     "no row": lambda: Ship.objects.filter(speed=-1).update(speed=9),
