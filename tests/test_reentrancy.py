@@ -100,6 +100,17 @@ def test_a_save_is_in_flight(signal: Any, receivers: Receivers) -> None:
     assert column(Ship, "tonnage") == [1]
 
 
+@pytest.mark.parametrize("operation", ["save", "delete"])
+def test_a_row_named_by_its_key_as_text_is_in_flight(operation: str, receivers: Receivers) -> None:
+    (row,) = ships(1)
+    ship = Ship(pk=str(row.pk), name="b")
+    _on_signal(receivers, pre_save, Ship, _update_itself)
+    _on_signal(receivers, pre_delete, Ship, _update_itself)
+    log = receivers.record(Ship)
+    getattr(ship, operation)()
+    assert log.names() == [f"pre_{operation}", f"post_{operation}"]
+
+
 def test_a_create_whose_receiver_updates_the_same_row_does_not_recurse(receivers: Receivers) -> None:
     _on_signal(receivers, post_save, Ship, _update_itself)
     log = receivers.record(Ship)

@@ -51,9 +51,20 @@ class Flight:
         """Return those of the keys of a concrete model that are in this flight."""
         if self.instance is not None:
             same = self.instance._meta.concrete_model is model
-            return {key for key in keys if same and key == self.instance.pk}
+            own = _stored_key(self.instance) if same else None
+            return {key for key in keys if same and key == own}
         held = self.keys.get(model)
         return held.intersection(keys) if held else set()
+
+
+def _stored_key(instance: Model) -> Any:
+    """Return an instance's key as its row has it; a caller may have given it as text."""
+    key, opts = instance.pk, instance._meta
+    if type(key) is int:
+        return key
+    if opts.is_composite_pk:
+        return tuple(field.to_python(part) for field, part in zip(opts.pk_fields, key, strict=True))
+    return opts.pk.to_python(key)
 
 
 def in_flight(using: str, model: type[Model], keys: Collection[Any]) -> set[Any]:
@@ -98,7 +109,7 @@ def deleting(collector: Collector) -> Iterator[None]:
     """Mark the rows that a delete has collected as in flight while Django deletes them."""
     keys: dict[type[Model], set[Any]] = {}
     for model, instances in collector.data.items():
-        keys.setdefault(concrete(model), set()).update(instance.pk for instance in instances)
+        keys.setdefault(concrete(model), set()).update(map(_stored_key, instances))
     try:
         with flying(Flight(collector.using, keys)):
             yield
