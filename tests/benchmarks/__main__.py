@@ -1,0 +1,78 @@
+"""Measure what the signals cost: `python -m tests.benchmarks`."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from collections.abc import Sequence
+from statistics import median
+from typing import TYPE_CHECKING
+
+import django
+
+from .database import describe, throwaway
+from .table import markdown, table
+
+if TYPE_CHECKING:
+    from .measures import Bench
+
+QUICK = (
+    "constant",
+    "gaps",
+    "expressions",
+    "loop",
+    "unheard",
+    "unselected",
+    "write_back",
+    "bulk_update",
+    "bulk_create",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    with throwaway(options.db):
+        # They need Django's settings.
+        from .clocks import clock
+        from .measures import MEASURES, Bench, prepare
+
+        bench = Bench(options.rows, options.rounds, clock(options.clock))
+        prepare(options.rows)
+        print(heading(options), end="\n\n")
+        lines = [line for name in options.measures for line in MEASURES[name](bench)]
+        print(table(lines), end="\n\n")
+        print(costs(bench))
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--db", choices=["sqlite", "postgres", "mariadb"], default="sqlite")
+    parser.add_argument("--rows", type=int, default=20_000, metavar="N")
+    parser.add_argument("--rounds", type=int, default=11, metavar="N", help="how often each contender runs")
+    parser.add_argument("--measures", nargs="+", choices=QUICK, default=list(QUICK), metavar="NAME")
+    parser.add_argument(
+        "--clock", choices=["wall", "cpu"], default="wall", help="cpu: processor time, for a busy machine"
+    )
+    return parser.parse_args(arguments)
+
+
+def heading(options: argparse.Namespace) -> str:
+    python, framework = platform.python_version(), django.get_version()
+    return (
+        f"{describe()}, Django {framework}, Python {python}: {options.rows} rows of 9 columns, "
+        f"medians of {options.rounds} interleaved rounds, {options.clock} clock."
+    )
+
+
+def costs(bench: Bench) -> str:
+    """Return a table of what a row costs each contender."""
+    rows = (
+        (name, f"{median(seconds) / count * 1e6:.1f}", f"{min(seconds) / count * 1e6:.1f}")
+        for name, (seconds, count) in bench.seconds.items()
+    )
+    return markdown(("contender", "µs a row, median", "least"), rows)
+
+
+sys.exit(main())
