@@ -6,6 +6,7 @@ import argparse
 import platform
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ QUICK = (
     "bulk_update",
     "bulk_create",
 )
+# They take minutes.
+SLOW = ("memory", "scale")
+MILLION = 1_000_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,12 +41,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .clocks import clock
         from .measures import MEASURES, Bench, prepare
 
-        bench = Bench(options.rows, options.rounds, clock(options.clock))
+        bench = Bench(
+            options.rows, options.rounds, clock(options.clock), options.db, options.scale or MILLION
+        )
         prepare(options.rows)
         print(heading(options), end="\n\n")
-        lines = [line for name in options.measures for line in MEASURES[name](bench)]
+        lines = [line for name in chosen(options) for line in MEASURES[name](bench)]
         print(table(lines), end="\n\n")
         print(costs(bench))
+        if options.peers:
+            from .peers import compare
+
+            print(f"\n{compare(bench)}")
+        if options.plot:
+            from .plot import plot
+
+            plot(options.db, bench.large, options.plot)
     return 0
 
 
@@ -51,11 +65,34 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--db", choices=["sqlite", "postgres", "mariadb"], default="sqlite")
     parser.add_argument("--rows", type=int, default=20_000, metavar="N")
     parser.add_argument("--rounds", type=int, default=11, metavar="N", help="how often each contender runs")
-    parser.add_argument("--measures", nargs="+", choices=QUICK, default=list(QUICK), metavar="NAME")
+    parser.add_argument(
+        "--measures", nargs="+", choices=[*QUICK, *SLOW], metavar="NAME", help=", ".join((*QUICK, *SLOW))
+    )
+    parser.add_argument(
+        "--scale",
+        type=int,
+        nargs="?",
+        const=MILLION,
+        metavar="N",
+        help="measure memory and scale, too, with so many rows (default: a million)",
+    )
+    parser.add_argument(
+        "--peers", action="store_true", help="compare with other libraries: see requirements.txt"
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw time and memory against rows, with matplotlib"
+    )
     parser.add_argument(
         "--clock", choices=["wall", "cpu"], default="wall", help="cpu: processor time, for a busy machine"
     )
     return parser.parse_args(arguments)
+
+
+def chosen(options: argparse.Namespace) -> Sequence[str]:
+    """Return the names of the measures to take."""
+    if options.measures:
+        return [*options.measures]
+    return (*QUICK, *SLOW) if options.scale else QUICK
 
 
 def heading(options: argparse.Namespace) -> str:

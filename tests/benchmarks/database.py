@@ -114,9 +114,7 @@ def reset(rows: int) -> None:
     flush = connection.ops.sql_flush(no_style(), ["benchmarks_parcel"], reset_sequences=True)
     connection.ops.execute_sql_flush(flush)
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"INSERT INTO {table} ({listed}) SELECT {listed} FROM {pristine} WHERE id <= {rows}"
-        )
+        cursor.execute(f"INSERT INTO {table} ({listed}) SELECT {listed} FROM {pristine} WHERE id <= {rows}")
         # What the first reader of new rows would otherwise do for all the others.
         for statement in _SETTLE.get(connection.vendor, ()):
             cursor.execute(statement.format(table=table))

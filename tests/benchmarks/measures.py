@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from statistics import median
 from typing import Any
 
 from django.db import connection
@@ -13,6 +14,7 @@ from django.db.models.signals import post_save, pre_save
 
 from . import contenders as work
 from .database import fill, reset, values
+from .memory import KEY, MIB, sampled
 from .models import Parcel
 from .racing import Clock, Contender, Times, race
 from .table import Line, Target, paired
@@ -22,6 +24,8 @@ SLOW_SHARE = 3
 # One call of an update that matches no row is short: many make one sample, and many samples a median.
 CALLS = 200
 CALL_ROUNDS = 10
+FEW_ROWS = 10_000
+SCALE_ROUNDS = 3
 
 
 @dataclass(slots=True)
@@ -31,6 +35,8 @@ class Bench:
     rows: int
     rounds: int
     clock: Clock
+    db: str
+    large: int
     seconds: dict[str, tuple[list[float], int]] = field(default_factory=dict)
 
     @property
@@ -236,6 +242,33 @@ def bulk_create(bench: Bench) -> list[Line]:
         ]
 
 
+def memory(bench: Bench) -> list[Line]:
+    small, large = (sampled(bench.db, rows, "update", "traced") for rows in (bench.large // 10, bench.large))
+    growth = (large.peak - small.peak) / (large.rows - small.rows)
+    return [
+        Line(f"peak memory, {small.rows:,} rows", [small.peak / MIB], unit=" MiB"),
+        Line(f"peak memory, {large.rows:,} rows", [large.peak / MIB], Target(120), " MiB"),
+        # As long as the keys are most of it.
+        Line(f"growth for each row, of which its key {KEY} B", [growth], Target(2 * KEY), " B"),
+    ]
+
+
+def scale(bench: Bench) -> list[Line]:
+    """Compare what a row costs among many with what it costs among few, before and after."""
+    fill(bench.large)
+    many = Contender("update, many rows", partial(all_rows, bench.large), work.patched_update)
+    few = Contender("update, few rows", partial(all_rows, FEW_ROWS), work.patched_update)
+    ratios = []
+    with work.listening():
+        for _ in range(SCALE_ROUNDS):
+            before, among_many, after = (
+                race([contender], rounds, bench.clock)[contender.name]
+                for contender, rounds in ((few, bench.few), (many, 1), (few, bench.few))
+            )
+            ratios.append(among_many[0] / bench.large / (median(before + after) / FEW_ROWS))
+    return [Line(f"time for each row, {bench.large:,} rows / {FEW_ROWS:,}", ratios, Target(1.15))]
+
+
 MEASURES: dict[str, Callable[[Bench], list[Line]]] = {
     "constant": constant,
     "gaps": gaps,
@@ -246,6 +279,8 @@ MEASURES: dict[str, Callable[[Bench], list[Line]]] = {
     "write_back": write_back,
     "bulk_update": bulk_update,
     "bulk_create": bulk_create,
+    "memory": memory,
+    "scale": scale,
 }
 
 

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, ClassVar
+
 from django.db import models
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Columns(models.Model):
@@ -15,6 +20,8 @@ class Columns(models.Model):
     rating = models.FloatField()
     active = models.BooleanField()
     created = models.DateTimeField()
+
+    objects: ClassVar[models.Manager[Self]] = models.Manager()
 
     class Meta:
         abstract = True

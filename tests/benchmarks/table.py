@@ -20,7 +20,7 @@ class Target:
         return shown >= self.bound if self.at_least else shown <= self.bound
 
     def __str__(self) -> str:
-        return f"{'≥' if self.at_least else '≤'} {self.bound:g}"
+        return f"{'≥' if self.at_least else '≤'} {self.bound:.2f}"
 
 
 @dataclass(frozen=True, slots=True)
