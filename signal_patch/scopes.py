@@ -67,9 +67,12 @@ class Rules:
 
     def decision(self, target: Spec) -> Decision:
         """Return what these rules say of a model, of an app, or of everything."""
-        if target in self._decisions:
+        if not self.entries:
+            return UNSAID
+        try:
             return self._decisions[target]
-        return self._decide(target) if self.entries else UNSAID
+        except KeyError:
+            return self._decide(target)
 
     def _decide(self, target: Spec) -> Decision:
         decision = self._last_word(target)
@@ -121,7 +124,11 @@ def options_for(model: type[Model], operation: str, default: Options | None = No
         decision = rules.decision(model)
         if decision is not UNSAID:
             return _permitted(decision, operation)
-    options = _permitted(process.rules.decision(model), operation)
+    decision = process.rules.decision(model)
+    if decision is UNSAID and default is None:
+        # What most calls come to: it is to cost next to nothing.
+        return None
+    options = _permitted(decision, operation)
     if options is None and default is not None and not is_never_signalled(model):
         return _permitted(default, operation)
     return options

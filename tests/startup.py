@@ -59,7 +59,7 @@ class Project:
             file.write(f"\n{text}\n")
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run Python in the project's directory. It is measured for coverage: nothing else starts up like this."""
+        """Run Python in the project's directory, measured for coverage: only here does anything start up."""
         return subprocess.run(
             [sys.executable, "-W", "error", *arguments],
             cwd=self.directory,

@@ -86,11 +86,8 @@ class TestTheApp:
     ) -> None:
         settings.SIGNAL_PATCH = setting
 
-        with (
-            pytest.raises(error),
-            override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS, "signal_patch"]),
-        ):
-            raise AssertionError("ready")
+        with pytest.raises(error):
+            override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS, "signal_patch"]).enable()
         assert not is_enabled()
 
 

@@ -15,7 +15,9 @@ def test_the_defaults_are_all_operations_in_batches_of_2000_locked_and_written_b
     )
 
 
-@pytest.mark.parametrize("names", [["update"], ("update",), {"update"}, iter(["update"])], ids=["list", "tuple", "set", "iterator"])
+@pytest.mark.parametrize(
+    "names", [["update"], ("update",), {"update"}, iter(["update"])], ids=["list", "tuple", "set", "iterator"]
+)
 def test_operations_may_be_any_collection_and_become_a_frozenset(names: Any) -> None:
     assert Options(operations=names).operations == frozenset({"update"})
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
-from django.db.models import BinaryField, QuerySet
+from django.db.models import BinaryField, QuerySet, Value
 from django.db.models.signals import ModelSignal, post_save, pre_save
 
 from . import fields as columns, rows, sending
@@ -151,7 +151,7 @@ class _BulkUpdate:
             return
         previews = {
             f"signal_patch_{index}": columns.as_column(
-                PerRow(self.model, field, by_key), field, self.connection
+                PerRow(self.model, field, by_key, Value(None)), field, self.connection
             )
             for index, (field, by_key) in enumerate(expressions.items())
         }

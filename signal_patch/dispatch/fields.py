@@ -113,6 +113,11 @@ def _exact_text(value: Any) -> Any:
     return str.__str__(value) if isinstance(value, str) else value
 
 
+def is_scaled(field: Field[Any, Any]) -> bool:
+    """Return whether `scaled` does anything to the values of a field."""
+    return isinstance(_target(field), (DecimalField, CharField, TextField))
+
+
 def scaled(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
     """Return a value of a plain field as the column stores and shows it."""
     target = _target(field)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.db.models.constants import LOOKUP_SEP
 from django.db.models.query import ModelIterable
 from django.db.models.sql import Query
 
 from . import loading
-from .fields import is_plain
+from .keys import condition as keys_condition
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -72,18 +72,8 @@ def _whole(clone: Any, using: str) -> Any:
 
 def at(queryset: QuerySet[Any], keys: Sequence[Any]) -> QuerySet[Any]:
     """Narrow a queryset to exactly the rows with the given primary keys."""
-    return QuerySet.filter(queryset, _matching(queryset.model, keys))
-
-
-def _matching(model: type[Model], keys: Sequence[Any]) -> Q:
-    # Whole numbers without a gap are the same set as the range between their ends, and a
-    # range costs two parameters instead of thousands, which is most of the price of a
-    # statement on PostgreSQL.
-    if len(keys) > 2 and all(type(key) is int for key in keys) and is_plain(model._meta.pk):
-        first, last = min(keys), max(keys)
-        if last - first == len(keys) - 1:
-            return Q(pk__gte=first, pk__lte=last)
-    return Q(pk__in=list(keys))
+    condition = keys_condition(queryset.model, keys, connections[queryset.db])
+    return QuerySet.filter(queryset, condition)
 
 
 def key_getter(model: type[Model]) -> Callable[[Model], Any]:
@@ -167,6 +157,8 @@ class Selection:
         yield first
         # One batch is alive at a time.
         del first
+        # Choosing their keys has locked the others too.
+        self.lock = False
         yield from self._chunks(others, frozen)
 
     def _in_foreign_order(self) -> Iterator[Batch]:

@@ -37,7 +37,7 @@ class Plan:
     shared: list[tuple[str, Any]] = dataclass_field(default_factory=list)
     copied: list[tuple[str, Any]] = dataclass_field(default_factory=list)
     previews: dict[str, BaseExpression] = dataclass_field(default_factory=dict)
-    previewed: list[tuple[str, ModelField]] = dataclass_field(default_factory=list)
+    previewed: list[tuple[str, ModelField, bool]] = dataclass_field(default_factory=list)
     frozen: dict[str, BaseExpression] = dataclass_field(default_factory=dict)
     frozen_fields: dict[str, ModelField] = dataclass_field(default_factory=dict)
     unsure: list[ModelField] = dataclass_field(default_factory=list)
@@ -49,9 +49,11 @@ class Plan:
             setattr(instance, attribute, value)
         for attribute, value in self.copied:
             setattr(instance, attribute, copy.deepcopy(value))
-        for alias, target in self.previewed:
+        for alias, target, scales in self.previewed:
             value = instance.__dict__.pop(alias)
-            setattr(instance, target.attname, fields.scaled(target, value, connection))
+            if scales:
+                value = fields.scaled(target, value, connection)
+            setattr(instance, target.attname, value)
         if frozen:
             for target, value in zip(self.frozen_fields.values(), frozen, strict=True):
                 setattr(instance, target.attname, fields.scaled(target, value, connection))
@@ -113,7 +115,7 @@ class _Planner:
         else:
             result.statement[name] = statement
             result.previews[alias] = column
-            result.previewed.append((alias, target))
+            result.previewed.append((alias, target, fields.is_scaled(target)))
             result.unsure.append(target)
         self._note(target, shown)
 
@@ -132,7 +134,7 @@ class _Planner:
         # What a field of somebody else's making turns a value into, only a round trip tells.
         alias = f"signal_patch_{len(result.previews) + len(result.frozen)}"
         result.previews[alias] = fields.as_column(Value(value, output_field=target), target, self.connection)
-        result.previewed.append((alias, target))
+        result.previewed.append((alias, target, fields.is_scaled(target)))
         if not fields.saves_as_it_compares(target):
             result.unsure.append(target)
 

@@ -38,7 +38,7 @@ class ColourField(models.CharField):  # type: ignore[type-arg]
 
 
 class WordsField(models.TextField):  # type: ignore[type-arg]
-    """Stores a list of words, mutable on the instance; has no ``to_python``, as many such fields have none."""
+    """Stores a list of words, mutable on the instance; like many such fields, it has no ``to_python``."""
 
     def from_db_value(self, value: str | None, *_: Any) -> list[str] | None:
         return None if value is None else value.split()

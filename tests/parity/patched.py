@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from signal_patch import bulk_signals
-from tests.parity.oracle import Outcome, outcome
+from tests.parity.oracle import outcome
 from tests.parity.receivers import Receivers
 
 if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
+    from tests.parity.comparison import Outcome
     from tests.parity.scenario import Call
 
 
@@ -24,7 +27,7 @@ def observed(scenario: Call) -> Outcome:
 
 
 def receiving(scenario: Call) -> Receivers:
-    def update(queryset, values):
+    def update(queryset: QuerySet[Any], values: dict[str, Any]) -> int:
         return queryset.update(**values)
 
     return Receivers(scenario.model, scenario.alias, scenario.hearing, update)

@@ -47,7 +47,8 @@ def _arguments(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _in_step(instance: Model) -> bool:
     """Tell whether every cached related object is the one that its column names."""
-    for field in instance._meta.concrete_fields:
+    fields: tuple[Any, ...] = instance._meta.concrete_fields
+    for field in fields:
         if field.is_relation and field.is_cached(instance):
             related = field.get_cached_value(instance)
             if getattr(related, field.target_field.attname, None) != getattr(instance, field.attname):
@@ -101,9 +102,10 @@ class Receivers:
         if not self._hearing.hears(signal, sender):
             return
         heard_before = instance.__dict__.setdefault("_heard", set())
+        earlier = self._hearing.signals - {"post"}
         honest = {
             "its class is the sender": type(instance) is sender,
-            "it is the object of pre_save": signal == "pre" or heard_before == self._hearing.signals - {"post"},
+            "it is the object of pre_save": signal == "pre" or heard_before == earlier,
             "its relations are in step": _in_step(instance),
             "it comes from this database": instance._state.db == self._alias and not instance._state.adding,
         }

@@ -96,7 +96,7 @@ def pool(field: models.Field[Any, Any]) -> list[Any]:
     return [None, *values] if field.null else values
 
 
-def _targets(field: models.Field[Any, Any]) -> list[Any]:
+def _targets(field: Any) -> list[Any]:
     model = field.remote_field.model
     if model is Ship:
         return [ship_id(1), ship_id(2)]

@@ -11,7 +11,7 @@ from django.db.models import Exists
 from tests.parity.rows import absent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from django.db.models import Model, QuerySet
 
@@ -43,8 +43,8 @@ def step(method: str, *arguments: Any, **keywords: Any) -> Step:
 class Given:
     """A value of the call, and what the oracle must know of it.
 
-    ``crosses``: it reads other rows. ``volatile``: each evaluation gives another value. ``rounds``: the column
-    may hold it less exactly. ``vague``: only the row tells its Python value.
+    ``crosses``: it reads other rows. ``volatile``: each evaluation gives another value. ``rounds``: the
+    column may hold it less exactly. ``vague``: only the row tells its Python value.
     """
 
     value: Any
@@ -90,7 +90,7 @@ class Hearing:
 
     @property
     def mends(self) -> bool:
-        """Tell whether a receiver may come before what the database refuses: by another value, one row less, an error."""
+        """Tell whether a receiver may keep what the database refuses from it, or raise before it does."""
         kinds = {action.kind for action in self.actions if action.signal in self.signals}
         return not kinds.isdisjoint({"set", "delete_sibling", "raise"})
 
@@ -141,8 +141,8 @@ class Call:
         raise NotImplementedError
 
     def _columns(self, values: dict[str, Given]) -> set[str]:
-        fields = {name: self.model._meta.get_field(name) for name, given in values.items() if given.volatile}
-        return {field.attname for field in fields.values()}
+        get_field: Callable[[str], Any] = self.model._meta.get_field
+        return {get_field(name).attname for name, given in values.items() if given.volatile}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +183,9 @@ class Update(Call):
 
     @property
     def joins(self) -> bool:
-        subqueries = [argument for call in self.filters for argument in call.arguments if isinstance(argument, Exists)]
+        subqueries = [
+            argument for call in self.filters for argument in call.arguments if isinstance(argument, Exists)
+        ]
         return bool(subqueries) or len(self.rows().query.alias_map) > 1
 
     @property

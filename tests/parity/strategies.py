@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import django
@@ -45,8 +45,8 @@ def first_key(model: Any, number: int) -> Any:
     return keys.get(model, number)
 
 
-@lru_cache(maxsize=None)
-def annotations(model: type[Any]) -> list[Step]:
+@cache
+def annotating(model: type[Any]) -> list[Step]:
     """The names are those that values refer to; some of them Django refuses there."""
     common = [
         step("annotate", next_rank=F("rank") + 1),
@@ -63,7 +63,7 @@ def annotations(model: type[Any]) -> list[Step]:
     return [*common, step("annotate", total=Count("note"))]
 
 
-@lru_cache(maxsize=None)
+@cache
 def filters(model: type[Any]) -> list[Step]:
     higher = model._base_manager.filter(rank__gt=OuterRef("rank"))
     common = [
@@ -106,7 +106,7 @@ def _joins(model: type[Any]) -> list[Step]:
     return joins.get(model, [])
 
 
-@lru_cache(maxsize=None)
+@cache
 def orders(model: type[Any]) -> list[Step]:
     common = [
         step("order_by", "-rank", "pk"),
@@ -130,7 +130,9 @@ def orders(model: type[Any]) -> list[Step]:
 
 
 def orders_by_annotation(annotated: tuple[Step, ...]) -> list[Step]:
-    names = [name for call in annotated for name in call.keywords if name in ("next_rank", "loud_note", "total")]
+    names = [
+        name for call in annotated for name in call.keywords if name in ("next_rank", "loud_note", "total")
+    ]
     return [step("order_by", f"{sign}{name}", "pk") for name in names for sign in ("", "-")]
 
 
@@ -138,7 +140,7 @@ def is_total(order: tuple[Step, ...]) -> bool:
     return all({"pk", "-pk", "-number"} & set(map(str, call.arguments)) for call in order)
 
 
-@lru_cache(maxsize=None)
+@cache
 def looks(model: type[Any]) -> list[Step]:
     plain = [
         step("distinct"),
@@ -176,7 +178,7 @@ def some_fields(model: type[Any]) -> st.SearchStrategy[list[Any]]:
 
 
 @st.composite
-def callers_values(draw: st.DrawFn, model: type[Any], names: set[str]) -> dict[str, Given]:
+def callers_values(draw: st.DrawFn, model: Any, names: set[str]) -> dict[str, Given]:
     """Some fields, by name or column, with constants, expressions and, now and then, what is refused."""
     fields = draw(some_fields(model))
     values: dict[str, Given] = {}
@@ -184,9 +186,8 @@ def callers_values(draw: st.DrawFn, model: type[Any], names: set[str]) -> dict[s
         kind = draw(st.sampled_from(["constant"] * 12 + ["expression"] * 13 + ["refused"]))
         options = {
             "constant": constants(field),
-            "expression": [
-                given for given in expressions(model, field) if _unknown(given, names) is None
-            ] or constants(field),
+            "expression": [given for given in expressions(model, field) if _unknown(given, names) is None]
+            or constants(field),
             "refused": refused(field),
         }[kind]
         name = draw(st.sampled_from([field.name, field.attname]))
@@ -204,7 +205,14 @@ def _unknown(given: Given, names: set[str]) -> str | None:
 
 
 OWN_ACTIONS = ["set", "set", "set_named", "append", "update_same"]
-OTHERS_ACTIONS = ["update_sibling", "update_all", "update_children", "save_sibling", "delete_sibling", "raise"]
+OTHERS_ACTIONS = [
+    "update_sibling",
+    "update_all",
+    "update_children",
+    "save_sibling",
+    "delete_sibling",
+    "raise",
+]
 
 
 @st.composite
@@ -214,7 +222,9 @@ def actions(draw: st.DrawFn, model: type[Any], values: dict[str, Given]) -> Acti
         fields = {field.attname: field for field in concrete_fields(model)}
         named = [field.attname for field in fields.values() if {field.name, field.attname} & values.keys()]
         free = sorted({name for name in fields if name not in ("slug", "touched", "created", "memo")})
-        name = draw(st.sampled_from(named if kind == "set_named" and not {"slug", "touched"} & {*named} else free))
+        name = draw(
+            st.sampled_from(named if kind == "set_named" and not {"slug", "touched"} & {*named} else free)
+        )
         return Action("set", "pre", name, draw(st.sampled_from(pool(fields[name]))))
     if kind == "append":
         return Action(kind, "pre", value="appended", call=draw(st.none() | st.integers(1, 3)))
@@ -237,7 +247,7 @@ def hearings(draw: st.DrawFn, model: type[Any], values: dict[str, Given], acting
 @st.composite
 def updates(draw: st.DrawFn) -> Update:
     model = draw(st.sampled_from(MODELS))
-    annotated = tuple(draw(st.lists(st.sampled_from(annotations(model)), max_size=2, unique_by=repr)))
+    annotated = tuple(draw(st.lists(st.sampled_from(annotating(model)), max_size=2, unique_by=repr)))
     names = {name for call in annotated for name in call.keywords}
     order_options = orders(model) + orders_by_annotation(annotated) * 3
     order = draw(st.just(()) | st.sampled_from(order_options).map(lambda call: (call,)))
@@ -254,7 +264,9 @@ def updates(draw: st.DrawFn) -> Update:
     chosen = () if any(call.method == "union" for call in look) else tuple(some_filters)
     if not rekeyed and draw(rarely(20)):
         values = {**values, "slug": Given("fresh")}
-        hearing = Hearing(hearing.signals, hearing.sender, (*hearing.actions, Action("distinguish", "pre", value="own")))
+        hearing = Hearing(
+            hearing.signals, hearing.sender, (*hearing.actions, Action("distinguish", "pre", value="own"))
+        )
     return Update(
         model=model,
         alias=draw(st.sampled_from(["default", "default", "default", "other"])),
@@ -298,14 +310,15 @@ def bulk_updates(draw: st.DrawFn) -> BulkUpdate:
         write_back=draw(st.sampled_from([True, True, True, False])),
         values=values,
         backwards=draw(st.booleans()),
-        without_row=draw(rarely(6)) and not any(
-            hasattr(given.value, "resolve_expression") for each in values for given in each.values()
-        ),
+        without_row=draw(rarely(6))
+        and not any(hasattr(given.value, "resolve_expression") for each in values for given in each.values()),
     )
 
 
-def objects_value(model: type[Any], field: Any) -> st.SearchStrategy[Given]:
+def objects_value(model: Any, field: Any) -> st.SearchStrategy[Given]:
     """What a caller sets on an object: values of the field's own type, or expressions."""
     # Django makes '' of a file that is None, here only, and not on the object.
     plain = [Given(value) for value in pool(field) if value is not None or not isinstance(field, FileField)]
-    return st.sampled_from(plain * 2 + [given for given in expressions(model, field) if not _unknown(given, set())])
+    return st.sampled_from(
+        plain * 2 + [given for given in expressions(model, field) if not _unknown(given, set())]
+    )

@@ -7,12 +7,13 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.core.exceptions import FieldDoesNotExist
 from django.db.models import F
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
+from tests.parity.comparison import Outcome, differences
 from tests.parity.models import Ship
-from tests.parity.oracle import Outcome, differences, expected, outcome, undone
+from tests.parity.oracle import expected, outcome, undone
 from tests.parity.patched import receiving
 from tests.parity.profiles import share
 from tests.parity.rows import frozen, load, pool, ship_id
@@ -121,7 +122,9 @@ def _cell(name: str, value: Any) -> Callable[[Outcome], Outcome]:
     def doctor(found: Outcome) -> Outcome:
         rows = found.tables["Ship"]
         key = str(ship_id(2))
-        return replace(found, tables={**found.tables, "Ship": {**rows, key: {**rows[key], name: frozen(value)}}})
+        return replace(
+            found, tables={**found.tables, "Ship": {**rows, key: {**rows[key], name: frozen(value)}}}
+        )
 
     return doctor
 
@@ -136,7 +139,9 @@ WRONG: dict[str, Callable[[Outcome], Outcome]] = {
     ),
     "the sender is another": lambda found: _at(found, 0, lambda sent: replace(sent, sender="Yacht")),
     "update_fields is a list": _argument(0, "update_fields", ("list", ["home", "note", "price"])),
-    "update_fields names the column": _argument(1, "update_fields", ("frozenset", ["home_id", "note", "price"])),
+    "update_fields names the column": _argument(
+        1, "update_fields", ("frozenset", ["home_id", "note", "price"])
+    ),
     "created is true": _argument(1, "created", True),
     "the database is another": _argument(0, "using", "other"),
     "pre_save sees the old value": _field(0, "note", ""),
@@ -170,4 +175,4 @@ def test_the_comparison_notices_another_message() -> None:
     scenario = replace(SCENARIO, values={"nowhere": Given(1)})
     wanted = expected(scenario)
     assert not differences(scenario, wanted, wanted)
-    assert differences(scenario, wanted, replace(wanted, error=type(wanted.error)("other")))
+    assert differences(scenario, wanted, replace(wanted, error=FieldDoesNotExist("other")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
@@ -49,7 +49,7 @@ from tests.parity.rows import UTC, pool, ship_id
 from tests.parity.scenario import Given
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     Field = models.Field[Any, Any]
 
@@ -58,7 +58,7 @@ EAST = datetime.timezone(datetime.timedelta(hours=5, minutes=30))
 LATER = datetime.datetime(2022, 3, 4, 23, 6, 7, tzinfo=EAST)
 
 # What Django takes for a field besides the field's own type.
-LOOSE: dict[type[Field] | type[Any], list[Given]] = {
+LOOSE: dict[type[Field | Any], list[Given]] = {
     ColourField: [Given("0a0b0c")],
     WordsField: [Given(("x", "y"), vague=True)],
     models.BinaryField: [Given(bytearray(b"x")), Given(memoryview(b"y"))],
@@ -84,7 +84,7 @@ LOOSE: dict[type[Field] | type[Any], list[Given]] = {
 }
 
 # What it does not take, on most databases.
-BAD: dict[type[Field] | type[Any], list[Any]] = {
+BAD: dict[type[Field | Any], list[Any]] = {
     models.IntegerField: ["abc", [], Flag(id=1)],
     models.DateField: ["yesterday", 5],
     models.DecimalField: ["abc", Decimal("123456789012.5")],
@@ -102,7 +102,7 @@ def _by_kind(table: dict[Any, list[Any]], field: Field) -> list[Any]:
     return next((table[kind] for kind in type(field).__mro__ if kind in table), [])
 
 
-@lru_cache(maxsize=None)
+@cache
 def constants(field: Field) -> list[Given]:
     plain = [Given(value) for value in pool(field)]
     if not field.remote_field:
@@ -110,13 +110,13 @@ def constants(field: Field) -> list[Given]:
     return plain + [Given(target) for target in _objects(field)]
 
 
-def _objects(field: Field) -> list[models.Model]:
+def _objects(field: Any) -> list[models.Model]:
     if field.remote_field.model is Ship:
         return [Ship(id=ship_id(1)), Ship(id=ship_id(2))]
     return [Harbour(code="A", number=1), Harbour(code="C", number=3)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def refused(field: Field) -> list[Given]:
     """Return values that Django does not take, be it itself or through the database."""
     expressions = [
@@ -133,7 +133,7 @@ def refused(field: Field) -> list[Given]:
     return [Given(value) for value in (bad if field.null else [None, *bad])]
 
 
-@lru_cache(maxsize=None)
+@cache
 def expressions(model: type[models.Model], field: Field) -> list[Given]:
     """Return what the database works out, for a field of any kind and for one of this kind."""
     if field.name == "memo" or field.unique:
@@ -152,8 +152,9 @@ def _of_any_kind(model: type[models.Model], field: Field) -> Iterator[Given]:
     yield Given(_of_another_row(model, field.name), crosses=True)
 
 
-def _column(field: Field) -> Field:
-    return field.target_field if field.remote_field else field
+def _column(field: Any) -> Field:
+    column: Field = field.target_field if field.remote_field else field
+    return column
 
 
 def _of_another_row(model: type[models.Model], name: str) -> Coalesce:
@@ -171,7 +172,7 @@ def _of_its_kind(model: type[models.Model], field: Field) -> list[Given]:
     return []
 
 
-def _keys(field: Field) -> list[Given]:
+def _keys(field: Any) -> list[Given]:
     if field.remote_field.model is Ship:
         newest = Ship._base_manager.order_by("-id").values("id")[:1]
         own = [Given(F("id"))] if field.name == "flagship" else []
@@ -263,7 +264,7 @@ def _documents(name: str) -> list[Given]:
 
 
 # The narrower kind first: a DateTimeField is a DateField.
-_KINDS: dict[type[Any], Any] = {
+_KINDS: dict[type[Any], Callable[[str], list[Given]]] = {
     ColourField: lambda name: [],
     WordsField: lambda name: [],
     models.FileField: lambda name: [],
@@ -286,5 +287,8 @@ def new_keys(model: type[models.Model]) -> dict[str, list[Given]]:
     return {
         "Wide": {"id": [Given(900), Given(F("id") + 1000), Given("901")]},
         "Port": {"code": [Given("NEW"), Given(Concat(F("code"), Value("x"))), Given("P1")]},
-        "Berth": {"number": [Given(F("number") + 100), Given(77)], "dock": [Given("Z"), Given(Lower("dock"))]},
+        "Berth": {
+            "number": [Given(F("number") + 100), Given(77)],
+            "dock": [Given("Z"), Given(Lower("dock"))],
+        },
     }[model.__name__]
