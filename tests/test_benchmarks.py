@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.benchmarks.racing import Contender, race, rotated
-from tests.benchmarks.table import Line, Target, paired, quartiles, table
+from tests.benchmarks.table import HEADS, Line, Target, markdown, paired, quartiles
 
 
 def nothing(given: object = None) -> None:
@@ -51,7 +51,8 @@ def test_a_line_of_the_table_has_median_quartiles_target_and_verdict() -> None:
     measured_once = Line("memory", [90.0], Target(120), " MiB")
     without_target = Line("memory of few", [9.0], unit=" MiB")
 
-    lines = table([late, quick, measured_once, without_target]).splitlines()
+    cells = [line.cells() for line in (late, quick, measured_once, without_target)]
+    lines = markdown(HEADS, cells).splitlines()
 
     assert lines == [
         "| measure | median | quartiles | target | reached |",

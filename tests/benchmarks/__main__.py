@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import django
 
 from .database import describe, throwaway
-from .table import markdown, table
+from .table import HEADS, markdown, row
 
 if TYPE_CHECKING:
     from .measures import Bench
@@ -36,28 +36,37 @@ MILLION = 1_000_000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
+    # Whoever waits for a long run sees how far it is.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     with throwaway(options.db):
         # They need Django's settings.
         from .clocks import clock
-        from .measures import MEASURES, Bench, prepare
+        from .measures import Bench, prepare
 
-        bench = Bench(
-            options.rows, options.rounds, clock(options.clock), options.db, options.scale or MILLION
-        )
+        large = options.scale or MILLION
+        bench = Bench(options.db, options.rows, options.rounds, large, clock(options.clock))
         prepare(options.rows)
-        print(heading(options), end="\n\n")
-        lines = [line for name in chosen(options) for line in MEASURES[name](bench)]
-        print(table(lines), end="\n\n")
-        print(costs(bench))
-        if options.peers:
-            from .peers import compare
-
-            print(f"\n{compare(bench)}")
-        if options.plot:
-            from .plot import plot
-
-            plot(options.db, bench.large, options.plot)
+        report(bench, options)
     return 0
+
+
+def report(bench: Bench, options: argparse.Namespace) -> None:
+    from .measures import MEASURES
+
+    print(heading(options, bench), end="\n\n")
+    print(markdown(HEADS, ()))
+    for name in chosen(options):
+        for line in MEASURES[name](bench):
+            print(row(line.cells()))
+    print(f"\n{costs(bench)}")
+    if options.peers:
+        from .peers import compare
+
+        print(f"\n{compare(bench)}")
+    if options.plot:
+        from .plot import plot
+
+        plot(options.db, bench.large, options.plot)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -95,21 +104,22 @@ def chosen(options: argparse.Namespace) -> Sequence[str]:
     return (*QUICK, *SLOW) if options.scale else QUICK
 
 
-def heading(options: argparse.Namespace) -> str:
+def heading(options: argparse.Namespace, bench: Bench) -> str:
     python, framework = platform.python_version(), django.get_version()
     return (
-        f"{describe()}, Django {framework}, Python {python}: {options.rows} rows of 9 columns, "
-        f"medians of {options.rounds} interleaved rounds, {options.clock} clock."
+        f"{describe()}, Django {framework}, Python {python}: {bench.rows:,} rows of 9 columns "
+        f"({bench.slow_rows:,} for loops and `bulk_update()`), medians of {bench.rounds} interleaved rounds "
+        f"({bench.slow_rounds}), {options.clock} clock."
     )
 
 
 def costs(bench: Bench) -> str:
-    """Return a table of what a row costs each contender."""
+    """Return a table of what a row, or a call, costs each contender."""
     rows = (
-        (name, f"{median(seconds) / count * 1e6:.1f}", f"{min(seconds) / count * 1e6:.1f}")
-        for name, (seconds, count) in bench.seconds.items()
+        (name, f"{median(seconds) * 1e6:.1f}", f"{min(seconds) * 1e6:.1f}")
+        for name, seconds in bench.seconds.items()
     )
-    return markdown(("contender", "µs a row, median", "least"), rows)
+    return markdown(("contender", "µs a row or call, median", "least"), rows)
 
 
 sys.exit(main())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
@@ -19,8 +20,9 @@ from .models import Parcel
 from .racing import Clock, Contender, Times, race
 from .table import Line, Target, paired
 
-# What takes ten times as long as the rest gets a part of the rounds.
-SLOW_SHARE = 3
+# What takes ten times as long for each row gets a part of the rounds, and of the rows.
+SLOW_ROUNDS = 3
+SLOW_ROWS = 4
 # One call of an update that matches no row is short: many make one sample, and many samples a median.
 CALLS = 200
 CALL_ROUNDS = 10
@@ -30,33 +32,63 @@ SCALE_ROUNDS = 3
 
 @dataclass(slots=True)
 class Bench:
-    """One run of the command: how many rows and rounds, and how long each contender took."""
+    """One run of the command: how much to do, and how long each contender took for a row."""
 
+    db: str
     rows: int
     rounds: int
-    clock: Clock
-    db: str
     large: int
-    seconds: dict[str, tuple[list[float], int]] = field(default_factory=dict)
+    clock: Clock
+    seconds: dict[str, list[float]] = field(default_factory=dict)
 
     @property
-    def few(self) -> int:
-        return max(3, self.rounds // SLOW_SHARE)
+    def slow_rounds(self) -> int:
+        return max(3, self.rounds // SLOW_ROUNDS)
 
-    def race(self, contenders: Sequence[Contender], rounds: int | None = None) -> Times:
-        """Run the contenders once to see that they do the same, then for the time they take."""
-        check(contenders)
-        times = race(contenders, rounds or self.rounds, self.clock)
+    @property
+    def slow_rows(self) -> int:
+        return max(1, self.rows // SLOW_ROWS)
+
+    def race(self, contenders: Sequence[Contender], rounds: int, count: int) -> Times:
+        """Let contenders race at `count` rows or calls, and note what one of these took."""
+        times = race(contenders, rounds, self.clock)
         for name, seconds in times.items():
-            self.seconds.setdefault(name, (seconds, self.rows))
+            self.seconds[name] = [second / count for second in seconds]
         return times
 
-    def versus(
-        self, measure: str, over: Contender, under: Contender, target: Target, rounds: int | None = None
-    ) -> Line:
-        """Return the line that says how much longer one takes than the other."""
-        times = self.race([over, under], rounds)
-        return Line(measure, paired(times[over.name], times[under.name]), target)
+
+@dataclass(frozen=True, slots=True)
+class Duel:
+    """Two ways to do the same work, and what the one's time over the other's should be.
+
+    `prepare` is given the number of rows; `target` may depend on the database's vendor.
+    """
+
+    title: str
+    prepare: Callable[[int], Any]
+    over: Callable[[Any], object]
+    under: Callable[[Any], object]
+    target: Target | Mapping[str, Target]
+    slow: bool = False
+    heard: bool = True
+    before: Callable[..., object] = work.receive_before
+
+    def lines(self, name: str, bench: Bench) -> list[Line]:
+        rows = bench.slow_rows if self.slow else bench.rows
+        rounds = bench.slow_rounds if self.slow else bench.rounds
+        over, under = (
+            Contender(f"{name}: {run.__name__}", partial(self.prepare, rows), run)
+            for run in (self.over, self.under)
+        )
+        with work.listening(self.before) if self.heard else nullcontext():
+            check([over, under])
+            times = bench.race([over, under], rounds, rows)
+        return [Line(self.title, paired(times[over.name], times[under.name]), self._target())]
+
+    def _target(self) -> Target | None:
+        if isinstance(self.target, Target):
+            return self.target
+        return self.target.get(connection.vendor)
 
 
 class DifferentWorkError(Exception):
@@ -82,8 +114,7 @@ def _effects(contender: Contender) -> tuple[list[Any], int, int]:
 
     given = contender.prepare()
     # Where nobody is to listen, this would be somebody.
-    heard = pre_save.has_listeners(Parcel)
-    if heard:
+    if pre_save.has_listeners(Parcel):
         pre_save.connect(before, sender=Parcel)
         post_save.connect(after, sender=Parcel)
     try:
@@ -106,179 +137,126 @@ def every_other_row(rows: int) -> QuerySet[Parcel]:
     return Parcel.objects.filter(active=True)
 
 
-def constant(bench: Bench) -> list[Line]:
-    rows = partial(all_rows, bench.rows)
-    with work.listening():
-        return [
-            bench.versus(
-                "`update()`, constants / floor",
-                Contender("update, constants", rows, work.patched_update),
-                Contender("update, constants: floor", rows, work.floor_update),
-                Target(1.10),
-            )
-        ]
+def changed_objects(rows: int) -> list[Parcel]:
+    """Return instances of all rows, each with values of its own that have yet to be written."""
+    objs = list(all_rows(rows))
+    for obj in objs:
+        obj.status, obj.stock, obj.price = f"sent {obj.pk}", obj.stock + 1, obj.price + 1
+    return objs
 
 
-def gaps(bench: Bench) -> list[Line]:
-    rows = partial(every_other_row, bench.rows)
-    with work.listening():
-        return [
-            bench.versus(
-                "`update()`, constants, every other row / floor",
-                Contender("update, every other row", rows, work.patched_update),
-                Contender("update, every other row: floor", rows, work.floor_update),
-                Target(1.10),
-            )
-        ]
+def new_objects(rows: int) -> list[Parcel]:
+    """Return instances without rows, beside an empty table."""
+    reset(0)
+    return [Parcel(**values(key)) for key in range(1, rows + 1)]
 
 
-def expressions(bench: Bench) -> list[Line]:
-    rows = partial(all_rows, bench.rows)
-    with work.listening():
-        return [
-            bench.versus(
-                "`update()`, `F()` values / floor with the re-read",
-                Contender("update, F()", rows, work.patched_expressions),
-                Contender("update, F(): floor", rows, work.floor_expressions),
-                Target(1.25),
-            )
-        ]
-
-
-def loop(bench: Bench) -> list[Line]:
-    rows = partial(all_rows, bench.rows)
-    bound = {"sqlite": 6.5, "postgresql": 15.0}.get(connection.vendor)
-    with work.listening():
-        times = bench.race(
-            [
-                Contender("loop of save()", rows, work.loop),
-                Contender("update, constants", rows, work.patched_update),
-            ],
-            bench.few,
-        )
-    ratios = paired(times["loop of save()"], times["update, constants"])
-    target = Target(bound, at_least=True) if bound else None
-    return [Line("loop of `save(update_fields=…)` / `update()`", ratios, target)]
-
-
-def unheard(bench: Bench) -> list[Line]:
-    rows = partial(all_rows, bench.rows)
-    return [
-        bench.versus(
-            "nobody listens: `update()` / Django's",
-            Contender("update, nobody listens", rows, work.patched_update),
-            Contender("Django's update", rows, work.django_update),
-            Target(1.02),
-        )
-    ]
+DUELS = {
+    "constant": Duel(
+        "`update()`, constants / floor", all_rows, work.patched_update, work.floor_update, Target(1.10)
+    ),
+    "gaps": Duel(
+        "`update()`, constants, every other row / floor",
+        every_other_row,
+        work.patched_update,
+        work.floor_update,
+        Target(1.10),
+    ),
+    "expressions": Duel(
+        "`update()`, `F()` values / floor with the re-read",
+        all_rows,
+        work.patched_expressions,
+        work.floor_expressions,
+        Target(1.25),
+    ),
+    "loop": Duel(
+        "loop of `save(update_fields=…)` / `update()`",
+        all_rows,
+        work.loop,
+        work.patched_update,
+        {"sqlite": Target(6.5, at_least=True), "postgresql": Target(15, at_least=True)},
+        slow=True,
+    ),
+    "unheard": Duel(
+        "nobody listens: `update()` / Django's",
+        all_rows,
+        work.patched_update,
+        work.django_update,
+        Target(1.02),
+        heard=False,
+    ),
+    "write_back": Duel(
+        "receivers change every row: `update()` / `bulk_update()` and signals by hand",
+        all_rows,
+        work.patched_update,
+        work.by_hand_write_back,
+        Target(1.00),
+        slow=True,
+        before=work.change,
+    ),
+    "bulk_update": Duel(
+        "`bulk_update()` / floor",
+        changed_objects,
+        work.patched_bulk_update,
+        work.floor_bulk_update,
+        Target(1.10),
+        slow=True,
+    ),
+    "bulk_create": Duel(
+        "`bulk_create()` / floor",
+        new_objects,
+        work.patched_bulk_create,
+        work.floor_bulk_create,
+        Target(1.10),
+    ),
+}
 
 
 def unselected(bench: Bench) -> list[Line]:
-    def calls() -> int:
-        return CALLS
-
+    """Compare calls that match no row, with the switch on for another model only."""
     reset(1)
+    over, under = (
+        Contender(f"unselected: {run.__name__}", lambda: CALLS, run)
+        for run in (work.unselected_update_nothing, work.django_update_nothing)
+    )
     with work.listening():
-        times = race(
-            [
-                Contender("unselected", calls, work.unselected_update_nothing),
-                Contender("Django's", calls, work.django_update_nothing),
-            ],
-            bench.rounds * CALL_ROUNDS,
-            bench.clock,
-        )
-    for name, label in (("unselected", "a call, model not selected"), ("Django's", "a call of Django's")):
-        bench.seconds[label] = (times[name], CALLS)
-    ratios = paired(times["unselected"], times["Django's"])
+        times = bench.race([over, under], bench.rounds * CALL_ROUNDS, CALLS)
+    ratios = paired(times[over.name], times[under.name])
     return [Line("model not selected: a call that matches no row / Django's", ratios, Target(1.03))]
 
 
-def write_back(bench: Bench) -> list[Line]:
-    rows = partial(all_rows, bench.rows)
-    with work.listening(before=work.change):
-        return [
-            bench.versus(
-                "receivers change every row / the same with `bulk_update()` by hand",
-                Contender("update, write-back", rows, work.patched_update),
-                Contender("by hand, write-back", rows, work.by_hand_write_back),
-                Target(1.0),
-                bench.few,
-            )
-        ]
-
-
-def bulk_update(bench: Bench) -> list[Line]:
-    def objects() -> list[Parcel]:
-        objs = list(all_rows(bench.rows))
-        for obj in objs:
-            obj.status, obj.stock, obj.price = f"sent {obj.pk}", obj.stock + 1, obj.price + 1
-        return objs
-
-    with work.listening():
-        return [
-            bench.versus(
-                "`bulk_update()` / floor",
-                Contender("bulk_update", objects, work.patched_bulk_update),
-                Contender("bulk_update: floor", objects, work.floor_bulk_update),
-                Target(1.10),
-                bench.few,
-            )
-        ]
-
-
-def bulk_create(bench: Bench) -> list[Line]:
-    def objects() -> list[Parcel]:
-        reset(0)
-        return [Parcel(**values(key)) for key in range(1, bench.rows + 1)]
-
-    with work.listening():
-        return [
-            bench.versus(
-                "`bulk_create()` / floor",
-                Contender("bulk_create", objects, work.patched_bulk_create),
-                Contender("bulk_create: floor", objects, work.floor_bulk_create),
-                Target(1.10),
-            )
-        ]
-
-
 def memory(bench: Bench) -> list[Line]:
+    """Take the peaks of two numbers of rows, each in a process of its own, and what lies between."""
     small, large = (sampled(bench.db, rows, "update", "traced") for rows in (bench.large // 10, bench.large))
     growth = (large.peak - small.peak) / (large.rows - small.rows)
     return [
         Line(f"peak memory, {small.rows:,} rows", [small.peak / MIB], unit=" MiB"),
         Line(f"peak memory, {large.rows:,} rows", [large.peak / MIB], Target(120), " MiB"),
-        # As long as the keys are most of it.
-        Line(f"growth for each row, of which its key {KEY} B", [growth], Target(2 * KEY), " B"),
+        # The key is to be most of it.
+        Line(f"memory for each further row, of which its key {KEY} B", [growth], Target(2 * KEY), " B"),
     ]
 
 
 def scale(bench: Bench) -> list[Line]:
     """Compare what a row costs among many with what it costs among few, before and after."""
     fill(bench.large)
-    many = Contender("update, many rows", partial(all_rows, bench.large), work.patched_update)
-    few = Contender("update, few rows", partial(all_rows, FEW_ROWS), work.patched_update)
-    ratios = []
+    many = Contender(f"{bench.large} rows", partial(all_rows, bench.large), work.patched_update)
+    few = Contender(f"{FEW_ROWS} rows", partial(all_rows, FEW_ROWS), work.patched_update)
     with work.listening():
-        for _ in range(SCALE_ROUNDS):
-            before, among_many, after = (
-                race([contender], rounds, bench.clock)[contender.name]
-                for contender, rounds in ((few, bench.few), (many, 1), (few, bench.few))
-            )
-            ratios.append(among_many[0] / bench.large / (median(before + after) / FEW_ROWS))
+        ratios = [_scaled(bench, many, few) for _ in range(SCALE_ROUNDS)]
     return [Line(f"time for each row, {bench.large:,} rows / {FEW_ROWS:,}", ratios, Target(1.15))]
 
 
+def _scaled(bench: Bench, many: Contender, few: Contender) -> float:
+    before = race([few], bench.slow_rounds, bench.clock)[few.name]
+    (among_many,) = race([many], 1, bench.clock)[many.name]
+    after = race([few], bench.slow_rounds, bench.clock)[few.name]
+    return among_many / bench.large / (median(before + after) / FEW_ROWS)
+
+
 MEASURES: dict[str, Callable[[Bench], list[Line]]] = {
-    "constant": constant,
-    "gaps": gaps,
-    "expressions": expressions,
-    "loop": loop,
-    "unheard": unheard,
+    **{name: partial(duel.lines, name) for name, duel in DUELS.items()},
     "unselected": unselected,
-    "write_back": write_back,
-    "bulk_update": bulk_update,
-    "bulk_create": bulk_create,
     "memory": memory,
     "scale": scale,
 }

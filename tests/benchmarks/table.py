@@ -64,12 +64,12 @@ def quartiles(samples: Sequence[float]) -> tuple[float, float]:
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table in Markdown."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join(map(row, [heads, ["---"] * len(heads), *rows]))
+
+
+def row(cells: Iterable[str]) -> str:
+    """Return a line of such a table."""
+    return f"| {' | '.join(cells)} |"
 
 
 HEADS = ("measure", "median", "quartiles", "target", "reached")
-
-
-def table(lines: Iterable[Line]) -> str:
-    return markdown(HEADS, (line.cells() for line in lines))
