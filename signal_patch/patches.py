@@ -19,6 +19,7 @@ from django.apps.registry import Apps
 from django.db import router
 from django.db.models import Model, QuerySet
 from django.db.models.deletion import Collector
+from django.db.models.sql import UpdateQuery
 
 from signal_patch import dispatch, scopes
 from signal_patch.dispatch import sending
@@ -116,8 +117,19 @@ def save_base(wrapped: Callable[..., Any], instance: Model, args: Arguments, key
 
 
 def delete(wrapped: Callable[..., Any], collector: Collector, args: Arguments, keywords: Keywords) -> Any:
-    with sending.deleting(collector):
-        return wrapped(collector, *args, **keywords)
+    return dispatch.delete(
+        collector, scopes.options_for, lambda collector: wrapped(collector, *args, **keywords)
+    )
+
+
+def update_batch(wrapped: Callable[..., Any], query: UpdateQuery, args: Arguments, keywords: Keywords) -> Any:
+    model: Any = query.model
+    options = scopes.options_for(model, "update")
+    if options is None or sending.is_silent():
+        return wrapped(query, *args, **keywords)
+    given = _UPDATE_BATCH.bind(query, *args, **keywords)
+    _, keys, values, using = given.args
+    return dispatch.update_batch(query, keys, values, using, options, wrapped)
 
 
 def get_app_configs(wrapped: Callable[..., Any], registry: Apps, args: Arguments, keywords: Keywords) -> Any:
@@ -142,7 +154,11 @@ def quietly(model: type[Model], bulk_update: Callable[..., Any], *args: Any, **k
 
 
 # The roads by which rows change, and those whose rows are only marked as in flight.
-ROADS: tuple[Place, ...] = ((QuerySet, "update", update), (QuerySet, "bulk_update", bulk_update))
+ROADS: tuple[Place, ...] = (
+    (QuerySet, "update", update),
+    (QuerySet, "bulk_update", bulk_update),
+    (UpdateQuery, "update_batch", update_batch),
+)
 MARKS: tuple[Place, ...] = ((Model, "save_base", save_base), (Collector, "delete", delete))
 AWAITING: tuple[Place, ...] = ((Apps, "get_app_configs", get_app_configs),)
 
@@ -205,3 +221,4 @@ def _unbound(wrapped: Any) -> Callable[..., Any]:
 
 
 _BULK_UPDATE = signature(QuerySet.bulk_update)
+_UPDATE_BATCH = signature(UpdateQuery.update_batch)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import django
 from dirtyfields import DirtyFieldsMixin
 from django.core.files.storage import InMemoryStorage
 from django.db import models
@@ -11,12 +12,16 @@ from polymorphic.models import PolymorphicModel
 from simple_history.models import HistoricalRecords
 
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
+from tests import cascade_models as cascade_models
 from tests.fields import PointField, ShoutedField
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from typing_extensions import Self
+
+if django.VERSION >= (6, 1):
+    from tests import database_cascade_models as database_cascade_models
 
 
 class Publisher(models.Model):
