@@ -106,6 +106,20 @@ def bulk_update(
     return dispatch.bulk_update(queryset, objs, fields, batch_size, options, wrapped)
 
 
+def bulk_create(
+    wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords
+) -> Any:
+    options = scopes.options_for(queryset.model, "bulk_create")
+    if options is None or sending.is_silent():
+        return wrapped(queryset, *args, **keywords)
+    try:
+        given = _BULK_CREATE.bind(queryset, *args, **keywords)
+    except TypeError:
+        return wrapped(queryset, *args, **keywords)
+    _, objs, *others = given.arguments.items()
+    return dispatch.bulk_create(queryset, objs[1], options, wrapped, **dict(others))
+
+
 def save_base(wrapped: Callable[..., Any], instance: Model, args: Arguments, keywords: Keywords) -> Any:
     given = args[3] if len(args) > 3 else keywords.get("using")
     using = given or router.db_for_write(type(instance), instance=instance)
@@ -157,6 +171,7 @@ def quietly(model: type[Model], bulk_update: Callable[..., Any], *args: Any, **k
 ROADS: tuple[Place, ...] = (
     (QuerySet, "update", update),
     (QuerySet, "bulk_update", bulk_update),
+    (QuerySet, "bulk_create", bulk_create),
     (UpdateQuery, "update_batch", update_batch),
 )
 MARKS: tuple[Place, ...] = ((Model, "save_base", save_base), (Collector, "delete", delete))
@@ -220,5 +235,6 @@ def _unbound(wrapped: Any) -> Callable[..., Any]:
     return call
 
 
+_BULK_CREATE = signature(QuerySet.bulk_create)
 _BULK_UPDATE = signature(QuerySet.bulk_update)
 _UPDATE_BATCH = signature(UpdateQuery.update_batch)

@@ -13,13 +13,13 @@ class Depot(models.Model):
     name = models.CharField(max_length=50, default="")
 
 
-class Shelf(models.Model):
+class Rack(models.Model):
     depot = models.ForeignKey(Depot, DB_CASCADE, null=True)
     name = models.CharField(max_length=50, default="")
 
 
 class Box(models.Model):
-    shelf = models.ForeignKey(Shelf, DB_CASCADE)
+    rack = models.ForeignKey(Rack, DB_CASCADE)
     name = models.CharField(max_length=50, default="")
 
 
@@ -34,7 +34,7 @@ class Label(models.Model):
 
     text = models.CharField(max_length=50, default="")
     depot = models.ForeignKey(Depot, DB_SET_NULL, null=True)
-    shelf = models.ForeignKey(Shelf, DB_SET_NULL, null=True)
+    rack = models.ForeignKey(Rack, DB_SET_NULL, null=True)
     box = models.ForeignKey(Box, DB_CASCADE, null=True)
 
 

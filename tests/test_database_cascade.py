@@ -25,8 +25,8 @@ from tests.database_cascade_models import (
     Guard,
     Label,
     Lorry,
+    Rack,
     Rat,
-    Shelf,
     Ticket,
     Yard,
 )
@@ -64,26 +64,26 @@ def sent(log: Log) -> list[tuple[str, str]]:
 def test_rows_removed_by_the_database_send_their_deletes_once(
     depot: Depot, delete: Callable[[Depot], Any], log: Log
 ) -> None:
-    shelves = {Shelf.objects.create(depot=depot).pk for _ in range(2)}
-    Shelf.objects.create(depot=Depot.objects.create())
+    racks = {Rack.objects.create(depot=depot).pk for _ in range(2)}
+    Rack.objects.create(depot=Depot.objects.create())
     log.clear()
     with signal_patch.bulk_signals():
         deleted = delete(depot)
-    assert deleted == (3, {"tests.Depot": 1, "tests.Shelf": 2})
+    assert deleted == (3, {"tests.Depot": 1, "tests.Rack": 2})
     assert sorted(sent(log)) == [
         ("post_delete", "Depot"),
-        ("post_delete", "Shelf"),
-        ("post_delete", "Shelf"),
+        ("post_delete", "Rack"),
+        ("post_delete", "Rack"),
         ("pre_delete", "Depot"),
-        ("pre_delete", "Shelf"),
-        ("pre_delete", "Shelf"),
+        ("pre_delete", "Rack"),
+        ("pre_delete", "Rack"),
     ]
-    assert {s.values["id"] for s in log if s.sender is Shelf} == shelves
-    assert Shelf.objects.count() == 1
+    assert {s.values["id"] for s in log if s.sender is Rack} == racks
+    assert Rack.objects.count() == 1
 
 
 def test_their_origin_is_that_of_the_delete(depot: Depot, log: Log) -> None:
-    Shelf.objects.create(depot=depot)
+    Rack.objects.create(depot=depot)
     queryset = Depot.objects.filter(pk=depot.pk)
     with signal_patch.bulk_signals():
         log.clear()
@@ -95,27 +95,27 @@ def test_their_origin_is_that_of_the_delete(depot: Depot, log: Log) -> None:
 def test_rows_are_there_at_pre_delete_and_gone_at_post_delete(depot: Depot, receivers: Receivers) -> None:
     seen = []
 
-    def look(instance: Shelf, signal: Any, **kwargs: Any) -> None:
-        seen.append((signal is pre_delete, Shelf.objects.filter(pk=instance.pk).exists()))
+    def look(instance: Rack, signal: Any, **kwargs: Any) -> None:
+        seen.append((signal is pre_delete, Rack.objects.filter(pk=instance.pk).exists()))
 
-    Shelf.objects.create(depot=depot)
-    receivers.connect(pre_delete, look, Shelf)
-    receivers.connect(post_delete, look, Shelf)
+    Rack.objects.create(depot=depot)
+    receivers.connect(pre_delete, look, Rack)
+    receivers.connect(post_delete, look, Rack)
     with signal_patch.bulk_signals():
         depot.delete()
     assert seen == [(True, True), (False, False)]
 
 
-@pytest.mark.parametrize("heard", [(Box,), (Shelf, Box), (Depot, Shelf, Box)])
+@pytest.mark.parametrize("heard", [(Box,), (Rack, Box), (Depot, Rack, Box)])
 def test_several_levels_send_their_deletes(
     heard: tuple[Any, ...], depot: Depot, delete: Callable[[Depot], Any], receivers: Receivers
 ) -> None:
-    shelf = Shelf.objects.create(depot=depot)
-    boxes = [Box.objects.create(shelf=shelf) for _ in range(2)]
+    rack = Rack.objects.create(depot=depot)
+    boxes = [Box.objects.create(rack=rack) for _ in range(2)]
     log = receivers.record(*heard)
     with signal_patch.bulk_signals():
         deleted = delete(depot)
-    assert deleted == (4, {"tests.Depot": 1, "tests.Shelf": 1, "tests.Box": 2})
+    assert deleted == (4, {"tests.Depot": 1, "tests.Rack": 1, "tests.Box": 2})
     assert {s.sender for s in log} == set(heard)
     assert len(log) == len([*heard, Box]) * 2
     assert {s.values["id"] for s in log.of("pre_delete") if s.sender is Box} == {b.id for b in boxes}
@@ -125,17 +125,17 @@ def test_several_levels_send_their_deletes(
 def test_rows_nobody_listens_to_are_left_to_the_database(
     depot: Depot, delete: Callable[[Depot], Any], receivers: Receivers
 ) -> None:
-    Shelf.objects.create(depot=depot)
+    Rack.objects.create(depot=depot)
     Rat.objects.create(depot=depot)
-    receivers.record(Shelf)
+    receivers.record(Rack)
     with signal_patch.bulk_signals(), CaptureQueriesContext(connection) as queries:
         deleted = delete(depot)
-    assert deleted == (2, {"tests.Depot": 1, "tests.Shelf": 1})
+    assert deleted == (2, {"tests.Depot": 1, "tests.Rack": 1})
     assert not Rat.objects.exists()
     assert not any("tests_rat" in query["sql"] for query in queries)
 
 
-@pytest.mark.parametrize("options", [{"operations": ["update"]}, {"exclude": [Shelf, Box]}, None])
+@pytest.mark.parametrize("options", [{"operations": ["update"]}, {"exclude": [Rack, Box]}, None])
 def test_where_nothing_is_heard_a_delete_runs_as_without_the_patch(
     options: dict[str, Any] | None, receivers: Receivers
 ) -> None:
@@ -143,7 +143,7 @@ def test_where_nothing_is_heard_a_delete_runs_as_without_the_patch(
 
     def statements() -> list[str]:
         depot = Depot.objects.create()
-        Box.objects.create(shelf=Shelf.objects.create(depot=depot))
+        Box.objects.create(rack=Rack.objects.create(depot=depot))
         Label.objects.create(depot=depot)
         with CaptureQueriesContext(connection) as queries:
             assert Depot.objects.filter(pk=depot.pk).delete() == (1, {"tests.Depot": 1})
@@ -156,7 +156,7 @@ def test_where_nothing_is_heard_a_delete_runs_as_without_the_patch(
             assert statements() == without
     else:
         for signal in (pre_delete, post_delete):
-            receivers.connect(signal, lambda **kwargs: pytest.fail("sent"), Shelf)
+            receivers.connect(signal, lambda **kwargs: pytest.fail("sent"), Rack)
             receivers.connect(signal, lambda **kwargs: pytest.fail("sent"), Box)
         with signal_patch.bulk_signals(**options):
             assert statements() == without
@@ -165,7 +165,7 @@ def test_where_nothing_is_heard_a_delete_runs_as_without_the_patch(
 def test_a_model_that_is_off_sends_nothing_on_the_way_to_one_that_is_on(
     depot: Depot, delete: Callable[[Depot], Any], log: Log
 ) -> None:
-    Box.objects.create(shelf=Shelf.objects.create(depot=depot))
+    Box.objects.create(rack=Rack.objects.create(depot=depot))
     log.clear()
     with signal_patch.bulk_signals(Box):
         deleted = delete(depot)
@@ -192,14 +192,14 @@ def test_a_tree_sends_one_pair_for_each_node(log: Log) -> None:
 
 def test_a_row_that_a_receiver_deleted_first_is_not_counted(depot: Depot, receivers: Receivers) -> None:
     def clear_out(instance: Depot, **kwargs: Any) -> None:
-        Shelf.objects.filter(name="early").delete()
+        Rack.objects.filter(name="early").delete()
 
-    Shelf.objects.create(depot=depot, name="early")
-    Shelf.objects.create(depot=depot)
+    Rack.objects.create(depot=depot, name="early")
+    Rack.objects.create(depot=depot)
     receivers.connect(pre_delete, clear_out, Depot)
-    receivers.connect(post_delete, lambda **kwargs: None, Shelf)
+    receivers.connect(post_delete, lambda **kwargs: None, Rack)
     with signal_patch.bulk_signals():
-        assert depot.delete() == (2, {"tests.Depot": 1, "tests.Shelf": 1})
+        assert depot.delete() == (2, {"tests.Depot": 1, "tests.Rack": 1})
 
 
 def test_restricted_rows_refuse_as_before(log: Log) -> None:
@@ -213,12 +213,12 @@ def test_restricted_rows_refuse_as_before(log: Log) -> None:
 
 
 def test_a_collector_that_collects_by_force_sends_no_second_pair(depot: Depot, log: Log) -> None:
-    Shelf.objects.create(depot=depot)
+    Rack.objects.create(depot=depot)
     collector = Collector("default", origin=depot, force_collection=True)
     collector.collect([depot])
     log.clear()
     with signal_patch.bulk_signals():
-        assert collector.delete() == (2, {"tests.Depot": 1, "tests.Shelf": 1})
+        assert collector.delete() == (2, {"tests.Depot": 1, "tests.Rack": 1})
     assert len(log) == 4
 
 
@@ -239,7 +239,7 @@ def test_a_row_set_to_null_by_the_database_sends_its_saves(
     pre, post = log[1:3]
     assert pre.arguments == {"raw": False, "using": "default", "update_fields": frozenset({"depot"})}
     assert post.arguments == {**pre.arguments, "created": False}
-    expected = {"id": label.pk, "text": "A", "depot_id": None, "shelf_id": None, "box_id": None}
+    expected = {"id": label.pk, "text": "A", "depot_id": None, "rack_id": None, "box_id": None}
     assert pre.values == post.values == expected
     assert Label.objects.get().depot_id is None
 
@@ -288,32 +288,32 @@ def test_a_row_set_to_its_default_by_the_database_sends_its_saves(
 def test_rows_that_depend_on_rows_removed_by_the_database_send_their_saves(
     depot: Depot, delete: Callable[[Depot], Any], receivers: Receivers
 ) -> None:
-    """Nobody listens to the shelves, which go with the depot: they are not counted, but known."""
+    """Nobody listens to the racks, which go with the depot: they are not counted, but known."""
     saved: list[Any] = []
-    Label.objects.create(shelf=Shelf.objects.create(depot=depot))
+    Label.objects.create(rack=Rack.objects.create(depot=depot))
     for signal in (pre_save, post_save):
         receivers.connect(signal, lambda **kwargs: saved.append(kwargs["update_fields"]), Label)
     with signal_patch.bulk_signals():
         deleted = delete(depot)
     assert deleted == (1, {"tests.Depot": 1})
-    assert saved == [{"shelf"}, {"shelf"}]
+    assert saved == [{"rack"}, {"rack"}]
 
 
 def test_a_row_that_is_changed_and_removed_at_once_sends_no_saves(
     depot: Depot, delete: Callable[[Depot], Any], log: Log
 ) -> None:
-    shelf = Shelf.objects.create(depot=depot)
-    Label.objects.create(depot=depot, box=Box.objects.create(shelf=shelf))
+    rack = Rack.objects.create(depot=depot)
+    Label.objects.create(depot=depot, box=Box.objects.create(rack=rack))
     log.clear()
     with signal_patch.bulk_signals():
         delete(depot)
     assert not {"pre_save", "post_save"} & set(log.names())
-    assert {s.sender for s in log.of("pre_delete")} == {Depot, Shelf, Box, Label}
+    assert {s.sender for s in log.of("pre_delete")} == {Depot, Rack, Box, Label}
 
 
 def test_nor_if_only_its_saves_are_on(depot: Depot, delete: Callable[[Depot], Any], log: Log) -> None:
-    shelf = Shelf.objects.create(depot=depot)
-    Label.objects.create(depot=depot, box=Box.objects.create(shelf=shelf))
+    rack = Rack.objects.create(depot=depot)
+    Label.objects.create(depot=depot, box=Box.objects.create(rack=rack))
     stays = Label.objects.create(depot=depot)
     log.clear()
     with signal_patch.bulk_signals(operations=["update"]):

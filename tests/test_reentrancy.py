@@ -188,7 +188,10 @@ def test_a_cycle_between_two_rows_ends(receivers: Receivers) -> None:
     Ship.objects.filter(pk=first.pk).update(convoy=second)
     Ship.objects.filter(pk=second.pk).update(convoy=first)
     _on_signal(
-        receivers, post_save, Ship, lambda ship: Ship.objects.filter(convoy=ship).update(speed=F("speed") + 10)
+        receivers,
+        post_save,
+        Ship,
+        lambda ship: Ship.objects.filter(convoy=ship).update(speed=F("speed") + 10),
     )
     log = receivers.record(Ship)
     Ship.objects.filter(pk=first.pk).update(speed=0)
@@ -248,7 +251,9 @@ def test_all_rows_of_a_batch_are_in_flight_and_of_no_other(receivers: Receivers)
     assert column(Ship, "tonnage") == [1] * 4
 
 
-def test_receivers_of_a_nested_update_see_what_the_row_holds_not_what_is_to_come(receivers: Receivers) -> None:
+def test_receivers_of_a_nested_update_see_what_the_row_holds_not_what_is_to_come(
+    receivers: Receivers,
+) -> None:
     ships(1, 2)
     seen: list[tuple[str, int]] = []
 
@@ -298,7 +303,9 @@ def test_a_save_of_the_instance_itself_in_a_receiver_goes_through(receivers: Rec
 
 def test_a_row_is_in_flight_as_its_proxy_and_as_its_parent(receivers: Receivers) -> None:
     rows(Book, {"title": "a"})
-    _on_signal(receivers, post_save, BookProxy, lambda book: Book.objects.filter(pk=book.pk).update(status="x"))
+    _on_signal(
+        receivers, post_save, BookProxy, lambda book: Book.objects.filter(pk=book.pk).update(status="x")
+    )
     log = receivers.record(Book, BookProxy)
     BookProxy.objects.update(title="b")
     assert [sent.sender for sent in log] == [BookProxy, BookProxy]

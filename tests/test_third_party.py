@@ -131,9 +131,7 @@ def test_a_field_tracker_sees_the_change(batch_size: int, receivers: Receivers) 
     receivers.connect(post_save, track, Tracked)
     with bulk_signals(batch_size=batch_size):
         Tracked.objects.update(size=F("size") + 10)
-    assert sorted(seen, key=str) == sorted(
-        [({"size": 1}, 11, False), ({"size": 2}, 12, False)] * 2, key=str
-    )
+    assert sorted(seen, key=str) == sorted([({"size": 1}, 11, False), ({"size": 2}, 12, False)] * 2, key=str)
 
 
 def test_a_field_tracker_sees_what_save_shows_it(receivers: Receivers) -> None:

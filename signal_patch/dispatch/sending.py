@@ -29,8 +29,8 @@ _silent: ContextVar[bool] = ContextVar("signal_patch_silent", default=False)
 class Flight:
     """Rows of one database whose signals are being sent at this moment.
 
-    `keys` holds primary keys by concrete model. `instance` stands for a row whose key is
-    read when somebody asks, because an INSERT sets it between its two signals.
+    `keys` holds primary keys by concrete model. `instance` stands for one more row, whose
+    key is read when somebody asks: an INSERT sets it between its two signals, or a receiver.
     """
 
     __slots__ = ("deletions", "instance", "keys", "using")
@@ -48,11 +48,23 @@ class Flight:
 
     def holds(self, model: type[Model], keys: Iterable[Any]) -> set[Any]:
         """Return those of the keys of a concrete model that are in this flight."""
-        if self.instance is not None:
-            same = self.instance._meta.concrete_model is model
-            return {key for key in keys if same and key == self.instance.pk}
-        held = self.keys.get(model)
-        return held.intersection(keys) if held else set()
+        held = self.keys.get(model, set()).intersection(keys)
+        if self.instance is not None and self._has_instance_of(model):
+            held |= {key for key in keys if key == self.instance.pk}
+        return held
+
+    def speaks_of(self, model: type[Model]) -> bool:
+        """Return whether rows of a concrete model are in this flight."""
+        return bool(self.keys.get(model)) or self._has_instance_of(model)
+
+    def _has_instance_of(self, model: type[Model]) -> bool:
+        return self.instance is not None and concrete(self.instance) is model
+
+
+def is_any_in_flight(using: str, model: type[Model]) -> bool:
+    """Return whether signals of any row of the model are being sent right now."""
+    owner = concrete(model)
+    return any(flight.using == using and flight.speaks_of(owner) for flight in _flights.get())
 
 
 def in_flight(using: str, model: type[Model], keys: Collection[Any]) -> set[Any]:
