@@ -14,7 +14,7 @@ from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from tests.fields import PointField, ShoutedField
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
     from typing_extensions import Self
 
@@ -79,7 +79,7 @@ class Port(models.Model):
     name = models.CharField(max_length=100, default="")
 
     class Meta:
-        ordering = ["-name"]
+        ordering = ("-name",)
 
 
 class Berth(models.Model):
@@ -180,7 +180,7 @@ class Logbook(models.Model):
 
     @classmethod
     def from_db(
-        cls, db: str | None, field_names: Collection[str], values: Sequence[Any], **keywords: Any
+        cls, db: str | None, field_names: Collection[Any], values: Collection[Any], **keywords: Any
     ) -> Self:
         # Django 6.1 adds fetch_mode.
         instance = super().from_db(db, field_names, values, **keywords)
@@ -195,7 +195,7 @@ class Tracked(models.Model):
     tracker = FieldTracker()
 
 
-class Dirty(DirtyFieldsMixin, models.Model):
+class Dirty(DirtyFieldsMixin, models.Model):  # type: ignore[misc]
     name = models.CharField(max_length=100, default="")
     size = models.IntegerField(default=0)
 

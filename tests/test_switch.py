@@ -212,7 +212,9 @@ class TestDecorating:
             with pytest.raises(TypeError, match=r"generator function .*generate.* inside it"):
                 scope()(function)
 
-    @pytest.mark.parametrize("target", [property(), classmethod(is_enabled), 3], ids=lambda value: type(value).__name__)
+    @pytest.mark.parametrize(
+        "target", [property(), classmethod(is_enabled), 3], ids=["property", "classmethod", "number"]
+    )
     def test_what_cannot_be_called_is_refused(self, target: Any) -> None:
         with pytest.raises(TypeError, match=r"decorates functions, not .*: put it beneath"):
             bulk_signals()(target)

@@ -5,15 +5,29 @@ from __future__ import annotations
 import gc
 import uuid
 import weakref
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.exceptions import FieldDoesNotExist, FieldError
-from django.db import DatabaseError, IntegrityError, NotSupportedError, connection, transaction
-from django.db.models import Avg, Count, F, Func, IntegerField, Max, OuterRef, Prefetch, QuerySet, Subquery
-from django.db.models import Value, Window
+from django.db import IntegrityError, NotSupportedError, connection, transaction
+from django.db.models import (
+    Avg,
+    Count,
+    F,
+    Func,
+    IntegerField,
+    Max,
+    OuterRef,
+    Prefetch,
+    QuerySet,
+    Subquery,
+    Value,
+    Window,
+)
 from django.db.models.functions import Concat, Length, Lower, RowNumber
-from django.db.models.signals import post_init, post_save, pre_save
+from django.db.models.signals import post_init, post_save, pre_delete, pre_save
+from django.test.utils import CaptureQueriesContext
 
 import signal_patch
 from signal_patch import bulk_signals, no_bulk_signals
@@ -58,7 +72,7 @@ class Lacking(Func):
 
 # 1. Refusals come first.
 
-REFUSED: dict[str, Callable[[QuerySet[Ship]], int]] = {
+REFUSED: dict[str, Callable[[QuerySet[Any]], int]] = {
     "sliced": lambda qs: qs[:1].update(speed=9),
     "combined": lambda qs: qs.union(qs).update(speed=9),
     "intersected": lambda qs: qs.intersection(qs).update(speed=9),
@@ -76,7 +90,7 @@ REFUSED: dict[str, Callable[[QuerySet[Ship]], int]] = {
     "unsaved object": lambda qs: qs.update(berth=Berth()),
     "object for a plain column": lambda qs: qs.update(speed=Berth(pk=1)),
     "wrong type": lambda qs: qs.update(speed="fast"),
-    "positional argument": lambda qs: qs.update(9),
+    "positional argument": lambda qs: qs.update(9),  # type: ignore[call-arg]
     "values as a dictionary": lambda qs: qs.values("name").distinct().order_by("nope").update(speed=9),
 }
 
@@ -93,7 +107,7 @@ def _refusal(refused: Callable[[], int]) -> tuple[type[Exception], str] | None:
 @pytest.mark.parametrize("speed", [5, 6], ids=["rows match", "no row matches"])
 @pytest.mark.parametrize("refused", REFUSED.values(), ids=REFUSED)
 def test_refusals_come_before_any_signal(
-    refused: Callable[[QuerySet[Ship]], int], speed: int, receivers: Receivers
+    refused: Callable[[QuerySet[Any]], int], speed: int, receivers: Receivers
 ) -> None:
     ships(5, 5)
     log = receivers.record(Ship)
@@ -109,23 +123,24 @@ def test_refusals_come_before_any_signal(
 def test_an_update_of_a_many_to_many_field_is_refused(receivers: Receivers) -> None:
     book = Book.objects.create()
     log = receivers.record(Book)
-    with pytest.raises(FieldError, match="non model field|concrete field|many"):
-        Book.objects.filter(pk=book.pk).update(readers=[])
+    books: QuerySet[Any] = Book.objects.filter(pk=book.pk)
+    with pytest.raises(FieldError, match="Cannot update model field"):
+        books.update(readers=[])
     assert log == []
 
 
-REFUSED_BY_DATABASES: dict[str, Callable[[QuerySet[Ship]], int]] = {
+REFUSED_BY_DATABASES: dict[str, Callable[[QuerySet[Any]], int]] = {
     "unknown function": lambda qs: qs.update(speed=Func("speed", function="no_such_function")),
-    "window in the filter": lambda qs: qs.annotate(n=Window(RowNumber(), order_by="pk"))
-    .filter(n__lt=9)
-    .update(speed=9),
+    "window in the filter": lambda qs: (
+        qs.annotate(n=Window(RowNumber(), order_by="pk")).filter(n__lt=9).update(speed=9)
+    ),
 }
 
 
 @pytest.mark.parametrize("speed", [5, 6], ids=["rows match", "no row matches"])
 @pytest.mark.parametrize("refused", REFUSED_BY_DATABASES.values(), ids=REFUSED_BY_DATABASES)
 def test_what_the_database_refuses_comes_before_any_signal_too(
-    refused: Callable[[QuerySet[Ship]], int], speed: int, receivers: Receivers
+    refused: Callable[[QuerySet[Any]], int], speed: int, receivers: Receivers
 ) -> None:
     ships(5, 5)
     log = receivers.record(Ship)
@@ -161,8 +176,9 @@ def test_distinct_on_fields_is_refused_where_django_refuses_it(receivers: Receiv
 def test_a_refusal_leaves_no_state_behind(receivers: Receivers) -> None:
     (ship,) = ships(5)
     log = receivers.record(Ship)
+    fleet: QuerySet[Any] = Ship.objects.all()
     with pytest.raises(FieldDoesNotExist):
-        Ship.objects.update(sped=9)
+        fleet.update(sped=9)
     Ship.objects.filter(pk=ship.pk).update(speed=9)
     assert log.names() == ["pre_save", "post_save"]
 
@@ -173,20 +189,11 @@ def test_a_refusal_leaves_no_state_behind(receivers: Receivers) -> None:
 def test_receivers_of_other_models_and_of_deletes_are_nobody(receivers: Receivers) -> None:
     ships(5)
     log = receivers.record(Port)
-    with pytest.raises(ZeroDivisionError):
-        # Only a receiver that is called can raise.
-        _raise_on(receivers, post_save, Port)
-        Port.objects.create(code="X")
-    log.clear()
-    assert Ship.objects.update(speed=9) == 1
+    receivers.connect(pre_delete, lambda **arguments: None, Ship)
+    with CaptureQueriesContext(connection) as queries:
+        assert Ship.objects.update(speed=9) == 1
+    assert len(queries) == 1
     assert log == []
-
-
-def _raise_on(receivers: Receivers, signal: Any, sender: Any) -> None:
-    def divide(**arguments: Any) -> None:
-        raise ZeroDivisionError
-
-    receivers.connect(signal, divide, sender)
 
 
 def test_auto_created_through_models_get_no_signals(receivers: Receivers) -> None:
@@ -221,11 +228,10 @@ def test_a_receiver_of_one_signal_alone_is_enough(name: str, receivers: Receiver
 # 3. The rows are chosen once.
 
 
-def _sizes() -> Any:
-    return pytest.mark.parametrize("batch_size", [1, 2, 2000])
+of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 2000])
 
 
-@_sizes()
+@of_every_size
 def test_rows_that_the_write_makes_stop_matching_are_all_written(batch_size: int, log: Log) -> None:
     ships(1, 2, 3, 4, 5)
     log.clear()
@@ -235,8 +241,10 @@ def test_rows_that_the_write_makes_stop_matching_are_all_written(batch_size: int
     assert len(log.of("post_save")) == 5
 
 
-@_sizes()
-def test_rows_that_the_write_makes_match_again_are_written_once(batch_size: int, receivers: Receivers) -> None:
+@of_every_size
+def test_rows_that_the_write_makes_match_again_are_written_once(
+    batch_size: int, receivers: Receivers
+) -> None:
     ships(1, 2, 3, 4, 5)
     log = receivers.record(Ship)
     with bulk_signals(batch_size=batch_size):
@@ -245,7 +253,7 @@ def test_rows_that_the_write_makes_match_again_are_written_once(batch_size: int,
     assert [sent.values["speed"] for sent in log.of("post_save")] == [11, 12, 13, 14, 15]
 
 
-@_sizes()
+@of_every_size
 def test_rows_that_a_receiver_makes_stop_matching_are_written(batch_size: int, receivers: Receivers) -> None:
     ships(1, 2, 3)
 
@@ -259,7 +267,7 @@ def test_rows_that_a_receiver_makes_stop_matching_are_written(batch_size: int, r
     assert column(Ship, "speed") == [9, 9, 9]
 
 
-@_sizes()
+@of_every_size
 def test_rows_that_a_receiver_adds_are_not_written(batch_size: int, receivers: Receivers) -> None:
     ships(1, 2)
 
@@ -289,7 +297,7 @@ def _harbour() -> list[Ship]:
     return fleet
 
 
-SHAPES: dict[str, Callable[[], QuerySet[Ship]]] = {
+SHAPES: dict[str, Callable[[], QuerySet[Any, Any]]] = {
     "all": lambda: Ship.objects.all(),
     "exclude": lambda: Ship.objects.exclude(crew__name="nobody"),
     "to-one join": lambda: Ship.objects.filter(berth__port__name="south"),
@@ -320,10 +328,10 @@ SHAPES: dict[str, Callable[[], QuerySet[Ship]]] = {
 }
 
 
-@_sizes()
+@of_every_size
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_the_queryset_as_it_stands_chooses_the_rows_once_each(
-    shape: Callable[[], QuerySet[Ship]], batch_size: int, receivers: Receivers
+    shape: Callable[[], QuerySet[Any, Any]], batch_size: int, receivers: Receivers
 ) -> None:
     _harbour()
     with no_bulk_signals(), transaction.atomic():
@@ -338,7 +346,7 @@ def test_the_queryset_as_it_stands_chooses_the_rows_once_each(
     assert all(not sent.instance.get_deferred_fields() for sent in log)
 
 
-ORDERS: dict[str, tuple[Callable[[], QuerySet[Ship]], str]] = {
+ORDERS: dict[str, tuple[Callable[[], QuerySet[Any, Any]], str]] = {
     "none": (lambda: Ship.objects.all(), "cc AAA b dddd"),
     "own": (lambda: Ship.objects.order_by("speed", "-pk"), "dddd b cc AAA"),
     "descending": (lambda: Ship.objects.order_by("-speed", "pk"), "AAA cc b dddd"),
@@ -355,15 +363,18 @@ ORDERS: dict[str, tuple[Callable[[], QuerySet[Ship]], str]] = {
     "alias": (lambda: Ship.objects.alias(n=Length("name")).order_by("-n"), "dddd AAA cc b"),
     "expression over a join": (lambda: Ship.objects.order_by(F("berth__number") * -1, "pk"), "cc AAA b dddd"),
     "joined filter": (lambda: Ship.objects.filter(crew__name="zoe").order_by("-pk"), "b AAA cc"),
-    "duplicating filter": (lambda: Ship.objects.filter(crew__name__gt="a").order_by("-speed", "pk"), "AAA cc b"),
+    "duplicating filter": (
+        lambda: Ship.objects.filter(crew__name__gt="a").order_by("-speed", "pk"),
+        "AAA cc b",
+    ),
     "extra": (lambda: Ship.objects.extra(order_by=["-name"]), "dddd cc b AAA"),
 }
 
 
-@_sizes()
+@of_every_size
 @pytest.mark.parametrize(("ordered", "expected"), ORDERS.values(), ids=ORDERS)
 def test_signals_follow_the_explicit_order_else_the_key(
-    ordered: Callable[[], QuerySet[Ship]], expected: str, batch_size: int, receivers: Receivers
+    ordered: Callable[[], QuerySet[Any, Any]], expected: str, batch_size: int, receivers: Receivers
 ) -> None:
     _harbour()
     log = receivers.record(Ship)
@@ -373,7 +384,7 @@ def test_signals_follow_the_explicit_order_else_the_key(
         assert [sent.values["name"] for sent in log.of(signal)] == expected.split()
 
 
-@_sizes()
+@of_every_size
 def test_a_random_order_visits_each_row_once(batch_size: int, receivers: Receivers) -> None:
     fleet = ships(1, 2, 3, 4, 5)
     log = receivers.record(Ship)
@@ -568,7 +579,7 @@ def test_a_changed_key_is_in_update_fields(receivers: Receivers) -> None:
     assert [sent.arguments["update_fields"] for sent in log] == [frozenset({"code"})] * 2
 
 
-@_sizes()
+@of_every_size
 def test_the_same_instance_goes_to_both_signals(batch_size: int, receivers: Receivers) -> None:
     ships(1, 2, 3)
     seen: list[bool] = []
@@ -616,7 +627,7 @@ def _raise_at(receivers: Receivers, signal: Any, call: int) -> None:
     receivers.connect(signal, refuse, Ship)
 
 
-@_sizes()
+@of_every_size
 @pytest.mark.parametrize("call", [1, 2, 3])
 @pytest.mark.parametrize("signal", [pre_save, post_save], ids=["pre_save", "post_save"])
 def test_an_exception_from_any_receiver_leaves_no_row_changed(
@@ -629,7 +640,7 @@ def test_an_exception_from_any_receiver_leaves_no_row_changed(
     assert column(Ship, "speed") == [1, 2, 3]
 
 
-@_sizes()
+@of_every_size
 def test_an_exception_leaves_no_row_in_flight(batch_size: int, receivers: Receivers) -> None:
     ships(1, 2, 3)
     _raise_at(receivers, pre_save, 2)
@@ -641,7 +652,7 @@ def test_an_exception_leaves_no_row_in_flight(batch_size: int, receivers: Receiv
     assert len(log.of("post_save")) == 3
 
 
-@_sizes()
+@of_every_size
 def test_an_exception_from_the_database_leaves_no_row_changed(batch_size: int, receivers: Receivers) -> None:
     ships(1, 2, 3)
     receivers.record(Ship)
@@ -650,7 +661,9 @@ def test_an_exception_from_the_database_leaves_no_row_changed(batch_size: int, r
     assert column(Ship, "slug") == [None, None, None]
 
 
-def test_an_exception_spoils_the_surrounding_transaction_as_savepoint_false_does(receivers: Receivers) -> None:
+def test_an_exception_spoils_the_surrounding_transaction(
+    receivers: Receivers,
+) -> None:
     ships(1)
     _raise_at(receivers, post_save, 1)
     with transaction.atomic():
@@ -806,7 +819,7 @@ def _delete_once(receivers: Receivers, signal: Any, deleter: str, deleted: str) 
     receivers.connect(signal, delete, Ship)
 
 
-@_sizes()
+@of_every_size
 @pytest.mark.parametrize("signal", [pre_save, post_save], ids=["pre_save", "post_save"])
 def test_a_row_that_a_receiver_deleted_gets_no_post_save_and_is_not_counted(
     signal: Any, batch_size: int, receivers: Receivers
@@ -820,7 +833,7 @@ def test_a_row_that_a_receiver_deleted_gets_no_post_save_and_is_not_counted(
     assert column(Ship, "speed") == [11, 13]
 
 
-@_sizes()
+@of_every_size
 def test_a_receiver_may_delete_its_own_row(batch_size: int, receivers: Receivers) -> None:
     ships(1, 2, 3)
     _delete_once(receivers, pre_save, "b", "b")
@@ -836,7 +849,7 @@ def test_a_row_deleted_after_its_post_save_counts(receivers: Receivers) -> None:
     assert Ship.objects.update(speed=9) == 3
 
 
-@_sizes()
+@of_every_size
 def test_a_row_deleted_by_raw_means_gets_no_post_save(batch_size: int, receivers: Receivers) -> None:
     ships(1, 2, 3)
 
@@ -864,7 +877,7 @@ def test_an_instance_carries_its_new_natural_key(receivers: Receivers) -> None:
     assert list(Beacon.objects.order_by("code").values_list("code", "lit")) == [("b", False), ("z", True)]
 
 
-@_sizes()
+@of_every_size
 def test_keys_may_change_by_expression(batch_size: int, receivers: Receivers) -> None:
     fleet = ships(1, 2, 3)
     log = receivers.record(Ship)
@@ -877,7 +890,7 @@ def test_keys_may_change_by_expression(batch_size: int, receivers: Receivers) ->
     assert column(Ship, "speed") == [9, 9, 9]
 
 
-@_sizes()
+@of_every_size
 def test_keys_may_change_while_receivers_change_the_instance(batch_size: int, receivers: Receivers) -> None:
     rows(Beacon, {"code": "a"}, {"code": "b"})
 
@@ -895,7 +908,7 @@ def test_keys_may_change_while_receivers_change_the_instance(batch_size: int, re
     ]
 
 
-@_sizes()
+@of_every_size
 @pytest.mark.parametrize("part", ["quay", "day"])
 def test_each_part_of_a_composite_key_may_change(part: str, batch_size: int, receivers: Receivers) -> None:
     rows(Mooring, {"quay": 1, "day": 1}, {"quay": 1, "day": 2}, {"quay": 2, "day": 1})
@@ -904,13 +917,15 @@ def test_each_part_of_a_composite_key_may_change(part: str, batch_size: int, rec
         assert Mooring.objects.update(**{part: F(part) + 10, "holder": "me"}) == 3
     expected = [(11, 1), (11, 2), (12, 1)] if part == "quay" else [(1, 11), (1, 12), (2, 11)]
     assert [sent.instance.pk for sent in log.of("post_save")] == expected
-    assert list(Mooring.objects.order_by("pk").values_list("pk", "holder")) == [(key, "me") for key in expected]
+    assert list(Mooring.objects.order_by("pk").values_list("pk", "holder")) == [
+        (key, "me") for key in expected
+    ]
 
 
 # 12. Every kind of model.
 
 
-@_sizes()
+@of_every_size
 def test_a_childs_and_its_parents_columns_are_updated_in_one_call(
     batch_size: int, receivers: Receivers
 ) -> None:
@@ -924,10 +939,10 @@ def test_a_childs_and_its_parents_columns_are_updated_in_one_call(
     for sent in log:
         assert sent.arguments["update_fields"] == {"title", "plot", "price"}
         assert (sent.values["title"], sent.values["plot"], sent.values["price"]) == ("t", "twist", 3)
-    assert list(Novel.objects.values_list("title", "plot", "price")) == [("t", "twist", 3)] * 2
+    assert list(Novel.objects.values_list("title", "plot", "price")) == [("t", "twist", Decimal(3))] * 2
 
 
-@_sizes()
+@of_every_size
 @pytest.mark.parametrize("values", [{"plot": "twist"}, {"title": "twist"}], ids=["child's", "parent's"])
 def test_a_child_is_updated_in_one_of_its_tables(
     values: dict[str, str], batch_size: int, receivers: Receivers
@@ -948,7 +963,7 @@ def test_an_update_of_the_parent_is_the_parents(receivers: Receivers) -> None:
     assert [sent.sender for sent in log] == [Book, Book]
 
 
-@_sizes()
+@of_every_size
 def test_receivers_change_columns_of_child_and_parent(batch_size: int, receivers: Receivers) -> None:
     for title in ("a", "b"):
         Novel.objects.create(title=title)
@@ -961,12 +976,12 @@ def test_receivers_change_columns_of_child_and_parent(batch_size: int, receivers
     with bulk_signals(batch_size=batch_size):
         assert Novel.objects.update(price=5) == 2
     assert list(Novel.objects.order_by("pk").values_list("plot", "status", "price")) == [
-        ("of a", "is a", 5),
-        ("of b", "is b", 5),
+        ("of a", "is a", Decimal(5)),
+        ("of b", "is b", Decimal(5)),
     ]
 
 
-@_sizes()
+@of_every_size
 def test_rows_with_composite_keys_are_updated(batch_size: int, receivers: Receivers) -> None:
     rows(Mooring, {"quay": 1, "day": 1}, {"quay": 1, "day": 2}, {"quay": 2, "day": 1})
     log = receivers.record(Mooring)
@@ -976,7 +991,7 @@ def test_rows_with_composite_keys_are_updated(batch_size: int, receivers: Receiv
     assert column(Mooring, "holder") == ["me", "me", ""]
 
 
-@_sizes()
+@of_every_size
 def test_receivers_change_rows_with_composite_keys(batch_size: int, receivers: Receivers) -> None:
     rows(Mooring, {"quay": 1, "day": 1}, {"quay": 1, "day": 2}, {"quay": 2, "day": 1})
 
@@ -989,7 +1004,7 @@ def test_receivers_change_rows_with_composite_keys(batch_size: int, receivers: R
     assert column(Mooring, "holder") == ["me at 1/1", "me at 1/2", "me at 2/1"]
 
 
-@_sizes()
+@of_every_size
 def test_rows_with_uuid_keys_are_updated_in_the_order_of_their_keys(
     batch_size: int, receivers: Receivers
 ) -> None:
@@ -1002,7 +1017,7 @@ def test_rows_with_uuid_keys_are_updated_in_the_order_of_their_keys(
     assert column(Buoy, "colour") == ["green"] * 3
 
 
-@_sizes()
+@of_every_size
 def test_rows_with_natural_keys_are_updated(batch_size: int, receivers: Receivers) -> None:
     rows(Beacon, {"code": "b'"}, {"code": "a%"}, {"code": "ç"})
     log = receivers.record(Beacon)

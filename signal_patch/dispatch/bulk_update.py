@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
-from django.db.models import QuerySet
-from django.db.models.signals import post_save, pre_save
+from django.db.models import BinaryField, QuerySet
+from django.db.models.signals import ModelSignal, post_save, pre_save
 
 from . import fields as columns, rows, sending
 from .changes import Changes, PerRow
@@ -41,28 +41,23 @@ def bulk_update(
     no row changed.
     """
     objs, names = tuple(objs), list(fields)
-    if not _are_heard(objs) or not all(obj._is_pk_set() for obj in objs):
+    hears = sending.hearing_of(objs)
+    if not (hears(pre_save) or hears(post_save)) or not all(obj._is_pk_set() for obj in objs):
         with sending.silence():
             return original(queryset, objs, names, batch_size=batch_size)
     # With no objects, Django checks the names of the fields and executes nothing.
     original(queryset, (), names, batch_size=batch_size)
-    operation = _BulkUpdate(queryset, names, batch_size, options, original)
+    operation = _BulkUpdate(queryset, hears, names, batch_size, options, original)
     operation.refuse(objs)
     with transaction.atomic(using=operation.using, savepoint=False):
         return operation.run(objs)
-
-
-def _are_heard(objs: tuple[Any, ...]) -> bool:
-    return any(
-        not model._meta.auto_created and (pre_save.has_listeners(model) or post_save.has_listeners(model))
-        for model in {type(obj) for obj in objs}
-    )
 
 
 class _BulkUpdate:
     def __init__(
         self,
         queryset: QuerySet[Any],
+        hears: Callable[[ModelSignal], bool],
         names: list[str],
         batch_size: int | None,
         options: Options,
@@ -78,7 +73,7 @@ class _BulkUpdate:
         self.connection = connections[self.using]
         self.fields: list[ModelField] = [self.model._meta.get_field(name) for name in names]
         self.teller = Teller(
-            queryset,
+            hears,
             self.using,
             options,
             frozenset(field.name for field in self.fields),
@@ -87,19 +82,19 @@ class _BulkUpdate:
         self.size = min(options.batch_size, rows.largest_batch(self.using, self.model))
 
     def refuse(self, objs: tuple[Any, ...]) -> None:
-        """Raise what Django raises for an object that refers to an unsaved one, or for an expression
-        that can't be assigned.
+        """Raise what Django raises for this queryset, for an object that refers to an unsaved one, and
+        for a value that can't be assigned.
         """
         if any(field.is_relation for field in self.fields):
             for obj in objs:
                 # Model._prepare_related_fields_for_save, Django 5.2 to 6.1.
                 obj._prepare_related_fields_for_save(operation_name="bulk_update", fields=self.fields)
         computed = [obj for obj in objs if self._is_computed(obj)]
-        if computed:
-            # Where there are no rows, the statement is built and not run.
-            nowhere = QuerySet.none(self.queryset)
-            with sending.silence():
-                self.original(nowhere, computed, self.names, batch_size=self.batch_size)
+        # Where there are no rows, the statement is built and not run.
+        nowhere = QuerySet.none(self.queryset)
+        with sending.silence():
+            self.original(nowhere, computed or objs[:1], self.names, batch_size=self.batch_size)
+        self._normalize(objs)
 
     def _is_computed(self, obj: Model) -> bool:
         return any(hasattr(getattr(obj, field.attname), "resolve_expression") for field in self.fields)
@@ -121,13 +116,13 @@ class _BulkUpdate:
             present = self._present_beforehand(keys)
             expressions = self._expressions(pairs)
             self._show(expressions, pairs)
-            self._normalize(pairs)
             loud = [pair for pair in pairs if pair[0] not in quiet] if quiet else pairs
             changes = self.teller.before(loud)
             self._hide(expressions, changes, pairs)
-            matched = self._write(pairs, changes)
+            matched = self._write(self.queryset, pairs, self.names)
             if present is not None:
                 loud = [pair for pair in loud if pair[0] in present]
+            self._write_extras(loud, changes)
             all_there = matched == (len(set(keys)) if present is None else len(present))
             told = self.teller.settle(loud, changes, self._unsure(expressions), all_there=all_there)
             return matched - self.teller.after(told, flight)
@@ -188,35 +183,48 @@ class _BulkUpdate:
             }
             self._show({field: by_key for field, by_key in frozen.items() if by_key}, pairs)
 
-    def _normalize(self, pairs: list[tuple[Any, Model]]) -> None:
+    def _normalize(self, objs: tuple[Any, ...]) -> None:
         """Turn the instances' constants into what their rows will hold."""
         for field in self.fields:
-            if columns.is_plain(field) and not columns.is_opaque(field):
-                for _, obj in pairs:
+            if columns.is_plain(field) and not columns.holds_files(field):
+                for obj in objs:
                     self._normalize_one(obj, field)
 
     def _normalize_one(self, obj: Model, field: ModelField) -> None:
         value = getattr(obj, field.attname)
-        if not hasattr(value, "resolve_expression") and not columns.holds_files(field):
-            stored = columns.row_value(field, value, self.connection)
-            if type(stored) is not type(value) or stored is not value:
-                setattr(obj, field.attname, stored)
+        if isinstance(field, BinaryField) or hasattr(value, "resolve_expression"):
+            return
+        stored = columns.row_value(field, value, self.connection)
+        # An equal list stays the caller's own.
+        if stored is not value and not (columns.is_opaque(field) and stored == value):
+            setattr(obj, field.attname, stored)
 
-    def _write(self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> int:
-        matched = self._run_original([obj for _, obj in pairs], self.names)
-        named = set(self.fields)
-        groups: dict[tuple[str, ...], list[Model]] = defaultdict(list)
+    def _write_extras(self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> None:
+        for (model, names), chosen in self._extras(pairs, changes).items():
+            # The write may have undone the queryset's own conditions.
+            everything: QuerySet[Any] = rows.everything(self.queryset, self.using)
+            if model is not self.model:
+                everything = QuerySet(model, using=self.using)
+            self._write(everything, chosen, list(names))
+
+    def _extras(
+        self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]
+    ) -> dict[tuple[type[Model], tuple[str, ...]], list[tuple[Any, Model]]]:
+        """Return the instances by what receivers changed beside the named fields, and by the model whose
+        fields these are: an instance may be of a subclass.
+        """
+        own, named = set(self.model._meta.concrete_fields), set(self.fields)
+        groups: dict[tuple[type[Model], tuple[str, ...]], list[tuple[Any, Model]]] = defaultdict(list)
         for key, obj in pairs:
-            extra = tuple(f.name for f in changes.get(key, {}) if f not in named)
+            extra = [field for field in changes.get(key, {}) if field not in named]
             if extra:
-                groups[extra].append(obj)
-        for extra, objs in groups.items():
-            self._run_original(objs, list(extra))
-        return matched
+                model = self.model if own.issuperset(extra) else type(obj)
+                groups[model, tuple(field.name for field in extra)].append((key, obj))
+        return groups
 
-    def _run_original(self, objs: list[Model], names: list[str]) -> int:
+    def _write(self, queryset: QuerySet[Any], pairs: list[tuple[Any, Model]], names: list[str]) -> int:
         with sending.silence():
-            return self.original(self.queryset, objs, names, batch_size=self.batch_size)
+            return self.original(queryset, [obj for _, obj in pairs], names, batch_size=self.batch_size)
 
     def _unsure(self, expressions: Expressions) -> list[ModelField]:
         custom = [field for field in self.fields if not columns.is_plain(field)]

@@ -6,6 +6,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import F, Value
+from django.db.models.base import DEFERRED
 from django.db.models.expressions import Expression
 
 from . import fields
@@ -29,50 +30,61 @@ class Watch:
 
     def __init__(self, watched: Collection[ModelField], connection: Any) -> None:
         self.connection = connection
-        self.fields = list(watched)
-        self.attnames = [field.attname for field in self.fields]
-        self.opaque = [field for field in self.fields if fields.is_opaque(field)]
-        self.files = [field for field in self.fields if fields.holds_files(field)]
+        self.opaque = [field for field in watched if fields.is_opaque(field)]
+        self.plain = [field for field in watched if not fields.is_opaque(field)]
+        self.files = [field for field in self.plain if fields.holds_files(field)]
+        self.attnames = [field.attname for field in self.plain]
         # With one name, itemgetter would not return a tuple.
-        self.state = itemgetter(*self.attnames, *self.attnames[:1]) if watched else _nothing
+        self.state = itemgetter(*self.attnames, *self.attnames[:1]) if self.plain else _nothing
 
     def snapshot(self, instance: Model) -> Any:
         """Return what `changes` needs to know of an instance as it is now."""
-        return self.state(instance.__dict__), self._fingerprints(instance)
+        attributes = instance.__dict__
+        try:
+            state = self.state(attributes)
+        except KeyError:  # the caller's own instance, with deferred fields
+            state = tuple(attributes.get(name, DEFERRED) for name in self.attnames)
+        return state, self._fingerprints(instance) if self.opaque else ()
 
     def _fingerprints(self, instance: Model) -> list[Any]:
         return [
             fields.fingerprint(field, getattr(instance, field.attname), self.connection)
+            if field.attname in instance.__dict__
+            else DEFERRED
             for field in self.opaque
         ]
+
+    def may_differ(self, instance: Model, snapshot: Any) -> bool:
+        """Return False if `changes` would find none, in next to no time."""
+        if self.opaque or self.files:
+            return True
+        try:
+            return bool(self.state(instance.__dict__) != snapshot[0])
+        except KeyError:  # deferred before, or by a receiver
+            return True
 
     def changes(self, instance: Model, snapshot: Any) -> Changes:
         """Return the fields that were changed since, with what `Field.pre_save` gives."""
         state, fingerprints = snapshot
-        changed = [] if self._is_in(state, instance) else self._different(instance, state)
+        changed = self._different(instance, state)
         if self.opaque:
-            changed = self._without_opaque(changed) + self._different_inside(instance, fingerprints)
+            changed += self._different_inside(instance, fingerprints)
         changed += [field for field in self.files if self._is_uncommitted(instance, field)]
         return {field: field.pre_save(instance, False) for field in dict.fromkeys(changed)}
 
-    def _is_in(self, state: tuple[Any, ...], instance: Model) -> bool:
-        try:
-            return self.state(instance.__dict__) == state
-        except KeyError:  # a receiver has deferred a field
-            return False
-
-    def _different(self, instance: Model, state: tuple[Any, ...]) -> list[ModelField]:
+    def _different(self, instance: Model, before: tuple[Any, ...]) -> list[ModelField]:
         # getattr() brings back a value that a receiver has deferred, as save() would.
         return [
             field
-            for field, old in zip(self.fields, state, strict=False)
-            if not _is_same(getattr(instance, field.attname), old)
+            for field, old in zip(self.plain, before, strict=False)
+            if not _is_deferred_still(instance, field, old)
+            and not _is_same(getattr(instance, field.attname), old)
         ]
 
-    def _without_opaque(self, changed: list[ModelField]) -> list[ModelField]:
-        return [field for field in changed if field not in self.opaque]
-
     def _different_inside(self, instance: Model, before: list[Any]) -> list[ModelField]:
+        for field, old in zip(self.opaque, before, strict=True):
+            if old is not DEFERRED:
+                getattr(instance, field.attname)  # brings back what a receiver has deferred
         after = self._fingerprints(instance)
         return [field for field, old, new in zip(self.opaque, before, after, strict=True) if old != new]
 
@@ -82,6 +94,10 @@ class Watch:
 
 def _nothing(_: dict[str, Any]) -> tuple[()]:
     return ()
+
+
+def _is_deferred_still(instance: Model, field: ModelField, old: Any) -> bool:
+    return old is DEFERRED and field.attname not in instance.__dict__
 
 
 def _is_same(new: Any, old: Any) -> bool:

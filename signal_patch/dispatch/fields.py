@@ -14,13 +14,17 @@ from django.db.models import (
     AutoField,
     BinaryField,
     CharField,
+    DateField,
     DecimalField,
+    DurationField,
     Field,
     FileField,
+    GenericIPAddressField,
     IntegerField,
     JSONField,
     Model,
     TextField,
+    TimeField,
 )
 from django.db.models.expressions import Col, ExpressionWrapper
 from django.db.models.functions import Cast
@@ -51,13 +55,17 @@ _IMMUTABLE = (
     datetime.timedelta,
     uuid.UUID,
 )
+_CAST_ON_MYSQL = (AutoField, DateField, DecimalField, DurationField, IntegerField, TimeField)
 # Wide enough for every column: quantize() must not fail on the digits before the point.
 _SCALING = decimal.Context(prec=2000)
 
 
 def is_plain_class(field_class: type[Field[Any, Any]]) -> bool:
-    """Return whether Django itself converts the values of a field class, both ways."""
-    return all(
+    """Return whether Django itself converts the values of a field class, both ways.
+
+    An address is left to the database all the same: `to_python` strips what an UPDATE stores.
+    """
+    return not issubclass(field_class, GenericIPAddressField) and all(
         getattr(getattr(field_class, name, None), "__module__", "django.db.models").startswith(
             "django.db.models"
         )
@@ -86,11 +94,18 @@ def row_value(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrappe
     target = _target(field)
     if isinstance(target, JSONField):
         return None if value is None else _through_json(target, value)
+    if isinstance(target, BinaryField):
+        return None if value is None else _bytes(target, value, connection)
     return scaled(target, _exact_text(target.to_python(target.get_prep_value(value))), connection)
 
 
 def _through_json(field: JSONField, value: Any) -> Any:
     return json.loads(json.dumps(value, cls=field.encoder), cls=field.decoder)
+
+
+def _bytes(field: BinaryField[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
+    stored = bytes(field.to_python(value))
+    return memoryview(stored) if connection.vendor == "postgresql" else stored
 
 
 def _exact_text(value: Any) -> Any:
@@ -124,12 +139,12 @@ def as_column(expression: Any, field: Field[Any, Any], connection: BaseDatabaseW
     """Return an expression that gives, in a SELECT, what the field's column would hold.
 
     An assignment converts to the column's type. A cast does the same on PostgreSQL; on
-    MariaDB and MySQL only numbers can differ and have types to cast to; SQLite's columns
-    take any type.
+    MariaDB and MySQL only numbers and times can differ and have types to cast to; SQLite's
+    columns take any type.
     """
     target = _target(field)
     if connection.vendor == "postgresql" or (
-        connection.vendor == "mysql" and isinstance(target, (DecimalField, IntegerField, AutoField))
+        connection.vendor == "mysql" and isinstance(target, _CAST_ON_MYSQL)
     ):
         return Cast(expression, output_field=target)
     return ExpressionWrapper(expression, output_field=target)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import FieldDoesNotExist
@@ -15,6 +16,7 @@ from django.db.models.constants import LOOKUP_SEP
 from django.db.models.query import ModelIterable
 from django.db.models.sql import Query
 
+from . import loading
 from .fields import is_plain
 
 if TYPE_CHECKING:
@@ -84,6 +86,12 @@ def _matching(model: type[Model], keys: Sequence[Any]) -> Q:
     return Q(pk__in=list(keys))
 
 
+def key_getter(model: type[Model]) -> Callable[[Model], Any]:
+    """Return a function of an instance that gives its primary key, faster than `pk` does."""
+    opts = model._meta
+    return attrgetter("pk" if opts.is_composite_pk else opts.pk.attname)
+
+
 def largest_batch(using: str, model: type[Model]) -> int:
     """Return how many rows one statement can name by their keys.
 
@@ -132,6 +140,7 @@ class Selection:
         self.lock = options.lock and connections[using].features.has_select_for_update
         self.size = min(options.batch_size, largest_batch(using, queryset.model))
         self.total = 0
+        self.key_of = key_getter(queryset.model)
         self.tables: tuple[str, ...] = ()
 
     def batches(self) -> Iterator[Batch]:
@@ -161,7 +170,9 @@ class Selection:
         yield from self._chunks(others, frozen)
 
     def _in_foreign_order(self) -> Iterator[Batch]:
-        ordered = QuerySet.values_list(_silenced(self.queryset, self.using), "pk", flat=True)
+        listed = _on(self.using, self.queryset)
+        listed.query.select_for_update = False
+        ordered = QuerySet.values_list(listed, "pk", flat=True)
         keys = list(dict.fromkeys(ordered))
         self.total = len(keys)
         frozen: Frozen = {}
@@ -187,13 +198,16 @@ class Selection:
         annotated = QuerySet.annotate(rows, **self.previews, **frozen)
         if self.lock:
             annotated = _locked(annotated, self.tables)
+        if loading.is_plain(annotated):
+            annotated._iterable_class = loading.PlainIterable
         instances = list(annotated[:limit])
+        keys = list(map(self.key_of, instances))
         values = {
-            instance.pk: tuple(instance.__dict__.pop(alias) for alias in frozen)
-            for instance in instances
+            key: tuple(instance.__dict__.pop(alias) for alias in frozen)
+            for key, instance in zip(keys, instances, strict=True)
             if frozen
         }
-        return Batch([instance.pk for instance in instances], instances, values)
+        return Batch(keys, instances, values)
 
     def _keys(self, chosen: QuerySet[Any]) -> tuple[list[Any], Frozen]:
         if self.lock:
@@ -289,12 +303,10 @@ def _is_own_column(query: Query, name: str) -> bool:
     return found.concrete and (not found.is_relation or name == found.attname)
 
 
-def _silenced(queryset: Any, using: str) -> Any:
+def _on(using: str, queryset: Any) -> Any:
     clone = queryset._chain()
     clone._db = using
     clone._prefetch_related_lookups = ()
-    # The statement of an update() pays no heed to the caller's locks either.
-    clone.query.select_for_update = False
     return clone
 
 
@@ -303,8 +315,10 @@ def _direct(queryset: QuerySet[Any], using: str) -> Any:
 
     The parts of sql.Query that hold what is selected, Django 5.2 to 6.1.
     """
-    clone = _whole(_silenced(queryset, using), using)
+    clone = _whole(_on(using, queryset), using)
     query = clone.query
+    # The statement of an update() of one table pays no heed to the caller's locks either.
+    query.select_for_update = False
     query.clear_deferred_loading()
     query.clear_select_fields()
     query.selected = None
@@ -328,7 +342,7 @@ def _order_by_key(query: Query) -> None:
 
 def _nested(queryset: QuerySet[Any], using: str) -> Any:
     """Return the rows whose key is among those that the queryset selects."""
-    keys = QuerySet.values(_silenced(queryset, using), "pk")
+    keys = QuerySet.values(_on(using, queryset), "pk")
     keys.query.clear_ordering(force=True)
     outer = QuerySet.filter(everything(queryset, using), pk__in=keys)
     if queryset.query.order_by and _orders_by_own_columns(queryset):

@@ -7,9 +7,10 @@ not of the switch, and are as they were when the call ends.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -147,6 +148,17 @@ def _yields_subclasses(queryset: QuerySet[Any]) -> bool:
     if type(queryset).__init__ is not QuerySet.__init__:
         queryset = type(queryset)(queryset.model)
     return not queryset._iterable_class.__module__.startswith("django.")
+
+
+def hearing(queryset: QuerySet[Any]) -> Callable[[ModelSignal], bool]:
+    """Return what says whether a signal would be heard for a row of the queryset."""
+    return partial(has_listeners, queryset=queryset)
+
+
+def hearing_of(instances: Iterable[Model]) -> Callable[[ModelSignal], bool]:
+    """Return what says whether a signal would be heard for any of the instances."""
+    senders = {type(instance) for instance in instances if not instance._meta.auto_created}
+    return lambda signal: any(signal.has_listeners(sender) for sender in senders)
 
 
 def hears_saves(queryset: QuerySet[Any]) -> bool:

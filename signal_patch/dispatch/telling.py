@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 from django.db.models import QuerySet
-from django.db.models.signals import post_save, pre_save
+from django.db.models.signals import ModelSignal, post_save, pre_save
 
 from . import fields, rows, sending
 from .changes import Changes, Watch
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 class Teller:
     """Sends the saves of one bulk operation's instances, batch by batch.
 
-    `update_fields` are the names of the fields that the caller writes.
+    `hears` says whether a signal of any of the senders is heard; `update_fields` are the
+    names of the fields that the caller writes.
     """
 
     def __init__(
         self,
-        queryset: QuerySet[Any],
+        hears: Callable[[ModelSignal], bool],
         using: str,
         options: Options,
         update_fields: frozenset[str],
@@ -41,8 +42,8 @@ class Teller:
         self.update_fields = update_fields
         self.written = set(written)
         self.connection = connections[using]
-        self.hears_pre_save = sending.has_listeners(pre_save, queryset)
-        self.hears_post_save = sending.has_listeners(post_save, queryset)
+        self.hears_pre_save = hears(pre_save)
+        self.hears_post_save = hears(post_save)
         self.watches: dict[type[Model], Watch] = {}
 
     def before(self, pairs: list[tuple[Any, Model]]) -> dict[Any, Changes]:
@@ -50,12 +51,15 @@ class Teller:
         if not self.hears_pre_save:
             return {}
         changes: dict[Any, Changes] = {}
+        using, update_fields, watches = self.using, self.update_fields, self.watches
         for key, instance in pairs:
-            watch = self._watch(type(instance))
+            watch = watches.get(type(instance)) or self._watch(type(instance))
             snapshot = watch.snapshot(instance)
-            sending.send_pre_save(instance, self.using, self.update_fields)
-            if changed := watch.changes(instance, snapshot):
-                changes[key] = changed
+            sending.send_pre_save(instance, using, update_fields)
+            if watch.may_differ(instance, snapshot):
+                changed = watch.changes(instance, snapshot)
+                if changed:
+                    changes[key] = changed
         return changes
 
     def _watch(self, model: type[Model]) -> Watch:
@@ -81,13 +85,15 @@ class Teller:
         """
         if not self.hears_post_save:
             return []
-        for key, instance in pairs:
-            self._settle_changes(instance, changes.get(key, {}))
         wanted = self._wanted(changes, unsure)
         instances = [instance for _, instance in pairs]
-        if not all_there or any(wanted(model) for model in {type(i) for i in instances}):
+        for key, instance in pairs if changes else ():
+            self._settle_changes(instance, changes.get(key, {}))
+        if not all_there or any(map(wanted, set(map(type, instances)))):
             present = reread(instances, self.using, wanted)
             pairs = [(key, instance) for key, instance in pairs if instance.pk in present]
+        if not changes:
+            return [(instance, self.update_fields) for _, instance in pairs]
         return [(instance, self._saved(changes.get(key))) for key, instance in pairs]
 
     def _settle_changes(self, instance: Model, changes: Changes) -> None:
@@ -117,24 +123,18 @@ class Teller:
     def after(self, told: Told, flight: sending.Flight) -> int:
         """Send `post_save`, and return how many rows a receiver deleted before their turn."""
         gone = 0
-        for instance, names in self._still_there(told, flight):
-            if instance is None:
-                gone += 1
-            else:
-                sending.send_post_save(instance, self.using, names)
-        return gone
-
-    def _still_there(
-        self, told: Told, flight: sending.Flight
-    ) -> Iterator[tuple[Model | None, frozenset[str]]]:
-        deletions = flight.deletions
         there: set[Any] | None = None
+        flight.deletions = 0
         for position, (instance, names) in enumerate(told):
-            if flight.deletions != deletions:
-                deletions = flight.deletions
-                rest = [other for other, _ in told[position:]]
+            if flight.deletions:
+                flight.deletions = 0
+                rest = (other for other, _ in told[position:])
                 there = reread(rest, self.using, lambda model: [])
-            yield (instance if there is None or instance.pk in there else None), names
+            if there is None or instance.pk in there:
+                sending.send_post_save(instance, self.using, names)
+            else:
+                gone += 1
+        return gone
 
 
 def _is_unsure(field: ModelField, value: Any) -> bool:
@@ -154,10 +154,12 @@ def reread(
     present: set[Any] = set()
     for model, members in by_class.items():
         attnames = [field.attname for field in wanted(model)]
-        found = _stored(model, using, [instance.pk for instance in members], attnames)
+        keys = list(map(rows.key_getter(model), members))
+        found = _stored(model, using, keys, attnames)
         present.update(found)
-        for instance in members:
-            for attname, value in zip(attnames, found.get(instance.pk, ()), strict=False):
+        for key, instance in zip(keys, members, strict=True):
+            # A row that is gone has no values to set.
+            for attname, value in zip(attnames, found.get(key, (None,))[1:], strict=False):
                 setattr(instance, attname, value)
     return present
 
@@ -165,6 +167,6 @@ def reread(
 def _stored(
     model: type[Model], using: str, keys: list[Any], attnames: list[str]
 ) -> dict[Any, tuple[Any, ...]]:
+    """Return the rows with the given keys, by key: the key itself, then the attributes."""
     everything: QuerySet[Any] = QuerySet(model, using=using)
-    found = rows.at(everything, keys).values_list("pk", *attnames)
-    return {key: tuple(values) for key, *values in found}
+    return {row[0]: row for row in rows.at(everything, keys).values_list("pk", *attnames)}

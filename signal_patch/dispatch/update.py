@@ -59,7 +59,9 @@ class _Update:
         self.connection = connections[using]
         self.plan = planning.plan(queryset, values, using, self.connection)
         self.writer = writing.writer_of(queryset, using)
-        self.teller = Teller(queryset, using, options, self.plan.update_fields, self.plan.written)
+        self.teller = Teller(
+            sending.hearing(queryset), using, options, self.plan.update_fields, self.plan.written
+        )
 
     def run(self) -> int:
         selection = rows.Selection(

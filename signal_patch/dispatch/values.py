@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 class Plan:
     """What `update(**values)` means for one row, worked out once for all rows.
 
+    `names` are the caller's, in the caller's order.
     `previews` and `frozen` are expressions to select along with the rows, by alias. The
     frozen ones read other rows, and so count as they were before the first write: what they
     gave is written as a constant of each row.
     """
 
+    names: tuple[str, ...]
     update_fields: frozenset[str]
     statement: dict[str, Any] = dataclass_field(default_factory=dict)
     shared: list[tuple[str, Any]] = dataclass_field(default_factory=list)
@@ -50,8 +52,9 @@ class Plan:
         for alias, target in self.previewed:
             value = instance.__dict__.pop(alias)
             setattr(instance, target.attname, fields.scaled(target, value, connection))
-        for target, value in zip(self.frozen_fields.values(), frozen, strict=True):
-            setattr(instance, target.attname, fields.scaled(target, value, connection))
+        if frozen:
+            for target, value in zip(self.frozen_fields.values(), frozen, strict=True):
+                setattr(instance, target.attname, fields.scaled(target, value, connection))
 
 
 def plan(
@@ -78,7 +81,7 @@ class _Planner:
     def plan(self, values: dict[str, Any]) -> Plan:
         opts = self.model._meta
         named = {name: opts.get_field(name) for name in values}
-        result = Plan(frozenset(target.name for target in named.values()))
+        result = Plan(tuple(named), frozenset(target.name for target in named.values()))
         for name, target in named.items():
             if not target.generated:
                 result.written.append(target)
@@ -96,7 +99,8 @@ class _Planner:
         owner = target.model._meta.concrete_model
         if owner is self.model._meta.concrete_model:
             resolved = value.resolve_expression(self.query, allow_joins=False, for_save=True)
-            statement, shown = resolved, self._after_the_assigned(resolved)
+            statement = resolved
+            shown = resolved = self._after_the_assigned(resolved)
         else:
             # Django resolves it later, against the table of the ancestor that has the column.
             resolved = value.resolve_expression(UpdateQuery(owner), allow_joins=False, for_save=True)
@@ -119,7 +123,7 @@ class _Planner:
             result.shared.append((target.name, value))
         elif fields.is_plain(target):
             raw = fields.row_value(target, _raw(target, value), self.connection)
-            kept = result.copied if fields.is_opaque(target) else result.shared
+            kept = result.copied if isinstance(raw, (dict, list)) else result.shared
             kept.append((target.attname, raw))
         else:
             self._add_custom_constant(result, target, _raw(target, value))

@@ -100,7 +100,7 @@ class _Writer:
         with the one that the caller gives to all.
         """
         opts = self.model._meta
-        named = {opts.get_field(name): name for name in self.plan.statement}
+        named = {opts.get_field(name): name for name in self.plan.names}
         values = dict(self.plan.statement)
         for field, by_key in own.items():
             name = named.get(field, field.attname)
@@ -110,8 +110,11 @@ class _Writer:
                 owner = fields.concrete(field.model)
                 otherwise = self._otherwise(field, name)
                 values[name] = PerRow(owner, field, by_key, otherwise)
-        # MariaDB sets from left to right: a CASE over the key must see the old one.
-        return dict(sorted(values.items(), key=lambda item: self._is_key(item[0])))
+        # MariaDB sets from left to right: a CASE over the key must see the old one, and the
+        # caller's expressions what they see in the caller's order.
+        places = {name: place for place, name in enumerate(self.plan.names)}
+        order = sorted(values, key=lambda name: (self._is_key(name), places.get(name, len(places))))
+        return {name: values[name] for name in order}
 
     def _otherwise(self, field: ModelField, name: str) -> Any:
         if name not in self.plan.statement:

@@ -231,7 +231,10 @@ def absent(model: type[models.Model]) -> models.Model:
         key = {"dock": "X", "number": 5000}
     elif issubclass(model, Ferry):
         key = {"pk": 5000, "id": 5000}
-    return model(**key)
+    absent = model(**key)
+    if isinstance(absent, (Ship, Wide)):
+        absent.state = "new"
+    return absent
 
 
 def frozen(value: Any) -> tuple[str, object]:

@@ -6,6 +6,8 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from django.db.models import Exists
+
 from tests.parity.rows import absent
 
 if TYPE_CHECKING:
@@ -88,9 +90,9 @@ class Hearing:
 
     @property
     def mends(self) -> bool:
-        """Tell whether a receiver may take away what the database refuses: the value, or another row."""
+        """Tell whether a receiver may come before what the database refuses: by another value, one row less, an error."""
         kinds = {action.kind for action in self.actions if action.signal in self.signals}
-        return not kinds.isdisjoint({"set", "delete_sibling"})
+        return not kinds.isdisjoint({"set", "delete_sibling", "raise"})
 
     def listens(self, sender: type[Model]) -> bool:
         return any(self.hears(signal, sender) for signal in self.signals)
@@ -125,6 +127,15 @@ class Call:
 
     def given(self) -> Iterable[Given]:
         raise NotImplementedError
+
+    @property
+    def joins(self) -> bool:
+        """Tell whether the statement looks at more than one table."""
+        return False
+
+    @property
+    def orders(self) -> bool:
+        return False
 
     def volatile_columns(self) -> set[str]:
         raise NotImplementedError
@@ -169,6 +180,15 @@ class Update(Call):
 
     def given(self) -> Iterable[Given]:
         return self.values.values()
+
+    @property
+    def joins(self) -> bool:
+        subqueries = [argument for call in self.filters for argument in call.arguments if isinstance(argument, Exists)]
+        return bool(subqueries) or len(self.rows().query.alias_map) > 1
+
+    @property
+    def orders(self) -> bool:
+        return bool(self.order)
 
     def volatile_columns(self) -> set[str]:
         return self._columns(self.values)

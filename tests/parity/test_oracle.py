@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.parity.models import Ship
 from tests.parity.oracle import Outcome, differences, expected, outcome, undone
 from tests.parity.patched import receiving
+from tests.parity.profiles import share
 from tests.parity.rows import frozen, load, pool, ship_id
 from tests.parity.scenario import Given, Hearing, Update, step
 from tests.parity.strategies import orders, some_fields, updates
@@ -76,6 +77,7 @@ def plain_updates(draw: st.DrawFn) -> Update:
     )
 
 
+@share(4)
 @given(plain_updates())
 def test_the_oracle_says_what_the_bare_loop_shows(scenario: Update) -> None:
     with undone(scenario.alias):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 
 from tests.parity.oracle import differences, expected, undone
 from tests.parity.patched import observed
@@ -16,4 +16,6 @@ pytestmark = pytest.mark.django_db(databases=["default", "other"])
 def test_update_does_what_the_loop_does(scenario: Update) -> None:
     with undone(scenario.alias):
         load(scenario.model, scenario.alias, scenario.seeds)
-        assert not differences(scenario, expected(scenario), observed(scenario))
+        wanted = expected(scenario)
+        assume(wanted)
+        assert not differences(scenario, wanted, observed(scenario))

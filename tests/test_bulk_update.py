@@ -1,0 +1,696 @@
+"""`bulk_update()`: the signals of a loop, on the caller's own instances (contract, sections 4 and 7)."""
+
+from __future__ import annotations
+
+import datetime
+import gc
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import IntegrityError, connection, transaction
+from django.db.models import Case, F, Model, OuterRef, QuerySet, Subquery, Value, When
+from django.db.models.functions import Concat, Now, Upper
+from django.db.models.signals import post_save, pre_save
+from django.test.utils import CaptureQueriesContext
+
+import signal_patch
+from signal_patch import bulk_signals, no_bulk_signals
+from tests.fields import Point
+from tests.fleet import column, rows, ships
+from tests.models import Beacon, Berth, Book, BookProxy, Cargo, Mooring, Novel, Port, Ship, Wreck
+from tests.recording import field_values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.recording import Log, Receivers
+
+pytestmark = pytest.mark.django_db
+
+LAUNCH = datetime.datetime(2021, 3, 4, 5, 6, 7, 89, tzinfo=datetime.timezone.utc)
+
+
+@pytest.fixture(autouse=True)
+def _on(_leaves_no_trace: None) -> None:
+    signal_patch.enable()
+
+
+of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 2000])
+
+
+def _fleet(*speeds: int, **values: Any) -> list[Ship]:
+    """Return ships as loaded from the database, each going ten times as fast as its row says."""
+    ships(*speeds, **values)
+    fleet = list(Ship.objects.order_by("pk"))
+    for ship in fleet:
+        ship.speed *= 10
+    return fleet
+
+
+def _before_saves(receivers: Receivers, model: type[Model], change: Callable[[Any], object]) -> None:
+    def receive(instance: Model, **arguments: Any) -> None:
+        change(instance)
+
+    receivers.connect(pre_save, receive, model)
+
+
+def _check_truth(receivers: Receivers, model: type[Model]) -> list[bool]:
+    truth: list[bool] = []
+
+    def compare(instance: Model, **arguments: Any) -> None:
+        stored, told = field_values(model._base_manager.get(pk=instance.pk)), field_values(instance)
+        truth.append(_texts(told) == _texts(stored))
+
+    receivers.connect(post_save, compare, model)
+    return truth
+
+
+def _texts(values: dict[str, Any]) -> dict[str, tuple[type, str]]:
+    return {name: (type(value), str(value)) for name, value in values.items()}
+
+
+@of_every_size
+def test_each_of_the_callers_own_instances_gets_one_pair(batch_size: int, receivers: Receivers) -> None:
+    fleet = _fleet(1, 2, 3)
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert Ship.objects.bulk_update(fleet, ["speed", "berth"]) == 3
+    for signal in ("pre_save", "post_save"):
+        assert all(sent.instance is ship for sent, ship in zip(log.of(signal), fleet, strict=True))
+    assert column(Ship, "speed") == [10, 20, 30]
+
+
+def test_signals_carry_the_arguments_of_save(receivers: Receivers) -> None:
+    fleet = _fleet(1)
+    log = receivers.record(Ship)
+    Ship.objects.bulk_update(fleet, ["speed", "berth"])
+    assert [sent.arguments for sent in log] == [
+        {"raw": False, "using": "default", "update_fields": frozenset({"speed", "berth"})},
+        {"raw": False, "using": "default", "update_fields": frozenset({"speed", "berth"}), "created": False},
+    ]
+    assert all(type(sent.arguments["update_fields"]) is frozenset for sent in log)
+
+
+def test_pre_save_comes_before_the_write(receivers: Receivers) -> None:
+    fleet = _fleet(1)
+    stored: list[tuple[int, int]] = []
+
+    def compare(instance: Ship, **arguments: Any) -> None:
+        stored.append((instance.speed, column(Ship, "speed")[0]))
+
+    receivers.connect(pre_save, compare, Ship)
+    receivers.connect(post_save, compare, Ship)
+    Ship.objects.bulk_update(fleet, ["speed"])
+    assert stored == [(10, 1), (10, 10)]
+
+
+@of_every_size
+def test_generators_are_read_once(batch_size: int, receivers: Receivers) -> None:
+    fleet = _fleet(1, 2, 3)
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        matched = Ship.objects.bulk_update((ship for ship in fleet), (name for name in ("speed", "name")))
+    assert matched == 3
+    assert column(Ship, "speed") == [10, 20, 30]
+    assert log.names().count("post_save") == 3
+
+
+@pytest.mark.parametrize("own", [None, 1, 2, 100])
+@of_every_size
+def test_the_callers_batch_size_changes_no_signal(
+    batch_size: int, own: int | None, receivers: Receivers
+) -> None:
+    fleet = _fleet(1, 2, 3)
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert Ship.objects.bulk_update(fleet, ["speed"], batch_size=own) == 3
+    assert column(Ship, "speed") == [10, 20, 30]
+    assert [sent.instance for sent in log.of("post_save")] == fleet
+
+
+def test_signals_follow_the_callers_order(receivers: Receivers) -> None:
+    fleet = _fleet(1, 2, 3)[::-1]
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=2):
+        Ship.objects.bulk_update(fleet, ["speed"])
+    assert [sent.instance for sent in log.of("pre_save")] == fleet
+    assert [sent.instance for sent in log.of("post_save")] == fleet
+
+
+REFUSED: dict[str, Callable[[QuerySet[Any], list[Ship]], int]] = {
+    "no fields": lambda qs, fleet: qs.bulk_update(fleet, []),
+    "unknown field": lambda qs, fleet: qs.bulk_update(fleet, ["sped"]),
+    "reverse relation": lambda qs, fleet: qs.bulk_update(fleet, ["crew"]),
+    "primary key": lambda qs, fleet: qs.bulk_update(fleet, ["id"]),
+    "negative batch size": lambda qs, fleet: qs.bulk_update(fleet, ["speed"], batch_size=-1),
+    "no batch size": lambda qs, fleet: qs.bulk_update(fleet, ["speed"], batch_size=0),
+    "no primary key": lambda qs, fleet: qs.bulk_update([*fleet, Ship()], ["speed"]),
+    "sliced": lambda qs, fleet: qs[:1].bulk_update(fleet, ["speed"]),
+    "combined": lambda qs, fleet: qs.union(qs).bulk_update(fleet, ["speed"]),
+    "unsaved related object": lambda qs, fleet: qs.bulk_update(
+        [*fleet, Ship(pk=99, berth=Berth())], ["berth"]
+    ),
+    "joined expression": lambda qs, fleet: qs.bulk_update(
+        [*fleet, Ship(pk=99, speed=F("berth__number"))], ["speed"]
+    ),
+    "unknown column": lambda qs, fleet: qs.bulk_update([*fleet, Ship(pk=99, speed=F("sped"))], ["speed"]),
+    "wrong type": lambda qs, fleet: qs.bulk_update([*fleet, Ship(pk=99, speed="fast")], ["speed"]),
+    "missing argument": lambda qs, fleet: qs.bulk_update(fleet),  # type: ignore[call-arg]
+    "no objects": lambda qs, fleet: qs.bulk_update(None, ["speed"]),  # type: ignore[arg-type]
+}
+
+
+def _refusal(refused: Callable[[], int]) -> tuple[type[Exception], str] | None:
+    try:
+        with transaction.atomic():
+            refused()
+    except Exception as error:  # noqa: BLE001  # the same one is what is asked for
+        return type(error), str(error)
+    return None
+
+
+@pytest.mark.parametrize("refused", REFUSED.values(), ids=REFUSED)
+def test_refusals_come_before_any_signal(
+    refused: Callable[[QuerySet[Any], list[Ship]], int], receivers: Receivers
+) -> None:
+    fleet = _fleet(1, 2)
+    log = receivers.record(Ship)
+    with no_bulk_signals():
+        expected = _refusal(lambda: refused(Ship.objects.all(), fleet))
+    with bulk_signals(batch_size=1):
+        assert _refusal(lambda: refused(Ship.objects.all(), fleet)) == expected
+    assert log == []
+    assert column(Ship, "speed") == [1, 2]
+
+
+def test_no_objects_send_nothing(log: Log) -> None:
+    assert Ship.objects.bulk_update([], ["speed"]) == 0
+    assert log == []
+
+
+def test_where_nobody_listens_djangos_own_statements_run(receivers: Receivers) -> None:
+    fleet = _fleet(1, 2)
+    receivers.record(Port)
+    with no_bulk_signals(), CaptureQueriesContext(connection) as djangos:
+        Ship.objects.bulk_update(fleet, ["speed"])
+    with CaptureQueriesContext(connection) as ours:
+        Ship.objects.bulk_update(fleet, ["speed"])
+    assert [query["sql"] for query in ours] == [query["sql"] for query in djangos]
+
+
+# Expressions become values.
+
+
+@of_every_size
+def test_expressions_are_values_before_and_after_the_write(batch_size: int, receivers: Receivers) -> None:
+    fleet = _fleet(1, 2, 3, tonnage=5)
+    fleet[0].speed = F("speed") + 100
+    fleet[1].name = Concat("name", Value("!"))
+    fleet[2].price = F("speed") * Decimal("1.5")
+    fleet[2].status = Case(When(name="c", then=Value("sunk")))
+    log = receivers.record(Ship)
+    truth = _check_truth(receivers, Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert Ship.objects.bulk_update(fleet, ["speed", "name", "price", "status"]) == 3
+    for signal in ("pre_save", "post_save"):
+        values = [sent.values for sent in log.of(signal)]
+        assert [value["speed"] for value in values] == [101, 20, 30]
+        assert [value["name"] for value in values] == ["a", "b!", "c"]
+        assert [value["status"] for value in values] == ["afloat", "afloat", "sunk"]
+        assert str(values[2]["price"]) == ("4.50" if connection.vendor != "mysql" else "45.00")
+    assert column(Ship, "speed") == [101, 20, 30]
+    assert truth == [True] * 3
+
+
+@of_every_size
+def test_expressions_that_read_other_rows_count_before_the_first_write(
+    batch_size: int, receivers: Receivers
+) -> None:
+    fleet = _fleet(1, 2, 3)
+    for ship in fleet:
+        other = Ship.objects.exclude(pk=OuterRef("pk")).order_by("-speed")
+        ship.speed = Subquery(other.values("speed")[:1])
+    truth = _check_truth(receivers, Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.bulk_update(fleet, ["speed"])
+    assert column(Ship, "speed") == [3, 3, 2]
+    assert truth == [True] * 3
+
+
+def test_what_the_database_alone_decides_is_read_again(receivers: Receivers) -> None:
+    fleet = _fleet(1, 2)
+    for ship in fleet:
+        ship.launched = Now()
+    truth = _check_truth(receivers, Ship)
+    Ship.objects.bulk_update(fleet, ["launched"])
+    # The speed is not named, and so is not the row's.
+    for ship in fleet:
+        assert ship.launched == Ship.objects.get(pk=ship.pk).launched
+    assert len(truth) == 2
+
+
+def test_generated_columns_are_read_again(receivers: Receivers) -> None:
+    rows(Cargo, {"weight": 1, "amount": 3}, {"weight": 1, "amount": 4})
+    lots = list(Cargo.objects.order_by("pk"))
+    for cargo in lots:
+        cargo.weight = 10
+    truth = _check_truth(receivers, Cargo)
+    Cargo.objects.bulk_update(lots, ["weight"])
+    assert [cargo.total for cargo in lots] == [30, 40]
+    assert truth == [True, True]
+
+
+CONSTANTS: dict[str, Any] = {
+    "speed": "7",
+    "name": 7,
+    "status": Ship.Status.SUNK,
+    "price": Decimal(15),
+    "notes": ("a", {1: 2}),
+    "launched": "2020-01-02T03:04:05Z",
+    "slug": None,
+    "tonnage": True,
+}
+
+
+@of_every_size
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_constants_become_the_fields_python_type(name: str, batch_size: int, receivers: Receivers) -> None:
+    ships(1, 2, launched=LAUNCH)
+    fleet = list(Ship.objects.order_by("pk"))
+    for ship in fleet:
+        setattr(ship, name, CONSTANTS[name])
+    truth = _check_truth(receivers, Ship)
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.bulk_update(fleet, [name])
+    assert truth == [True, True]
+    for sent in log:
+        assert type(sent.values[name]) is type(column(Ship, name)[0])
+        assert str(sent.values[name]) == str(column(Ship, name)[0])
+
+
+def test_an_auto_now_field_is_written_as_it_is_as_django_does(receivers: Receivers) -> None:
+    fleet = _fleet(1)
+    fleet[0].changed = LAUNCH
+    receivers.record(Ship)
+    Ship.objects.bulk_update(fleet, ["changed"])
+    assert column(Ship, "changed") == [LAUNCH]
+    assert column(Ship, "speed") == [1]
+
+
+# What receivers change.
+
+
+@of_every_size
+def test_what_receivers_change_is_saved(batch_size: int, receivers: Receivers) -> None:
+    fleet = _fleet(1, 2, 3, notes=["old"])
+
+    def change(ship: Ship) -> None:
+        if ship.name != "b":
+            ship.slug = f"slug-{ship.name}"
+            ship.speed += 1
+            ship.notes.append(ship.name)
+
+    _before_saves(receivers, Ship, change)
+    log = receivers.record(Ship)
+    truth = _check_truth(receivers, Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert Ship.objects.bulk_update(fleet, ["speed"]) == 3
+    assert column(Ship, "slug") == ["slug-a", None, "slug-c"]
+    assert column(Ship, "speed") == [11, 20, 31]
+    assert column(Ship, "notes") == [["old", "a"], ["old"], ["old", "c"]]
+    assert [sent.arguments["update_fields"] for sent in log.of("post_save")] == [
+        {"speed", "slug", "notes"},
+        {"speed"},
+        {"speed", "slug", "notes"},
+    ]
+    assert truth == [True] * 3
+
+
+def test_what_the_caller_changed_but_did_not_name_is_not_saved(receivers: Receivers) -> None:
+    fleet = _fleet(1, 2)
+    for ship in fleet:
+        ship.name = "changed"
+    receivers.record(Ship)
+    Ship.objects.bulk_update(fleet, ["speed"])
+    assert column(Ship, "name") == ["a", "b"]
+
+
+@of_every_size
+def test_without_write_back_only_named_fields_are_saved(batch_size: int, receivers: Receivers) -> None:
+    fleet = _fleet(1, 2)
+
+    def change(ship: Ship) -> None:
+        ship.speed += 1
+        ship.name = "changed"
+
+    _before_saves(receivers, Ship, change)
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size, write_back=False):
+        Ship.objects.bulk_update(fleet, ["speed"])
+    assert column(Ship, "speed") == [11, 21]
+    assert column(Ship, "name") == ["a", "b"]
+    assert {sent.arguments["update_fields"] for sent in log} == {frozenset({"speed"})}
+
+
+@of_every_size
+def test_a_receiver_may_replace_an_expression(batch_size: int, receivers: Receivers) -> None:
+    fleet = _fleet(1, 2)
+    for ship in fleet:
+        ship.speed = F("speed") + 100
+
+    def halve(ship: Ship) -> None:
+        if ship.name == "a":
+            ship.speed = ship.speed // 2
+
+    _before_saves(receivers, Ship, halve)
+    truth = _check_truth(receivers, Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.bulk_update(fleet, ["speed"])
+    assert column(Ship, "speed") == [50, 102]
+    assert truth == [True, True]
+
+
+@of_every_size
+def test_a_receiver_may_set_an_expression(batch_size: int, receivers: Receivers) -> None:
+    fleet = _fleet(1, 2)
+
+    def change(ship: Ship) -> None:
+        ship.name = Upper("name")
+        if ship.speed == 10:
+            ship.speed = F("speed") - 1
+
+    _before_saves(receivers, Ship, change)
+    truth = _check_truth(receivers, Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.bulk_update(fleet, ["speed"])
+    assert column(Ship, "name") == ["A", "B"]
+    assert column(Ship, "speed") == [0, 20]
+    assert truth == [True, True]
+
+
+# Which rows.
+
+
+@of_every_size
+def test_an_instance_without_a_row_gets_pre_save_and_no_post_save(
+    batch_size: int, receivers: Receivers
+) -> None:
+    fleet = _fleet(1, 2, 3)
+    with no_bulk_signals():
+        Ship.objects.filter(name="b").delete()
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert Ship.objects.bulk_update(fleet, ["speed"]) == 2
+    assert [sent.values["name"] for sent in log.of("pre_save")] == ["a", "b", "c"]
+    assert [sent.values["name"] for sent in log.of("post_save")] == ["a", "c"]
+
+
+@of_every_size
+def test_the_querysets_filter_holds_though_the_write_undoes_it(batch_size: int, receivers: Receivers) -> None:
+    fleet = _fleet(1, 2, 3)
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert Ship.objects.filter(speed__lt=3).bulk_update(fleet, ["speed"]) == 2
+    assert column(Ship, "speed") == [10, 20, 3]
+    assert [sent.values["name"] for sent in log.of("post_save")] == ["a", "b"]
+
+
+@of_every_size
+def test_what_receivers_change_is_saved_for_the_rows_of_the_filter_alone(
+    batch_size: int, receivers: Receivers
+) -> None:
+    fleet = _fleet(1, 2, 3)
+    _before_saves(receivers, Ship, lambda ship: setattr(ship, "tonnage", 7))
+    with bulk_signals(batch_size=batch_size):
+        assert Ship.objects.filter(speed__lt=3).bulk_update(fleet, ["speed"]) == 2
+    assert column(Ship, "tonnage") == [7, 7, 0]
+
+
+@of_every_size
+def test_a_row_that_a_receiver_deleted_gets_no_post_save(batch_size: int, receivers: Receivers) -> None:
+    fleet = _fleet(1, 2, 3)
+
+    def delete(ship: Ship) -> None:
+        if ship.name == "a":
+            Ship.objects.filter(name="b").delete()
+
+    _before_saves(receivers, Ship, delete)
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert Ship.objects.bulk_update(fleet, ["speed"]) == 2
+    assert [sent.values["name"] for sent in log.of("post_save")] == ["a", "c"]
+
+
+@of_every_size
+def test_a_row_deleted_in_post_save_is_not_counted(batch_size: int, receivers: Receivers) -> None:
+    fleet = _fleet(1, 2, 3)
+
+    def delete(instance: Ship, **arguments: Any) -> None:
+        if instance.name == "a":
+            Ship.objects.filter(name="b").delete()
+
+    receivers.connect(post_save, delete, Ship)
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert Ship.objects.bulk_update(fleet, ["speed"]) == 2
+    assert [sent.values["name"] for sent in log.of("post_save")] == ["a", "c"]
+
+
+@pytest.mark.django_db(databases=["default", "other"])
+def test_the_database_written_to_is_the_one_of_the_signals(receivers: Receivers) -> None:
+    rows(Ship, {"name": "there"}, using="other")
+    fleet = list(Ship.objects.using("other"))
+    fleet[0].speed = F("speed") + 9
+    log = receivers.record(Ship)
+    assert Ship.objects.using("other").bulk_update(fleet, ["speed"]) == 1
+    assert [sent.arguments["using"] for sent in log] == ["other", "other"]
+    assert column(Ship, "speed", using="other") == [9]
+
+
+# All or nothing.
+
+
+class Refusal(Exception):
+    pass
+
+
+@of_every_size
+@pytest.mark.parametrize("call", [1, 2, 3])
+@pytest.mark.parametrize("signal", [pre_save, post_save], ids=["pre_save", "post_save"])
+def test_an_exception_from_any_receiver_leaves_no_row_changed(
+    signal: Any, call: int, batch_size: int, receivers: Receivers
+) -> None:
+    fleet = _fleet(1, 2, 3)
+    calls = iter(range(1, 100))
+
+    def refuse(instance: Ship, **arguments: Any) -> None:
+        if next(calls) == call:
+            raise Refusal
+
+    receivers.connect(signal, refuse, Ship)
+    with bulk_signals(batch_size=batch_size):
+        with pytest.raises(Refusal), transaction.atomic():
+            Ship.objects.bulk_update(fleet, ["speed"])
+        assert column(Ship, "speed") == [1, 2, 3]
+        log = receivers.record(Ship)
+        assert Ship.objects.bulk_update(fleet, ["speed"]) == 3
+    assert len(log.of("post_save")) == 3
+
+
+def test_an_exception_from_the_database_leaves_no_row_changed(receivers: Receivers) -> None:
+    fleet = _fleet(1, 2)
+    for ship in fleet:
+        ship.slug = "same"
+    receivers.record(Ship)
+    with pytest.raises(IntegrityError), transaction.atomic(), bulk_signals(batch_size=1):
+        Ship.objects.bulk_update(fleet, ["slug", "speed"])
+    assert column(Ship, "slug") == [None, None]
+    assert column(Ship, "speed") == [1, 2]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_on_commit_runs_after_the_commit(receivers: Receivers) -> None:
+    fleet = _fleet(1, 2)
+    order: list[str] = []
+
+    def hook(instance: Ship, **arguments: Any) -> None:
+        order.append("told")
+        transaction.on_commit(lambda: order.append("commit"))
+
+    receivers.connect(post_save, hook, Ship)
+    with bulk_signals(batch_size=1):
+        Ship.objects.bulk_update(fleet, ["speed"])
+    assert order == ["told", "told", "commit", "commit"]
+
+
+def test_progress_is_told_after_each_batch(receivers: Receivers) -> None:
+    fleet = _fleet(1, 2, 3)
+    receivers.record(Ship)
+    told: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        told.append((done, total))
+
+    with bulk_signals(batch_size=2, progress=progress):
+        Ship.objects.bulk_update(fleet, ["speed"])
+    assert told == [(2, 3), (3, 3)]
+
+
+def test_many_rows_take_few_statements(receivers: Receivers) -> None:
+    def statements(count: int) -> int:
+        with no_bulk_signals():
+            Ship.objects.all().delete()
+        fleet = rows(Ship, *({"name": str(n), "speed": n} for n in range(count)))
+        for ship in fleet:
+            ship.speed += 1
+        with CaptureQueriesContext(connection) as queries:
+            assert Ship.objects.bulk_update(fleet, ["speed"]) == count
+        return len([query for query in queries if query["sql"].startswith(("SELECT", "UPDATE"))])
+
+    receivers.record(Ship)
+    gc.collect()
+    assert statements(300) == statements(3) <= 2
+
+
+# Every kind of model.
+
+
+@of_every_size
+def test_deferred_fields_stay_deferred_and_unwritten(batch_size: int, receivers: Receivers) -> None:
+    ships(1, 2, tonnage=5)
+    fleet = list(Ship.objects.only("speed").order_by("pk"))
+    for ship in fleet:
+        ship.speed *= 10
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert Ship.objects.bulk_update(fleet, ["speed"]) == 2
+    assert column(Ship, "speed") == [10, 20]
+    assert column(Ship, "tonnage") == [5, 5]
+    assert all(sent.values.keys() == {"id", "speed"} for sent in log)
+    assert {sent.arguments["update_fields"] for sent in log} == {frozenset({"speed"})}
+
+
+@of_every_size
+def test_a_receiver_may_change_a_deferred_field(batch_size: int, receivers: Receivers) -> None:
+    ships(1, 2, tonnage=5, notes=["old"])
+    fleet = list(Ship.objects.only("speed").order_by("pk"))
+
+    def change(ship: Ship) -> None:
+        ship.tonnage += 1
+        ship.notes.append("new")
+
+    _before_saves(receivers, Ship, change)
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.bulk_update(fleet, ["speed"])
+    assert column(Ship, "tonnage") == [6, 6]
+    assert column(Ship, "notes") == [["old", "new"]] * 2
+    assert log.of("post_save")[0].arguments["update_fields"] == {"speed", "tonnage", "notes"}
+
+
+@of_every_size
+def test_a_childs_and_its_parents_columns_are_updated_in_one_call(
+    batch_size: int, receivers: Receivers
+) -> None:
+    for title in ("a", "b"):
+        Novel.objects.create(title=title)
+    novels = list(Novel.objects.order_by("pk"))
+    for novel in novels:
+        novel.plot, novel.title = f"of {novel.title}", novel.title.upper()
+    _before_saves(receivers, Novel, lambda novel: setattr(novel, "status", f"is {novel.title}"))
+    log = receivers.record(Novel, Book)
+    truth = _check_truth(receivers, Novel)
+    with bulk_signals(batch_size=batch_size):
+        assert Novel.objects.bulk_update(novels, ["plot", "title"]) == 2
+    assert {sent.sender for sent in log} == {Novel}
+    assert list(Novel.objects.order_by("pk").values_list("plot", "title", "status")) == [
+        ("of a", "A", "is A"),
+        ("of b", "B", "is B"),
+    ]
+    assert truth == [True, True]
+
+
+def test_the_sender_is_the_instances_own_class(receivers: Receivers) -> None:
+    novel = Novel.objects.create(title="a")
+    proxy = BookProxy.objects.create(title="b")
+    novel.title, proxy.title = "A", "B"
+    log = receivers.record()
+    Book.objects.bulk_update([novel, proxy], ["title"])
+    assert [sent.sender for sent in log] == [Novel, BookProxy] * 2
+    assert column(Book, "title") == ["A", "B"]
+
+
+def test_a_receivers_change_to_a_subclasss_column_is_saved(receivers: Receivers) -> None:
+    novel = Novel.objects.create(title="a")
+    _before_saves(receivers, Novel, lambda novel: setattr(novel, "plot", "thick"))
+    Book.objects.bulk_update([novel], ["title"])
+    assert column(Novel, "plot") == ["thick"]
+
+
+@of_every_size
+def test_rows_with_composite_keys_are_updated(batch_size: int, receivers: Receivers) -> None:
+    rows(Mooring, {"quay": 1, "day": 1}, {"quay": 1, "day": 2}, {"quay": 2, "day": 1})
+    moorings = list(Mooring.objects.order_by("pk"))
+    for mooring in moorings:
+        mooring.holder = f"{mooring.quay}/{mooring.day}"
+    moorings[1].holder = Concat("holder", Value("by expression"))
+    truth = _check_truth(receivers, Mooring)
+    with bulk_signals(batch_size=batch_size):
+        assert Mooring.objects.bulk_update(moorings, ["holder"]) == 3
+    assert column(Mooring, "holder") == ["1/1", "by expression", "2/1"]
+    assert truth == [True] * 3
+
+
+@of_every_size
+def test_custom_fields_show_their_own_type(batch_size: int, receivers: Receivers) -> None:
+    rows(Wreck, {"place": Point(1, 1)}, {})
+    wrecks = list(Wreck.objects.order_by("pk"))
+    wrecks[0].place = "3;4"
+    wrecks[1].place = Point(5, 6)
+    wrecks[1].name = "quiet"
+    truth = _check_truth(receivers, Wreck)
+    with bulk_signals(batch_size=batch_size):
+        Wreck.objects.bulk_update(wrecks, ["place", "name"])
+    assert column(Wreck, "place") == [Point(3, 4), Point(5, 6)]
+    assert truth == [True, True]
+
+
+def test_rows_with_natural_keys_are_updated(receivers: Receivers) -> None:
+    rows(Beacon, {"code": "b'"}, {"code": "a%"})
+    beacons = list(Beacon.objects.order_by("pk"))
+    for beacon in beacons:
+        beacon.lit = True
+    log = receivers.record(Beacon)
+    assert Beacon.objects.bulk_update(beacons, ["lit"]) == 2
+    assert column(Beacon, "lit") == [True, True]
+    assert len(log.of("post_save")) == 2
+
+
+def test_foreign_keys_are_updated_by_object(receivers: Receivers) -> None:
+    port, berth = Port.objects.create(code="N"), Berth.objects.create()
+    fleet = _fleet(1, 2)
+    fleet[0].flag, fleet[1].berth = port, berth
+    log = receivers.record(Ship)
+    Ship.objects.bulk_update(fleet, ["flag", "berth"])
+    assert column(Ship, "flag_id") == ["N", None]
+    assert column(Ship, "berth_id") == [None, berth.pk]
+    assert {sent.arguments["update_fields"] for sent in log} == {frozenset({"flag", "berth"})}
+
+
+def test_an_instance_given_twice_is_told_twice_and_written_once(receivers: Receivers) -> None:
+    (ship,) = _fleet(1)
+    with no_bulk_signals(), transaction.atomic():
+        expected = Ship.objects.bulk_update([ship, ship], ["speed"])
+        transaction.set_rollback(True)
+    log = receivers.record(Ship)
+    assert Ship.objects.bulk_update([ship, ship], ["speed"]) == expected
+    assert log.names() == ["pre_save", "pre_save", "post_save", "post_save"]
+
+
+def test_the_unbound_method_sends_signals_too(receivers: Receivers) -> None:
+    fleet = _fleet(1)
+    log = receivers.record(Ship)
+    QuerySet.bulk_update(Ship.objects.all(), fleet, ["speed"])
+    assert log.names() == ["pre_save", "post_save"]

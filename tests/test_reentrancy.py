@@ -1,0 +1,491 @@
+"""Rows in flight: what bulk operations inside receivers send, and what not (contract, section 2)."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import connection, connections, transaction
+from django.db.models import F
+from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
+
+import signal_patch
+from signal_patch import bulk_signals
+from signal_patch.dispatch import sending
+from tests.fleet import column, rows, ships
+from tests.models import Beacon, Berth, Book, BookProxy, Mooring, Novel, Port, Ship
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.db.models import Model
+
+    from tests.recording import Receivers
+
+pytestmark = pytest.mark.django_db
+
+of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 2000])
+of_both_signals = pytest.mark.parametrize("signal", [pre_save, post_save], ids=["pre_save", "post_save"])
+
+
+@pytest.fixture(autouse=True)
+def _on(_leaves_no_trace: None) -> None:
+    signal_patch.enable()
+
+
+def _on_signal(receivers: Receivers, signal: Any, model: type[Model], react: Callable[[Any], object]) -> None:
+    def receive(instance: Model, **arguments: Any) -> None:
+        react(instance)
+
+    receivers.connect(signal, receive, model)
+
+
+def _update_itself(ship: Ship) -> None:
+    Ship.objects.filter(pk=ship.pk).update(tonnage=F("tonnage") + 1)
+
+
+@of_every_size
+@of_both_signals
+def test_an_update_of_its_own_row_in_a_receiver_sends_nothing_and_is_written(
+    signal: Any, batch_size: int, receivers: Receivers
+) -> None:
+    ships(1, 2, 3)
+    _on_signal(receivers, signal, Ship, _update_itself)
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert Ship.objects.update(speed=9) == 3
+    assert log.names().count("pre_save") == log.names().count("post_save") == 3
+    assert column(Ship, "tonnage") == [1, 1, 1]
+    assert column(Ship, "speed") == [9, 9, 9]
+
+
+@of_both_signals
+def test_it_sends_nothing_inside_bulk_update_either(signal: Any, receivers: Receivers) -> None:
+    ships(1, 2, 3)
+    fleet = list(Ship.objects.order_by("pk"))
+    _on_signal(receivers, signal, Ship, _update_itself)
+    log = receivers.record(Ship)
+    assert Ship.objects.bulk_update(fleet, ["speed"]) == 3
+    assert log.names() == ["pre_save"] * 3 + ["post_save"] * 3
+    assert column(Ship, "tonnage") == [1, 1, 1]
+
+
+@of_both_signals
+def test_a_bulk_update_of_its_own_instance_in_a_receiver_sends_nothing(
+    signal: Any, receivers: Receivers
+) -> None:
+    ships(1, 2)
+
+    def update_itself(ship: Ship) -> None:
+        ship.tonnage = 7
+        assert Ship.objects.bulk_update([ship], ["tonnage"]) == 1
+
+    _on_signal(receivers, signal, Ship, update_itself)
+    log = receivers.record(Ship)
+    Ship.objects.update(speed=9)
+    assert log.names() == ["pre_save"] * 2 + ["post_save"] * 2
+    assert column(Ship, "tonnage") == [7, 7]
+
+
+@of_both_signals
+def test_a_save_is_in_flight(signal: Any, receivers: Receivers) -> None:
+    (ship,) = ships(1)
+    _on_signal(receivers, signal, Ship, _update_itself)
+    log = receivers.record(Ship)
+    ship.save(update_fields=["speed"])
+    assert log.names() == ["pre_save", "post_save"]
+    assert column(Ship, "tonnage") == [1]
+
+
+def test_a_create_whose_receiver_updates_the_same_row_does_not_recurse(receivers: Receivers) -> None:
+    _on_signal(receivers, post_save, Ship, _update_itself)
+    log = receivers.record(Ship)
+    Ship.objects.create(name="new")
+    assert log.names() == ["pre_save", "post_save"]
+    assert column(Ship, "tonnage") == [1]
+
+
+def test_a_save_in_a_receiver_of_a_save_is_left_to_django(receivers: Receivers) -> None:
+    (ship,) = ships(1)
+    _on_signal(receivers, post_save, Ship, _update_itself)
+    ship.save()
+    ship.save()
+    assert column(Ship, "tonnage") == [1]
+
+
+@pytest.mark.parametrize("signal", [pre_delete, post_delete], ids=["pre_delete", "post_delete"])
+@pytest.mark.parametrize("road", ["instance", "queryset"])
+def test_a_delete_is_in_flight(signal: Any, road: str, receivers: Receivers) -> None:
+    ship, other = ships(1, 2)
+    pk = ship.pk
+    _on_signal(receivers, signal, Ship, lambda ship: Ship.objects.filter(pk=pk).update(tonnage=5))
+    log = receivers.record(Ship)
+    if road == "instance":
+        ship.delete()
+    else:
+        Ship.objects.filter(pk=pk).delete()
+    assert log.names() == ["pre_delete", "post_delete"]
+    assert column(Ship, "pk") == [other.pk]
+
+
+def test_rows_not_in_flight_get_their_signals(receivers: Receivers) -> None:
+    parent, child, grandchild = ships(1, 2, 3)
+    Ship.objects.filter(pk=child.pk).update(convoy=parent)
+    Ship.objects.filter(pk=grandchild.pk).update(convoy=child)
+
+    def lead(ship: Ship) -> None:
+        Ship.objects.filter(convoy=ship).update(speed=ship.speed + 10)
+
+    _on_signal(receivers, post_save, Ship, lead)
+    log = receivers.record(Ship)
+    Ship.objects.filter(pk=parent.pk).update(speed=50)
+    assert column(Ship, "speed") == [50, 60, 70]
+    assert [sent.instance for sent in log.of("pre_save")] == [parent, child, grandchild]
+    assert len(log.of("post_save")) == 3
+
+
+def test_a_parents_receiver_may_update_rows_of_another_model(receivers: Receivers) -> None:
+    (port,) = rows(Port, {"code": "N"})
+    rows(Berth, {"port": port, "number": 1}, {"port": port, "number": 2})
+    _on_signal(receivers, post_save, Port, lambda port: port.berths.update(number=F("number") * 10))
+    log = receivers.record(Port, Berth)
+    Port.objects.update(name="north")
+    assert [sent.sender for sent in log.of("pre_save")] == [Port, Berth, Berth]
+    assert [sent.sender for sent in log.of("post_save")] == [Berth, Berth, Port]
+    assert column(Berth, "number") == [10, 20]
+
+
+def test_rows_of_one_key_and_another_model_are_not_in_flight(receivers: Receivers) -> None:
+    (port,) = rows(Port, {"code": "N"})
+    (berth,) = rows(Berth, {"id": port.pk})
+    _on_signal(receivers, pre_save, Port, lambda port: Berth.objects.filter(pk=port.pk).update(number=5))
+    log = receivers.record(Berth)
+    Port.objects.update(name="north")
+    assert [sent.instance for sent in log.of("post_save")] == [berth]
+
+
+@pytest.mark.django_db(databases=["default", "other"])
+def test_rows_of_one_key_in_another_database_are_not_in_flight(receivers: Receivers) -> None:
+    (ship,) = ships(1)
+    rows(Ship, {"id": ship.pk}, using="other")
+
+    def mirror(instance: Ship, using: str, **arguments: Any) -> None:
+        if using == "default":
+            Ship.objects.using("other").filter(pk=instance.pk).update(speed=instance.speed)
+
+    receivers.connect(post_save, mirror, Ship)
+    log = receivers.record(Ship)
+    Ship.objects.update(speed=9)
+    assert [sent.arguments["using"] for sent in log.of("pre_save")] == ["default", "other"]
+    assert column(Ship, "speed", using="other") == [9]
+
+
+def test_a_cycle_between_two_rows_ends(receivers: Receivers) -> None:
+    first, second = ships(1, 2)
+    Ship.objects.filter(pk=first.pk).update(convoy=second)
+    Ship.objects.filter(pk=second.pk).update(convoy=first)
+    _on_signal(
+        receivers, post_save, Ship, lambda ship: Ship.objects.filter(convoy=ship).update(speed=F("speed") + 10)
+    )
+    log = receivers.record(Ship)
+    Ship.objects.filter(pk=first.pk).update(speed=0)
+    assert [sent.instance for sent in log.of("pre_save")] == [first, second]
+    # The second's receiver comes back to the first, which is in flight: written, and no more.
+    assert column(Ship, "speed") == [10, 12]
+
+
+def test_a_cycle_between_two_models_ends(receivers: Receivers) -> None:
+    (port,) = rows(Port, {"code": "N"})
+    rows(Berth, {"port": port})
+    _on_signal(receivers, post_save, Port, lambda port: port.berths.update(number=F("number") + 1))
+    _on_signal(
+        receivers, post_save, Berth, lambda berth: Port.objects.filter(pk=berth.port_id).update(name="again")
+    )
+    log = receivers.record(Port, Berth)
+    Port.objects.update(name="once")
+    assert sorted(sent.sender.__name__ for sent in log.of("post_save")) == ["Berth", "Port"]
+    assert column(Port, "name") == ["again"]
+
+
+def test_of_the_rows_that_a_nested_update_touches_only_those_not_in_flight_are_told(
+    receivers: Receivers,
+) -> None:
+    ships(1, 2, 3, 4)
+    done: list[bool] = []
+
+    def update_all(ship: Ship) -> None:
+        if not done:
+            done.append(True)
+            assert Ship.objects.update(tonnage=F("tonnage") + 1) == 4
+
+    _on_signal(receivers, pre_save, Ship, update_all)
+    log = receivers.record(Ship)
+    assert Ship.objects.filter(speed__lt=3).update(name="z") == 2
+    nested = [sent for sent in log if sent.arguments["update_fields"] == {"tonnage"}]
+    assert [sent.values["speed"] for sent in nested] == [3, 4, 3, 4]
+    assert column(Ship, "tonnage") == [1, 1, 1, 1]
+    assert len(log.of("pre_save")) == 4
+
+
+def test_all_rows_of_a_batch_are_in_flight_and_of_no_other(receivers: Receivers) -> None:
+    ships(1, 2, 3, 4)
+    done: list[bool] = []
+
+    def update_all(ship: Ship) -> None:
+        if not done:
+            done.append(True)
+            Ship.objects.update(tonnage=1)
+
+    _on_signal(receivers, post_save, Ship, update_all)
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=2):
+        Ship.objects.update(speed=9)
+    nested = [sent.values["name"] for sent in log.of("post_save") if "tonnage" in str(sent.arguments)]
+    assert nested == ["c", "d"]
+    assert column(Ship, "tonnage") == [1] * 4
+
+
+def test_receivers_of_a_nested_update_see_what_the_row_holds_not_what_is_to_come(receivers: Receivers) -> None:
+    ships(1, 2)
+    seen: list[tuple[str, int]] = []
+
+    def look(instance: Ship, update_fields: frozenset[str], **arguments: Any) -> None:
+        if update_fields == {"tonnage"}:
+            seen.append((instance.name, instance.speed))
+        elif instance.name == "a":
+            Ship.objects.exclude(pk=instance.pk).update(tonnage=1)
+
+    receivers.connect(pre_save, look, Ship)
+    with bulk_signals(batch_size=1):
+        Ship.objects.update(speed=9)
+    assert seen == [("b", 2)]
+
+
+@of_both_signals
+def test_a_save_in_a_receiver_sends_what_django_sends(signal: Any, receivers: Receivers) -> None:
+    ships(1, 2)
+    log = receivers.record(Ship)
+
+    def save_once(instance: Ship, update_fields: frozenset[str], **arguments: Any) -> None:
+        if "tonnage" not in update_fields:
+            copy = Ship.objects.get(pk=instance.pk)
+            copy.tonnage = 7
+            copy.save(update_fields=["tonnage"])
+
+    receivers.connect(signal, save_once, Ship)
+    Ship.objects.update(speed=9)
+    saves = [sent for sent in log if sent.arguments["update_fields"] == {"tonnage"}]
+    assert [sent.signal for sent in saves] == ["pre_save", "post_save"] * 2
+    assert column(Ship, "tonnage") == [7, 7]
+    assert column(Ship, "speed") == [9, 9]
+
+
+def test_a_save_of_the_instance_itself_in_a_receiver_goes_through(receivers: Receivers) -> None:
+    ships(1, 2)
+
+    def save(instance: Ship, update_fields: frozenset[str], **arguments: Any) -> None:
+        if "tonnage" not in update_fields:
+            instance.tonnage = 5
+            instance.save(update_fields=["tonnage"])
+
+    receivers.connect(post_save, save, Ship)
+    Ship.objects.update(speed=9)
+    assert column(Ship, "tonnage") == [5, 5]
+
+
+def test_a_row_is_in_flight_as_its_proxy_and_as_its_parent(receivers: Receivers) -> None:
+    rows(Book, {"title": "a"})
+    _on_signal(receivers, post_save, BookProxy, lambda book: Book.objects.filter(pk=book.pk).update(status="x"))
+    log = receivers.record(Book, BookProxy)
+    BookProxy.objects.update(title="b")
+    assert [sent.sender for sent in log] == [BookProxy, BookProxy]
+    assert column(Book, "status") == ["x"]
+
+
+def test_an_update_of_the_parent_row_is_the_parents(receivers: Receivers) -> None:
+    Novel.objects.create(title="a")
+    done: list[bool] = []
+
+    def update_book(novel: Novel) -> None:
+        if not done:
+            done.append(True)
+            Book.objects.filter(pk=novel.pk).update(status="x")
+
+    _on_signal(receivers, post_save, Novel, update_book)
+    log = receivers.record(Book, Novel)
+    Novel.objects.update(plot="b")
+    # Another concrete model: another sender, which the receiver of the novel is not connected to.
+    assert [sent.sender for sent in log.of("post_save")] == [Book, Novel]
+
+
+def test_a_row_whose_key_changes_is_in_flight_under_both_keys(receivers: Receivers) -> None:
+    rows(Beacon, {"code": "a"})
+    _on_signal(receivers, pre_save, Beacon, lambda beacon: Beacon.objects.filter(code="a").update(lit=True))
+    _on_signal(receivers, post_save, Beacon, lambda beacon: Beacon.objects.filter(code="z").update(lit=True))
+    log = receivers.record(Beacon)
+    Beacon.objects.update(code="z")
+    assert log.names() == ["pre_save", "post_save"]
+    assert column(Beacon, "lit") == [True]
+
+
+def test_rows_with_composite_keys_are_in_flight(receivers: Receivers) -> None:
+    rows(Mooring, {"quay": 1, "day": 1}, {"quay": 1, "day": 2})
+    _on_signal(
+        receivers,
+        post_save,
+        Mooring,
+        lambda mooring: Mooring.objects.filter(pk=mooring.pk).update(holder="me"),
+    )
+    log = receivers.record(Mooring)
+    with bulk_signals(batch_size=1):
+        Mooring.objects.update(holder="you")
+    assert log.names() == ["pre_save", "post_save"] * 2
+    assert column(Mooring, "holder") == ["me", "me"]
+
+
+# Cleaned up whatever happens.
+
+
+class Refusal(Exception):
+    pass
+
+
+def _refuse(instance: Any, **arguments: Any) -> None:
+    raise Refusal
+
+
+@of_both_signals
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda ship: Ship.objects.update(speed=9),
+        lambda ship: Ship.objects.bulk_update([ship], ["speed"]),
+        lambda ship: ship.save(),
+    ],
+    ids=["update", "bulk_update", "save"],
+)
+def test_after_an_exception_nothing_is_in_flight(
+    operation: Callable[[Ship], object], signal: Any, receivers: Receivers
+) -> None:
+    (ship,) = ships(1)
+    receivers.connect(signal, _refuse, Ship)
+    with pytest.raises(Refusal), transaction.atomic():
+        operation(ship)
+    receivers.disconnect_all()
+    log = receivers.record(Ship)
+    Ship.objects.update(speed=9)
+    assert log.names() == ["pre_save", "post_save"]
+
+
+def test_after_an_exception_in_a_delete_nothing_is_in_flight(receivers: Receivers) -> None:
+    (ship,) = ships(1)
+    receivers.connect(pre_delete, _refuse, Ship)
+    with pytest.raises(Refusal), transaction.atomic():
+        ship.delete()
+    receivers.disconnect_all()
+    log = receivers.record(Ship)
+    Ship.objects.update(speed=9)
+    assert log.names() == ["pre_save", "post_save"]
+
+
+def test_an_exception_caught_by_a_receiver_leaves_the_outer_rows_in_flight(receivers: Receivers) -> None:
+    ship, other = ships(1, 2)
+
+    def try_the_other(instance: Ship, **arguments: Any) -> None:
+        if instance == other:
+            raise Refusal
+        try:
+            with transaction.atomic():
+                Ship.objects.filter(pk=other.pk).update(tonnage=1)
+        except Refusal:
+            Ship.objects.filter(pk=instance.pk).update(tonnage=5)
+
+    receivers.connect(pre_save, try_the_other, Ship)
+    log = receivers.record(Ship)
+    Ship.objects.filter(pk=ship.pk).update(speed=9)
+    assert [sent.instance for sent in log.of("post_save")] == [ship]
+    assert column(Ship, "tonnage") == [5, 0]
+
+
+def test_once_told_a_row_is_no_longer_in_flight(receivers: Receivers) -> None:
+    ships(1)
+    log = receivers.record(Ship)
+    Ship.objects.update(speed=8)
+    Ship.objects.update(speed=9)
+    assert log.names() == ["pre_save", "post_save"] * 2
+
+
+# Per thread and task.
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_row_in_flight_in_one_task_is_not_in_another(receivers: Receivers) -> None:
+    rows(Port, {"code": "N"})
+    log = receivers.record(Port)
+
+    keys = column(Port, "pk")
+
+    async def update_twice() -> None:
+        inside, done = asyncio.Event(), asyncio.Event()
+
+        async def first() -> None:
+            with sending.flying(sending.flight_of("default", Port, keys)):
+                inside.set()
+                await done.wait()
+
+        async def second() -> None:
+            await inside.wait()
+            await sync_to_async(Port.objects.update)(name="told")
+            done.set()
+
+        await asyncio.gather(first(), second())
+
+    asyncio.run(update_twice())
+    assert log.names() == ["pre_save", "post_save"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_in_flight_follows_into_sync_to_async(receivers: Receivers) -> None:
+    rows(Port, {"code": "N"})
+
+    async def update_itself(instance: Port, **arguments: Any) -> None:
+        await sync_to_async(Port.objects.filter(pk=instance.pk).update)(name="changed")
+
+    receivers.connect(post_save, update_itself, Port)
+    log = receivers.record(Port)
+
+    async def update() -> None:
+        await Port.objects.aupdate(name="told")
+
+    asyncio.run(update())
+    assert log.names() == ["pre_save", "post_save"]
+    assert column(Port, "name") == ["changed"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_row_in_flight_in_one_thread_is_not_in_another(receivers: Receivers) -> None:
+    if connection.vendor == "sqlite":
+        pytest.skip("a second connection does not see an SQLite database in memory")
+    (port, other) = rows(Port, {"code": "N"}, {"code": "S"})
+    told: list[str] = []
+
+    def update_elsewhere(instance: Port, update_fields: frozenset[str], **arguments: Any) -> None:
+        told.append(instance.code)
+        if instance.code == "N" and threading.current_thread() is threading.main_thread():
+            thread = threading.Thread(target=in_thread)
+            thread.start()
+            thread.join()
+
+    def in_thread() -> None:
+        # This row is not locked; were the flights shared, its key would be in flight there too.
+        told.append(f"in flight here: {sending.in_flight('default', Port, [port.pk, other.pk])}")
+        Port.objects.filter(pk=other.pk).update(name="told")
+        connections["default"].close()
+
+    receivers.connect(pre_save, update_elsewhere, Port)
+    with bulk_signals(Port):
+        Port.objects.filter(pk=port.pk).update(name="x")
+    assert told == ["N", "in flight here: set()", "S"]

@@ -1,0 +1,267 @@
+"""Receivers and trackers that we did not write see what a loop of `save()` shows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from auditlog.models import LogEntry
+from auditlog.registry import auditlog
+from django.db import connection
+from django.db.models import F, Subquery, Value
+from django.db.models.functions import Concat
+from django.db.models.signals import post_save, pre_save
+from django.test.utils import CaptureQueriesContext
+
+import signal_patch
+from signal_patch import bulk_signals, no_bulk_signals
+from tests.fleet import column, rows, ships
+from tests.models import Crane, Digger, Dirty, Historic, Machine, Ship, Tracked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.recording import Receivers
+
+pytestmark = pytest.mark.django_db
+
+of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 2000])
+
+
+@pytest.fixture(autouse=True)
+def _on(_leaves_no_trace: None) -> None:
+    signal_patch.enable()
+
+
+# django-auditlog reads the old row from the database in pre_save.
+
+
+@pytest.fixture
+def audited(_leaves_no_trace: None) -> Iterator[None]:
+    auditlog.register(Ship, exclude_fields=["changed"])
+    yield
+    auditlog.unregister(Ship)
+
+
+def _entries() -> list[tuple[str, Any]]:
+    entries = LogEntry.objects.filter(action=LogEntry.Action.UPDATE).order_by("pk")
+    return [(entry.object_repr, entry.changes) for entry in entries]
+
+
+CHANGES: dict[str, Callable[[], dict[str, Any]]] = {
+    "constant": lambda: {"status": "docked"},
+    "F": lambda: {"speed": F("speed") * 10},
+    "function": lambda: {"name": Concat("name", Value("!"))},
+    "decimal": lambda: {"price": F("price") + 5},
+    "subquery": lambda: {"speed": Subquery(Ship.objects.order_by("-speed").values("speed")[:1])},
+    "JSON": lambda: {"notes": ["new"]},
+    "several": lambda: {"speed": F("tonnage") + 1, "slug": None, "name": "z"},
+}
+
+
+@of_every_size
+@pytest.mark.parametrize("values", CHANGES.values(), ids=CHANGES)
+def test_auditlog_records_what_it_records_for_a_loop(
+    values: Callable[[], dict[str, Any]], batch_size: int, audited: None
+) -> None:
+    ships(1, 2, 3)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.update(**values())
+    updated, after = _entries(), list(Ship.objects.order_by("pk").values())
+    assert updated
+    _undo(after)
+    _save_loop(after, [*values()])
+    assert _entries() == updated
+
+
+def _undo(after: list[dict[str, Any]]) -> None:
+    with no_bulk_signals():
+        Ship.objects.all().delete()
+        LogEntry.objects.all().delete()
+        for row, speed in zip(after, (1, 2, 3), strict=True):
+            name = chr(96 + speed)
+            Ship.objects.bulk_create([Ship(pk=row["id"], name=name, speed=speed)])
+
+
+def _save_loop(after: list[dict[str, Any]], names: list[str]) -> None:
+    for row in after:
+        ship = Ship.objects.get(pk=row["id"])
+        for name in names:
+            setattr(ship, name, row[name])
+        ship.save(update_fields=names)
+
+
+def test_auditlog_records_a_bulk_update(audited: None) -> None:
+    fleet = ships(1, 2)
+    for ship in fleet:
+        ship.speed = F("speed") + 10  # type: ignore[assignment]
+    Ship.objects.bulk_update(fleet, ["speed"])
+    assert [changes for _, changes in _entries()] == [{"speed": ["1", "11"]}, {"speed": ["2", "12"]}]
+
+
+# django-simple-history writes a row of its own in post_save, and refuses an F() on an instance.
+
+
+@of_every_size
+def test_simple_history_records_each_row_once_with_values(batch_size: int) -> None:
+    rows(Historic, {"name": "a", "size": 1}, {"name": "b", "size": 2})
+    with bulk_signals(batch_size=batch_size):
+        Historic.objects.update(size=F("size") * 10)
+        fleet = list(Historic.objects.order_by("pk"))
+        for historic in fleet:
+            historic.name = Concat("name", Value("!"))  # type: ignore[assignment]
+        Historic.objects.bulk_update(fleet, ["name"])
+    records = Historic.history.order_by("history_id").values_list("history_type", "name", "size")
+    assert list(records) == [("~", "a", 10), ("~", "b", 20), ("~", "a!", 10), ("~", "b!", 20)]
+
+
+# model-utils' FieldTracker and django-dirtyfields keep the old values of an instance.
+
+
+@of_every_size
+def test_a_field_tracker_sees_the_change(batch_size: int, receivers: Receivers) -> None:
+    rows(Tracked, {"name": "a", "size": 1}, {"name": "b", "size": 2})
+    seen: list[tuple[Any, ...]] = []
+
+    def track(instance: Tracked, **arguments: Any) -> None:
+        tracker: Any = instance.tracker
+        seen.append((tracker.changed(), instance.size, tracker.has_changed("name")))
+
+    receivers.connect(pre_save, track, Tracked)
+    receivers.connect(post_save, track, Tracked)
+    with bulk_signals(batch_size=batch_size):
+        Tracked.objects.update(size=F("size") + 10)
+    assert sorted(seen, key=str) == sorted(
+        [({"size": 1}, 11, False), ({"size": 2}, 12, False)] * 2, key=str
+    )
+
+
+def test_a_field_tracker_sees_what_save_shows_it(receivers: Receivers) -> None:
+    (tracked,) = rows(Tracked, {"name": "a", "size": 1})
+    seen: list[tuple[Any, ...]] = []
+
+    def track(instance: Tracked, **arguments: Any) -> None:
+        tracker: Any = instance.tracker
+        seen.append((tracker.changed(), tracker.previous("size"), tracker.previous("name")))
+
+    receivers.connect(pre_save, track, Tracked)
+    receivers.connect(post_save, track, Tracked)
+    loaded = Tracked.objects.get(pk=tracked.pk)
+    loaded.size = 5
+    loaded.save(update_fields=["size"])
+    by_save, seen[:] = list(seen), []
+    with no_bulk_signals():
+        Tracked.objects.update(size=1)
+    Tracked.objects.update(size=5)
+    assert seen == by_save
+
+
+@pytest.fixture
+def dirty(_leaves_no_trace: None) -> Iterator[None]:
+    # Each instance of DirtyFieldsMixin connects its class to post_save, for good.
+    known = list(post_save.receivers)
+    yield
+    post_save.receivers = known
+    post_save.sender_receivers_cache.clear()
+
+
+@of_every_size
+def test_dirty_fields_are_seen_before_the_save_and_not_by_its_sweeper_twice(
+    batch_size: int, dirty: None, receivers: Receivers
+) -> None:
+    rows(Dirty, {"name": "a", "size": 1}, {"name": "b", "size": 2})
+    seen: list[dict[str, Any]] = []
+
+    def look(instance: Any, **arguments: Any) -> None:
+        seen.append(instance.get_dirty_fields())
+
+    receivers.connect(pre_save, look, Dirty)
+    with bulk_signals(batch_size=batch_size):
+        Dirty.objects.update(size=F("size") + 10, name="z")
+    assert seen == [{"size": 1, "name": "a"}, {"size": 2, "name": "b"}]
+
+
+# django-polymorphic's querysets yield instances of subclasses.
+
+
+@pytest.fixture
+def machines() -> list[Any]:
+    with no_bulk_signals():
+        return [
+            Crane.objects.create(name="c", power=1, reach=5),
+            Digger.objects.create(name="d", power=2, bucket="wide"),
+            Machine.objects.create(name="m", power=3),
+            Crane.objects.create(name="k", power=4, reach=6),
+        ]
+
+
+@of_every_size
+def test_the_sender_is_the_class_of_the_instance(
+    batch_size: int, machines: list[Any], receivers: Receivers
+) -> None:
+    log = receivers.record(Machine, Crane, Digger)
+    with bulk_signals(batch_size=batch_size):
+        assert Machine.objects.update(power=F("power") + 10) == 4
+    for signal in ("pre_save", "post_save"):
+        assert [sent.sender for sent in log.of(signal)] == [Crane, Digger, Machine, Crane]
+        assert [sent.values["power"] for sent in log.of(signal)] == [11, 12, 13, 14]
+    assert log.of("post_save")[0].values["reach"] == 5
+    assert all(sent.instance == machine for sent, machine in zip(log.of("post_save"), machines, strict=True))
+
+
+def test_a_receiver_of_a_subclass_alone_is_enough(machines: list[Any], receivers: Receivers) -> None:
+    log = receivers.record(Digger)
+    assert Machine.objects.update(power=9) == 4
+    assert [sent.instance for sent in log] == [machines[1]] * 2
+    assert column(Machine.objects.non_polymorphic().model, "power") == [9] * 4
+
+
+@of_every_size
+def test_changes_of_receivers_to_a_subclasss_columns_are_saved(
+    batch_size: int, machines: list[Any], receivers: Receivers
+) -> None:
+    def lengthen(instance: Crane, **arguments: Any) -> None:
+        instance.reach += instance.power
+        instance.name += "!"
+
+    receivers.connect(pre_save, lengthen, Crane)
+    log = receivers.record(Crane)
+    with bulk_signals(batch_size=batch_size):
+        assert Machine.objects.update(power=F("power") * 2) == 4
+    assert column(Crane, "reach") == [7, 14]
+    assert [machine.name for machine in Machine.objects.order_by("pk")] == ["c!", "d", "m", "k!"]
+    assert [sent.arguments["update_fields"] for sent in log.of("post_save")] == [
+        {"power", "reach", "name"}
+    ] * 2
+    assert [sent.values["reach"] for sent in log.of("post_save")] == [7, 14]
+
+
+def test_an_update_through_the_subclass_is_its_own(machines: list[Any], receivers: Receivers) -> None:
+    log = receivers.record(Machine, Crane)
+    assert Crane.objects.update(reach=1, power=7) == 2
+    assert [sent.sender for sent in log] == [Crane] * 4
+    assert list(Crane.objects.order_by("pk").values_list("reach", "power")) == [(1, 7), (1, 7)]
+
+
+def test_a_non_polymorphic_queryset_gives_its_own_model(machines: list[Any], receivers: Receivers) -> None:
+    log = receivers.record(Machine, Crane, Digger)
+    assert Machine.objects.non_polymorphic().update(power=9) == 4
+    assert len(log) == 8
+
+
+def test_where_nobody_listens_a_polymorphic_update_is_one_statement(machines: list[Any]) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        assert Machine.objects.update(power=9) == 4
+    assert len([query for query in queries if query["sql"].startswith(("SELECT", "UPDATE"))]) == 1
+
+
+def test_a_bulk_update_of_polymorphic_instances_tells_the_subclasses(
+    machines: list[Any], receivers: Receivers
+) -> None:
+    fleet = list(Machine.objects.order_by("pk"))
+    for machine in fleet:
+        machine.power += 10
+    log = receivers.record(Crane)
+    assert Machine.objects.bulk_update(fleet, ["power"]) == 4
+    assert [sent.instance for sent in log.of("post_save")] == [machines[0], machines[3]]
+    assert [machine.power for machine in Machine.objects.order_by("pk")] == [11, 12, 13, 14]

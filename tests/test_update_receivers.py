@@ -1,0 +1,531 @@
+"""`update()`: what receivers change in `pre_save` is saved (contract, section 1.7)."""
+
+from __future__ import annotations
+
+import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.core.files.base import ContentFile
+from django.db import DataError, IntegrityError, connection, transaction
+from django.db.models import F, Model, Subquery, Value
+from django.db.models.functions import Concat, Upper
+from django.db.models.signals import post_save, pre_save
+
+import signal_patch
+from signal_patch import bulk_signals
+from tests.fields import Point
+from tests.fleet import column, rows, ships
+from tests.models import Beacon, Berth, Cargo, Chart, Port, Ship, Wreck
+from tests.recording import field_values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.recording import Receivers
+
+pytestmark = pytest.mark.django_db
+
+LAUNCH = datetime.datetime(2021, 3, 4, 5, 6, 7, 89, tzinfo=datetime.timezone.utc)
+
+
+@pytest.fixture(autouse=True)
+def _on(_leaves_no_trace: None) -> None:
+    signal_patch.enable()
+
+
+of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 2000])
+
+
+def _before_saves(receivers: Receivers, model: type[Model], change: Callable[[Any], object]) -> None:
+    def receive(instance: Model, **arguments: Any) -> None:
+        change(instance)
+
+    receivers.connect(pre_save, receive, model)
+
+
+def _check_truth(receivers: Receivers, model: type[Model]) -> list[bool]:
+    """Return a list of whether the instances of `post_save` hold what their rows do, types included."""
+    truth: list[bool] = []
+
+    def compare(instance: Model, **arguments: Any) -> None:
+        stored = field_values(model._base_manager.get(pk=instance.pk))
+        told = field_values(instance)
+        truth.append(_texts(told) == _texts(stored))
+
+    receivers.connect(post_save, compare, model)
+    return truth
+
+
+def _texts(values: dict[str, Any]) -> dict[str, tuple[type, str]]:
+    return {name: (type(value), str(value)) for name, value in values.items()}
+
+
+@of_every_size
+def test_a_change_to_another_field_is_saved(batch_size: int, receivers: Receivers) -> None:
+    ships(1, 2, 3)
+    _before_saves(receivers, Ship, lambda ship: setattr(ship, "slug", f"{ship.name}-{ship.speed}"))
+    log = receivers.record(Ship)
+    truth = _check_truth(receivers, Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert Ship.objects.update(speed=F("speed") * 10) == 3
+    assert column(Ship, "slug") == ["a-10", "b-20", "c-30"]
+    assert column(Ship, "speed") == [10, 20, 30]
+    assert [sent.arguments["update_fields"] for sent in log.of("pre_save")] == [{"speed"}] * 3
+    assert [sent.arguments["update_fields"] for sent in log.of("post_save")] == [{"speed", "slug"}] * 3
+    assert all(type(sent.arguments["update_fields"]) is frozenset for sent in log)
+    assert truth == [True] * 3
+
+
+@of_every_size
+def test_a_change_to_an_updated_field_is_saved(batch_size: int, receivers: Receivers) -> None:
+    ships(1, 2, 3)
+
+    def shout(ship: Ship) -> None:
+        if ship.speed != 2:
+            ship.name = ship.name.upper() + str(ship.speed)
+
+    _before_saves(receivers, Ship, shout)
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.update(name="zoe")
+    assert column(Ship, "name") == ["ZOE1", "zoe", "ZOE3"]
+    assert {sent.arguments["update_fields"] for sent in log} == {frozenset({"name"})}
+
+
+@of_every_size
+def test_only_the_rows_that_changed_carry_the_extra_names(batch_size: int, receivers: Receivers) -> None:
+    ships(1, 2, 3, tonnage=7)
+
+    def change(ship: Ship) -> None:
+        if ship.name == "a":
+            ship.tonnage = 8
+        if ship.name == "c":
+            ship.status = "sunk"
+
+    _before_saves(receivers, Ship, change)
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.update(speed=9)
+    assert [sent.arguments["update_fields"] for sent in log.of("post_save")] == [
+        {"speed", "tonnage"},
+        {"speed"},
+        {"speed", "status"},
+    ]
+    assert column(Ship, "tonnage") == [8, 7, 7]
+    assert column(Ship, "status") == ["afloat", "afloat", "sunk"]
+
+
+def test_an_equal_value_is_no_change(receivers: Receivers) -> None:
+    ships(1, price=Decimal("2.50"), notes=["a"])
+
+    def assign_the_same(ship: Ship) -> None:
+        ship.price = Decimal("2.5")
+        ship.notes = list(ship.notes)
+        ship.name = str(ship.name)
+
+    _before_saves(receivers, Ship, assign_the_same)
+    log = receivers.record(Ship)
+    Ship.objects.update(speed=9)
+    assert log.of("post_save")[0].arguments["update_fields"] == {"speed"}
+
+
+@of_every_size
+def test_a_unique_value_of_each_row_does_not_collide_with_the_callers(
+    batch_size: int, receivers: Receivers
+) -> None:
+    fleet = ships(1, 2, 3)
+    _before_saves(receivers, Ship, lambda ship: setattr(ship, "slug", f"{ship.slug}-{ship.name}"))
+    with bulk_signals(batch_size=batch_size):
+        assert Ship.objects.update(slug="same") == len(fleet)
+    assert column(Ship, "slug") == ["same-a", "same-b", "same-c"]
+
+
+@of_every_size
+def test_a_unique_value_that_only_some_rows_change_does_not_collide(
+    batch_size: int, receivers: Receivers
+) -> None:
+    ships(1, 2)
+
+    def change(ship: Ship) -> None:
+        if ship.name == "b":
+            ship.slug = "other"
+
+    _before_saves(receivers, Ship, change)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.update(slug="same")
+    assert column(Ship, "slug") == ["same", "other"]
+
+
+@of_every_size
+@pytest.mark.parametrize("values", [{"speed": 9}, {"notes": ["new"]}], ids=["unnamed", "named"])
+def test_an_item_appended_in_place_is_saved(
+    values: dict[str, Any], batch_size: int, receivers: Receivers
+) -> None:
+    ships(1, 2, notes=["old"])
+    _before_saves(receivers, Ship, lambda ship: ship.notes.append({"by": ship.name}))
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.update(**values)
+    first = values.get("notes", ["old"])
+    assert column(Ship, "notes") == [[*first, {"by": "a"}], [*first, {"by": "b"}]]
+    assert [sent.values["notes"] for sent in log.of("post_save")] == column(Ship, "notes")
+    assert all(sent.arguments["update_fields"] == {*values, "notes"} for sent in log.of("post_save"))
+
+
+@of_every_size
+def test_an_item_changed_deep_inside_is_saved(batch_size: int, receivers: Receivers) -> None:
+    ships(1, 2, notes=[{"seen": [1]}])
+    _before_saves(receivers, Ship, lambda ship: ship.notes[0]["seen"].__setitem__(0, ship.name))
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.update(speed=9)
+    assert column(Ship, "notes") == [[{"seen": ["a"]}], [{"seen": ["b"]}]]
+
+
+CHANGED: dict[str, tuple[Any, Any]] = {
+    "name": ("it's 100%", 'a \\ b "c"'),
+    "slug": ("new", None),
+    "status": (Ship.Status.SUNK, "docked"),
+    "speed": ("8", 9),
+    "tonnage": (8, True),
+    "price": (Decimal(3), "4.5"),
+    "notes": ([], {"a": ["it's 100%", None, 1.5]}),
+    "launched": (LAUNCH, None),
+    "flag_id": ("S", None),
+}
+
+
+@of_every_size
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_change_to_a_column_of_any_type_is_saved(name: str, batch_size: int, receivers: Receivers) -> None:
+    rows(Port, {"code": "S"}, {"code": "N"})
+    ships(
+        1, 2, 3, flag_id="N", notes=["kept"], launched=LAUNCH - datetime.timedelta(1), price=Decimal("7.77")
+    )
+    kept = column(Ship, name)[2]
+    assigned = dict(zip("ab", CHANGED[name], strict=True))
+
+    def change(ship: Ship) -> None:
+        if ship.name in assigned:
+            setattr(ship, name, assigned[ship.name])
+
+    _before_saves(receivers, Ship, change)
+    truth = _check_truth(receivers, Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert Ship.objects.update(convoy=None) == 3
+    clean = Ship._meta.get_field(name).to_python  # type: ignore[union-attr]
+    assert column(Ship, name) == [*(clean(value) for value in CHANGED[name]), kept]
+    assert truth == [True] * 3
+
+
+@of_every_size
+def test_a_related_object_that_a_receiver_assigns_is_saved(batch_size: int, receivers: Receivers) -> None:
+    port, berth = Port.objects.create(code="N"), Berth.objects.create(number=4)
+    ships(1, 2)
+
+    def moor(ship: Ship) -> None:
+        if ship.name == "a":
+            ship.berth, ship.flag = berth, port
+
+    _before_saves(receivers, Ship, moor)
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.update(speed=9)
+    assert column(Ship, "berth_id") == [berth.pk, None]
+    assert column(Ship, "flag_id") == ["N", None]
+    assert log.of("post_save")[0].arguments["update_fields"] == {"speed", "berth", "flag"}
+
+
+def test_a_value_too_long_is_refused_as_an_assignment_is(receivers: Receivers) -> None:
+    ships(1, 2)
+    _before_saves(receivers, Ship, lambda ship: setattr(ship, "status", "s" * 10 + ship.name))
+    if connection.vendor == "sqlite":
+        # Its columns have no length.
+        Ship.objects.update(speed=9)
+        assert column(Ship, "status") == ["ssssssssssa", "ssssssssssb"]
+        return
+    with pytest.raises(DataError), transaction.atomic():
+        Ship.objects.update(speed=9)
+    assert column(Ship, "status") == ["afloat", "afloat"]
+
+
+@of_every_size
+def test_an_expression_that_a_receiver_assigns_is_saved(batch_size: int, receivers: Receivers) -> None:
+    ships(1, 2, 3, tonnage=5)
+
+    def load(ship: Ship) -> None:
+        if ship.name != "b":
+            ship.tonnage = F("tonnage") + 1
+            ship.name = Upper("name")
+
+    _before_saves(receivers, Ship, load)
+    log = receivers.record(Ship)
+    truth = _check_truth(receivers, Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.update(speed=F("speed") + 1)
+    assert column(Ship, "tonnage") == [6, 5, 6]
+    assert column(Ship, "name") == ["A", "b", "C"]
+    assert [sent.values["tonnage"] for sent in log.of("post_save")] == [6, 5, 6]
+    assert log.of("post_save")[0].arguments["update_fields"] == {"speed", "tonnage", "name"}
+    assert truth == [True] * 3
+
+
+@of_every_size
+def test_an_expression_in_place_of_the_callers_value_is_saved(batch_size: int, receivers: Receivers) -> None:
+    ships(1, 2)
+
+    def slow(ship: Ship) -> None:
+        if ship.name == "a":
+            ship.speed = F("speed") - 1
+
+    _before_saves(receivers, Ship, slow)
+    truth = _check_truth(receivers, Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.update(speed=F("speed") + 100)
+    assert column(Ship, "speed") == [0, 102]
+    assert truth == [True, True]
+
+
+@of_every_size
+def test_a_changed_value_goes_through_the_fields_own_pre_save(batch_size: int, receivers: Receivers) -> None:
+    ships(1, 2)
+    rows_before = column(Ship, "changed")
+
+    def touch(ship: Ship) -> None:
+        if ship.name == "a":
+            ship.changed = LAUNCH
+
+    _before_saves(receivers, Ship, touch)
+    log = receivers.record(Ship)
+    truth = _check_truth(receivers, Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.update(speed=9)
+    first, second = column(Ship, "changed")
+    # auto_now: pre_save() sets the time, whatever is there.
+    assert first > rows_before[0]
+    assert second == rows_before[1]
+    assert [sent.arguments["update_fields"] for sent in log.of("post_save")] == [
+        {"speed", "changed"},
+        {"speed"},
+    ]
+    assert truth == [True, True]
+
+
+@of_every_size
+def test_a_file_that_a_receiver_assigns_is_stored(batch_size: int, receivers: Receivers) -> None:
+    rows(Chart, {"title": "north"}, {"title": "south"})
+
+    def draw(chart: Chart) -> None:
+        chart.sheet = ContentFile(chart.title.encode(), name=f"{chart.title}-{batch_size}.txt")
+
+    _before_saves(receivers, Chart, draw)
+    log = receivers.record(Chart)
+    with bulk_signals(batch_size=batch_size):
+        Chart.objects.update(title=Concat("title", Value("!")))
+    for chart, title in zip(Chart.objects.order_by("pk"), ("north!", "south!"), strict=True):
+        assert chart.title == title
+        assert str(chart.sheet).startswith("charts/")
+        assert chart.sheet.read() == title.encode()
+    assert [sent.instance.sheet.name for sent in log.of("post_save") if isinstance(sent.instance, Chart)] == (
+        column(Chart, "sheet")
+    )
+    assert all(sent.arguments["update_fields"] == {"title", "sheet"} for sent in log.of("post_save"))
+
+
+@of_every_size
+def test_a_change_to_a_custom_column_is_saved(batch_size: int, receivers: Receivers) -> None:
+    rows(Wreck, {"name": "A", "place": Point(1, 1)}, {"name": "B"}, {"name": "C", "place": Point(3, 3)})
+
+    def move(wreck: Wreck) -> None:
+        if wreck.name != "C":
+            wreck.place = Point(len(wreck.name), 9)
+
+    _before_saves(receivers, Wreck, move)
+    truth = _check_truth(receivers, Wreck)
+    with bulk_signals(batch_size=batch_size):
+        Wreck.objects.update(name=Concat("name", "name"))
+    assert column(Wreck, "place") == [Point(2, 9), Point(2, 9), Point(2, 9)]
+    assert truth == [True] * 3
+
+
+@of_every_size
+def test_a_change_that_saving_changes_again_is_told_as_it_was_saved(
+    batch_size: int, receivers: Receivers
+) -> None:
+    rows(Wreck, {"name": "A"}, {"name": "B"})
+    _before_saves(receivers, Wreck, lambda wreck: setattr(wreck, "name", f"quiet {wreck.name}"))
+    truth = _check_truth(receivers, Wreck)
+    with bulk_signals(batch_size=batch_size):
+        Wreck.objects.update(place=Point(1, 2))
+    assert column(Wreck, "name") == ["QUIET A", "QUIET B"]
+    assert truth == [True, True]
+
+
+@of_every_size
+def test_a_receiver_that_refreshes_the_instance_undoes_the_update(
+    batch_size: int, receivers: Receivers
+) -> None:
+    ships(1, 2)
+
+    def refresh(ship: Ship) -> None:
+        if ship.name == "a":
+            ship.refresh_from_db()
+
+    _before_saves(receivers, Ship, refresh)
+    truth = _check_truth(receivers, Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert Ship.objects.update(speed=9) == 2
+    assert column(Ship, "speed") == [1, 9]
+    assert truth == [True, True]
+
+
+def test_a_receiver_that_refreshes_another_field_leaves_the_update(receivers: Receivers) -> None:
+    ships(1, 2)
+    _before_saves(receivers, Ship, lambda ship: ship.refresh_from_db(fields=["name", "notes"]))
+    log = receivers.record(Ship)
+    Ship.objects.update(speed=9)
+    assert column(Ship, "speed") == [9, 9]
+    assert {sent.arguments["update_fields"] for sent in log} == {frozenset({"speed"})}
+
+
+@of_every_size
+@pytest.mark.parametrize("name", ["name", "notes", "berth_id"])
+def test_a_receiver_may_defer_a_field(name: str, batch_size: int, receivers: Receivers) -> None:
+    ships(1, 2, notes=["kept"])
+    before = column(Ship, name)
+    _before_saves(receivers, Ship, lambda ship: vars(ship).pop(name))
+    truth = _check_truth(receivers, Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert Ship.objects.update(speed=9) == 2
+    assert column(Ship, name) == before
+    assert column(Ship, "speed") == [9, 9]
+    assert truth == [True, True]
+
+
+def test_a_receiver_does_not_change_a_primary_key(receivers: Receivers) -> None:
+    rows(Beacon, {"code": "a"})
+    _before_saves(receivers, Beacon, lambda beacon: setattr(beacon, "code", "z"))
+    Beacon.objects.update(lit=True)
+    assert "a" in column(Beacon, "code")
+    assert "z" not in column(Beacon, "code")
+
+
+def test_a_receiver_does_not_write_a_generated_column(receivers: Receivers) -> None:
+    rows(Cargo, {"weight": 2, "amount": 3})
+    _before_saves(receivers, Cargo, lambda cargo: setattr(cargo, "total", 99))
+    log = receivers.record(Cargo)
+    Cargo.objects.update(weight=4)
+    assert column(Cargo, "total") == [12]
+    assert log.of("post_save")[0].values["total"] == 12
+    assert log.of("post_save")[0].arguments["update_fields"] == {"weight"}
+
+
+def test_receivers_see_each_others_changes(receivers: Receivers) -> None:
+    ships(1)
+    _before_saves(receivers, Ship, lambda ship: setattr(ship, "tonnage", ship.speed + 1))
+    _before_saves(receivers, Ship, lambda ship: setattr(ship, "slug", f"s{ship.tonnage}"))
+    Ship.objects.update(speed=9)
+    assert column(Ship, "slug") == ["s10"]
+
+
+def test_a_change_in_post_save_is_not_saved(receivers: Receivers) -> None:
+    ships(1)
+
+    def change(instance: Ship, **arguments: Any) -> None:
+        instance.name = "changed"
+        instance.notes.append("changed")
+
+    receivers.connect(post_save, change, Ship)
+    Ship.objects.update(speed=9)
+    assert column(Ship, "name") == ["a"]
+    assert column(Ship, "notes") == [[]]
+
+
+def test_a_changed_value_that_the_database_refuses_leaves_no_row_changed(receivers: Receivers) -> None:
+    ships(1, 2)
+    _before_saves(receivers, Ship, lambda ship: setattr(ship, "slug", "same"))
+    with pytest.raises(IntegrityError), transaction.atomic(), bulk_signals(batch_size=1):
+        Ship.objects.update(speed=9)
+    assert column(Ship, "speed") == [1, 2]
+
+
+def test_many_rows_are_each_given_their_own_values(receivers: Receivers) -> None:
+    # More than one statement takes at a time.
+    rows(Ship, *({"name": str(n), "speed": n} for n in range(1001)))
+
+    def change(ship: Ship) -> None:
+        if ship.speed % 3:
+            ship.slug = f"slug-{ship.name}"
+            ship.notes.append(ship.speed)
+
+    _before_saves(receivers, Ship, change)
+    assert Ship.objects.update(tonnage=F("speed") + 1) == 1001
+    assert column(Ship, "tonnage") == list(range(1, 1002))
+    assert column(Ship, "slug") == [f"slug-{n}" if n % 3 else None for n in range(1001)]
+    assert column(Ship, "notes") == [[n] if n % 3 else [] for n in range(1001)]
+
+
+def test_a_value_that_a_receiver_gives_to_all_rows_is_written_to_all(receivers: Receivers) -> None:
+    ships(1, 2, 3)
+    _before_saves(receivers, Ship, lambda ship: setattr(ship, "tonnage", 77))
+    Ship.objects.filter(speed__gt=1).update(speed=9)
+    assert column(Ship, "tonnage") == [0, 77, 77]
+
+
+@of_every_size
+def test_a_change_goes_with_a_value_that_reads_other_rows(batch_size: int, receivers: Receivers) -> None:
+    ships(1, 2, 3)
+
+    def change(ship: Ship) -> None:
+        if ship.name == "b":
+            ship.speed += 50
+            ship.slug = "b"
+
+    _before_saves(receivers, Ship, change)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.update(speed=Subquery(Ship.objects.order_by("-speed").values("speed")[:1]), tonnage=4)
+    assert column(Ship, "speed") == [3, 53, 3]
+    assert column(Ship, "slug") == [None, "b", None]
+    assert column(Ship, "tonnage") == [4, 4, 4]
+
+
+# write_back=False: Django's strict rule.
+
+
+@of_every_size
+def test_without_write_back_only_named_fields_are_written(batch_size: int, receivers: Receivers) -> None:
+    ships(1, 2)
+
+    def change(ship: Ship) -> None:
+        ship.name = "changed"
+        ship.notes.append("changed")
+        ship.speed += ship.pk
+
+    _before_saves(receivers, Ship, change)
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size, write_back=False):
+        Ship.objects.update(speed=100, tonnage=F("speed"))
+    assert column(Ship, "name") == ["a", "b"]
+    assert column(Ship, "notes") == [[], []]
+    assert column(Ship, "speed") == [100 + pk for pk in column(Ship, "pk")]
+    assert {sent.arguments["update_fields"] for sent in log} == {frozenset({"speed", "tonnage"})}
+
+
+@of_every_size
+def test_without_write_back_a_named_list_changed_in_place_is_written(
+    batch_size: int, receivers: Receivers
+) -> None:
+    ships(1, 2)
+    _before_saves(receivers, Ship, lambda ship: ship.notes.append(ship.name))
+    with bulk_signals(batch_size=batch_size, write_back=False):
+        Ship.objects.update(notes=["new"])
+    assert column(Ship, "notes") == [["new", "a"], ["new", "b"]]
+
+
+def test_without_write_back_a_named_unique_value_does_not_collide(receivers: Receivers) -> None:
+    ships(1, 2)
+    _before_saves(receivers, Ship, lambda ship: setattr(ship, "slug", f"{ship.slug}-{ship.pk}"))
+    with bulk_signals(write_back=False):
+        Ship.objects.update(slug="same")
+    assert column(Ship, "slug") == [f"same-{pk}" for pk in column(Ship, "pk")]
