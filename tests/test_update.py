@@ -890,6 +890,24 @@ def test_keys_may_change_by_expression(batch_size: int, receivers: Receivers) ->
     assert column(Ship, "speed") == [9, 9, 9]
 
 
+def test_keys_that_move_up_in_turn_move_as_django_moves_them(receivers: Receivers) -> None:
+    ships(1, 2, 3)
+
+    def update() -> int:
+        return Ship.objects.order_by("-id").update(id=F("id") + 1)
+
+    with no_bulk_signals():
+        expected = _refusal(update)
+        keys = column(Ship, "pk")
+        if expected is None:
+            Ship.objects.order_by("id").update(id=F("id") - 1)
+    log = receivers.record(Ship)
+    got = _refusal(update)
+    assert (got and got[0]) == (expected and expected[0])
+    assert column(Ship, "pk") == keys
+    assert [sent.instance.pk for sent in log.of("post_save")] == ([] if expected else keys[::-1])
+
+
 @of_every_size
 def test_keys_may_change_while_receivers_change_the_instance(batch_size: int, receivers: Receivers) -> None:
     rows(Beacon, {"code": "a"}, {"code": "b"})

@@ -55,15 +55,11 @@ def bulk_create(
 
 def _refuse(objs: list[Any]) -> None:
     """Raise what Django raises for an object that refers to an unsaved one."""
-    if any(_has_relations(model) for model in {type(obj) for obj in objs}):
-        for obj in objs:
-            # Model._prepare_related_fields_for_save, Django 5.2 to 6.1.
+    for obj in objs:
+        # Model._prepare_related_fields_for_save, Django 5.2 to 6.1, looks at related objects
+        # that are cached, and most instances have none.
+        if obj._state.__dict__.get("fields_cache"):
             obj._prepare_related_fields_for_save(operation_name="bulk_create")
-
-
-def _has_relations(model: Any) -> bool:
-    opts = model._meta
-    return bool(opts.private_fields) or any(field.is_relation for field in opts.concrete_fields)
 
 
 class _BulkCreate:
