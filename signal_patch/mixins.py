@@ -9,7 +9,7 @@ from signal_patch.dispatch import sending
 from signal_patch.options import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from django.db.models import QuerySet
 
@@ -56,6 +56,30 @@ class SignalEnhancedQuerySetMixins(Base):
 
     bulk_update.alters_data = True  # type: ignore[attr-defined]
 
+    def bulk_create(
+        self,
+        objs: Iterable[Any],
+        batch_size: int | None = None,
+        ignore_conflicts: bool = False,
+        update_conflicts: bool = False,
+        update_fields: Collection[str] | None = None,
+        unique_fields: Collection[str] | None = None,
+    ) -> list[Any]:
+        """Insert the instances, as Django does, and send both signals for each."""
+        arguments: dict[str, Any] = {
+            "batch_size": batch_size,
+            "ignore_conflicts": ignore_conflicts,
+            "update_conflicts": update_conflicts,
+            "update_fields": update_fields,
+            "unique_fields": unique_fields,
+        }
+        options = self._signal_options("bulk_create")
+        if options is None:
+            return super().bulk_create(objs, **arguments)
+        return dispatch.bulk_create(self, objs, options, _next_bulk_create, **arguments)
+
+    bulk_create.alters_data = True  # type: ignore[attr-defined]
+
     def _signal_options(self, operation: str) -> Options | None:
         if sending.is_silent():
             return None
@@ -72,3 +96,9 @@ def _next_bulk_update(queryset: SignalEnhancedQuerySetMixins, *args: Any, **kwar
     """Call the `bulk_update` after the mixin's, which sends nothing of its own either."""
     with sending.silence():
         return super(SignalEnhancedQuerySetMixins, queryset).bulk_update(*args, **kwargs)
+
+
+def _next_bulk_create(queryset: SignalEnhancedQuerySetMixins, *args: Any, **kwargs: Any) -> list[Any]:
+    """Call the `bulk_create` after the mixin's, which sends nothing of its own either."""
+    with sending.silence():
+        return super(SignalEnhancedQuerySetMixins, queryset).bulk_create(*args, **kwargs)

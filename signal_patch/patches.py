@@ -19,6 +19,7 @@ from django.apps.registry import Apps
 from django.db import router
 from django.db.models import Model, QuerySet
 from django.db.models.deletion import Collector
+from django.db.models.sql import UpdateQuery
 
 from signal_patch import dispatch, scopes
 from signal_patch.dispatch import sending
@@ -105,6 +106,20 @@ def bulk_update(
     return dispatch.bulk_update(queryset, objs, fields, batch_size, options, wrapped)
 
 
+def bulk_create(
+    wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords
+) -> Any:
+    options = scopes.options_for(queryset.model, "bulk_create")
+    if options is None or sending.is_silent():
+        return wrapped(queryset, *args, **keywords)
+    try:
+        given = _BULK_CREATE.bind(queryset, *args, **keywords)
+    except TypeError:
+        return wrapped(queryset, *args, **keywords)
+    _, objs, *others = given.arguments.items()
+    return dispatch.bulk_create(queryset, objs[1], options, wrapped, **dict(others))
+
+
 def save_base(wrapped: Callable[..., Any], instance: Model, args: Arguments, keywords: Keywords) -> Any:
     given = args[3] if len(args) > 3 else keywords.get("using")
     using = given or router.db_for_write(type(instance), instance=instance)
@@ -116,8 +131,19 @@ def save_base(wrapped: Callable[..., Any], instance: Model, args: Arguments, key
 
 
 def delete(wrapped: Callable[..., Any], collector: Collector, args: Arguments, keywords: Keywords) -> Any:
-    with sending.deleting(collector):
-        return wrapped(collector, *args, **keywords)
+    return dispatch.delete(
+        collector, scopes.options_for, lambda collector: wrapped(collector, *args, **keywords)
+    )
+
+
+def update_batch(wrapped: Callable[..., Any], query: UpdateQuery, args: Arguments, keywords: Keywords) -> Any:
+    model: Any = query.model
+    options = scopes.options_for(model, "update")
+    if options is None or sending.is_silent():
+        return wrapped(query, *args, **keywords)
+    given = _UPDATE_BATCH.bind(query, *args, **keywords)
+    _, keys, values, using = given.args
+    return dispatch.update_batch(query, keys, values, using, options, wrapped)
 
 
 def get_app_configs(wrapped: Callable[..., Any], registry: Apps, args: Arguments, keywords: Keywords) -> Any:
@@ -142,7 +168,12 @@ def quietly(model: type[Model], bulk_update: Callable[..., Any], *args: Any, **k
 
 
 # The roads by which rows change, and those whose rows are only marked as in flight.
-ROADS: tuple[Place, ...] = ((QuerySet, "update", update), (QuerySet, "bulk_update", bulk_update))
+ROADS: tuple[Place, ...] = (
+    (QuerySet, "update", update),
+    (QuerySet, "bulk_update", bulk_update),
+    (QuerySet, "bulk_create", bulk_create),
+    (UpdateQuery, "update_batch", update_batch),
+)
 MARKS: tuple[Place, ...] = ((Model, "save_base", save_base), (Collector, "delete", delete))
 AWAITING: tuple[Place, ...] = ((Apps, "get_app_configs", get_app_configs),)
 
@@ -204,4 +235,6 @@ def _unbound(wrapped: Any) -> Callable[..., Any]:
     return call
 
 
+_BULK_CREATE = signature(QuerySet.bulk_create)
 _BULK_UPDATE = signature(QuerySet.bulk_update)
+_UPDATE_BATCH = signature(UpdateQuery.update_batch)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import django
 from dirtyfields import DirtyFieldsMixin
 from django.core.files.storage import InMemoryStorage
 from django.db import models
@@ -11,12 +12,16 @@ from polymorphic.models import PolymorphicModel
 from simple_history.models import HistoricalRecords
 
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
+from tests import cascade_models as cascade_models
 from tests.fields import PointField, ShoutedField
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from typing_extensions import Self
+
+if django.VERSION >= (6, 1):
+    from tests import database_cascade_models as database_cascade_models
 
 
 class Publisher(models.Model):
@@ -72,6 +77,51 @@ class Loud(models.Model):
     size = models.IntegerField(default=0)
 
     objects = LoudQuerySet.as_manager()
+
+
+class Shelf(models.Model):
+    """A row of many kinds of columns, with two keys of its own beside the primary one."""
+
+    label = models.CharField(max_length=30, unique=True)
+    room = models.IntegerField(null=True)
+    place = models.IntegerField(null=True)
+    width = models.IntegerField(default=0)
+    colour = models.CharField(max_length=30, db_default="grey")
+    area = models.GeneratedField(
+        expression=models.F("width") * 2, output_field=models.IntegerField(), db_persist=True
+    )
+    made = models.DateTimeField(null=True)
+    touched = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["room", "place"], name="one_shelf_in_a_place"),)
+
+
+class Token(models.Model):
+    """A key that the caller gives."""
+
+    code = models.CharField(max_length=30, primary_key=True)
+    uses = models.IntegerField(default=0)
+
+
+class Chapter(models.Model):
+    book = models.ForeignKey(Book, models.CASCADE)
+    heading = models.CharField(max_length=100, default="")
+
+    class Meta:
+        order_with_respect_to = "book"
+
+
+class Loan(models.Model):
+    """An explicit `through` model."""
+
+    member = models.ForeignKey("Member", models.CASCADE)
+    shelf = models.ForeignKey(Shelf, models.CASCADE)
+
+
+class Member(models.Model):
+    name = models.CharField(max_length=100, default="")
+    shelves: models.ManyToManyField[Any, Any] = models.ManyToManyField(Shelf, through=Loan)
 
 
 class Port(models.Model):

@@ -218,7 +218,7 @@ class TestTheClass:
         assert {frozenset(sent.arguments["update_fields"]) for sent in log} == {frozenset({"name", "size"})}
 
     def test_methods_keep_signature_and_alters_data(self) -> None:
-        for name in ("update", "bulk_update"):
+        for name in ("update", "bulk_update", "bulk_create"):
             own, ours = getattr(QuerySet, name), getattr(LoudQuerySet, name)
             assert list(inspect.signature(ours).parameters) == list(inspect.signature(own).parameters)
             assert ours.alters_data
@@ -260,7 +260,7 @@ import signal_patch, signal_patch.mixins
 assert attributes() == before
 signal_patch.enable()
 changed = {name for (owner, name), value in attributes().items() if value != before[owner, name]}
-assert changed == {"update", "bulk_update", "save_base", "delete"}, changed
+assert changed == {"update", "bulk_update", "bulk_create", "save_base", "delete"}, changed
 signal_patch.disable()
 assert attributes() == before
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import itertools
 import pickle
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from tests.recording import Log, Receivers
 
 PATCHED = [(owner, name) for owner, name, _ in patches.ROADS + patches.MARKS]
-METHODS = ("update", "bulk_update")
+METHODS = ("update", "bulk_update", "bulk_create")
 OWN = {name: vars(QuerySet)[name] for name in METHODS}
 SAVED = ["pre_save", "post_save"]
 
@@ -496,6 +497,60 @@ def test_theirs_can_be_taken_out_from_beneath_ours(
     assert not foreign
     disable()
     assert vars(QuerySet)["update"] is OWN["update"]
+
+
+class World:
+    """The switch and another library, which anybody may turn in any order."""
+
+    def __init__(self, seen: list[str]) -> None:
+        self.seen = seen
+        self.on = False
+        self.wrappers: list[Any] = []
+
+    def enable(self) -> None:
+        enable()
+        self.on = True
+
+    def disable(self) -> None:
+        disable()
+        self.on = False
+
+    def scope(self) -> None:
+        with bulk_signals():
+            pass
+
+    def wrap(self) -> None:
+        QuerySet.update = wrapper = by_wrapt(self.seen)  # type: ignore[method-assign]
+        self.wrappers.append(wrapper)
+
+    def unwrap(self) -> None:
+        if self.wrappers:
+            wrapt.unwrap_object(QuerySet, "update", self.wrappers.pop(0))
+
+
+@pytest.mark.parametrize("first", ["enable", "disable", "scope", "wrap"])
+def test_in_whatever_order_they_come_and_go(first: str, foreign: list[str], book: Book, log: Log) -> None:
+    """Signals are sent if, and only if, the switch is on; each wrapper is called once, while it is there."""
+    for rest in itertools.product(["enable", "disable", "scope", "wrap", "unwrap"], repeat=3):
+        world = World(foreign)
+        for step in (first, *rest):
+            getattr(world, step)()
+
+        log.clear()
+        with bulk_signals(Publisher):
+            assert Book.objects.update(title="Persuasion") == 1
+        assert log.names() == (SAVED if world.on else []), rest
+        log.clear()
+        foreign.clear()
+        with no_bulk_signals():
+            assert Book.objects.update(title="Persuasion") == 1
+        assert not log
+        assert foreign == ["QuerySet"] * len(world.wrappers), rest
+
+        while world.wrappers:
+            world.unwrap()
+        disable()
+        assert vars(QuerySet)["update"] is OWN["update"], rest
 
 
 def test_a_wrapper_that_puts_its_own_in_place_of_ours_is_not_taken_off(foreign: list[str]) -> None:

@@ -11,7 +11,9 @@ from pkgutil import walk_packages
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
+from django.db import connection
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model, QuerySet
 from django.db.models.deletion import Collector
 
@@ -22,7 +24,9 @@ from tests.models import Book, Publisher
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable
 
-DJANGOS = {name: vars(QuerySet)[name] for name in ("update", "bulk_update")}
+    from tests.recording import Log
+
+DJANGOS = {name: vars(QuerySet)[name] for name in ("update", "bulk_update", "bulk_create")}
 SCOPES = [bulk_signals, no_bulk_signals]
 
 
@@ -278,6 +282,46 @@ class TestThreads:
 
         assert is_enabled(Book)
         assert is_enabled(Publisher)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_threads_the_one_inside_the_scope_sends(log: Log) -> None:
+    book = Book.objects.create(title="Emma")
+    log.clear()
+
+    def update(title: str) -> list[str]:
+        try:
+            Book.objects.filter(pk=book.pk).update(title=title)
+            return [sent.values["title"] for sent in log]
+        finally:
+            # SQLite's own close() keeps a database in memory alive, for the thread that made it.
+            BaseDatabaseWrapper.close(connection)
+
+    with bulk_signals(), ThreadPoolExecutor(1) as other:
+        assert other.submit(update, "outside").result() == []
+        Book.objects.filter(pk=book.pk).update(title="inside")
+        assert other.submit(bulk_signals()(update), "inside as well").result() == [
+            "inside",
+            "inside",
+            "inside as well",
+            "inside as well",
+        ]
+
+
+@pytest.mark.django_db
+def test_of_two_tasks_the_one_inside_the_scope_sends(log: Log) -> None:
+    async def update(title: str) -> None:
+        await asyncio.sleep(0)
+        await Book.objects.aupdate(title=title)
+
+    async def main() -> None:
+        await Book.objects.acreate()
+        log.clear()
+        await asyncio.gather(update("outside"), bulk_signals(Book)(update)("inside"))
+
+    async_to_sync(main)()
+
+    assert [sent.values["title"] for sent in log] == ["inside", "inside"]
 
 
 class TestTasks:

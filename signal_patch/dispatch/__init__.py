@@ -6,7 +6,9 @@ nothing of the switch that led here.
 
 from __future__ import annotations
 
+from .bulk_create import bulk_create
 from .bulk_update import bulk_update
+from .cascade import delete, update_batch
 from .update import update
 
-__all__ = ["bulk_update", "update"]
+__all__ = ["bulk_create", "bulk_update", "delete", "update", "update_batch"]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
 from django.db.models import BinaryField, QuerySet, Value
-from django.db.models.signals import ModelSignal, post_save, pre_save
+from django.db.models.signals import post_save, pre_save
 
-from . import fields as columns, rows, sending
+from . import fields as columns, loops, rows, sending
 from .changes import Changes, PerRow
 from .progress import reporting
 from .telling import Teller
@@ -41,23 +41,23 @@ def bulk_update(
     no row changed.
     """
     objs, names = tuple(objs), list(fields)
-    hears = sending.hearing_of(objs)
-    if not (hears(pre_save) or hears(post_save)) or not all(obj._is_pk_set() for obj in objs):
+    senders = sending.senders_of(objs)
+    if not sending.hears_saves(senders) or not all(obj._is_pk_set() for obj in objs):
         with sending.silence():
             return original(queryset, objs, names, batch_size=batch_size)
     # With no objects, Django checks the names of the fields and executes nothing.
     original(queryset, (), names, batch_size=batch_size)
-    operation = _BulkUpdate(queryset, hears, names, batch_size, options, original)
+    operation = _BulkUpdate(queryset, senders, names, batch_size, options, original)
     operation.refuse(objs)
     with transaction.atomic(using=operation.using, savepoint=False):
-        return operation.run(objs)
+        return loops.run(lambda: operation.run(objs), (pre_save, post_save), senders)
 
 
 class _BulkUpdate:
     def __init__(
         self,
         queryset: QuerySet[Any],
-        hears: Callable[[ModelSignal], bool],
+        senders: list[type[Model]],
         names: list[str],
         batch_size: int | None,
         options: Options,
@@ -73,7 +73,7 @@ class _BulkUpdate:
         self.connection = connections[self.using]
         self.fields: list[ModelField] = [self.model._meta.get_field(name) for name in names]
         self.teller = Teller(
-            hears,
+            senders,
             self.using,
             options,
             frozenset(field.name for field in self.fields),
@@ -113,6 +113,8 @@ class _BulkUpdate:
         keys = [key for key, _ in pairs]
         quiet = sending.in_flight(self.using, self.model, keys)
         with sending.flying(sending.flight_of(self.using, self.model, keys)) as flight:
+            if self._is_set_order(pairs):
+                pairs = self._whole(pairs)
             present = self._present_beforehand(keys)
             expressions = self._expressions(pairs)
             self._show(expressions, pairs)
@@ -126,6 +128,26 @@ class _BulkUpdate:
             all_there = matched == (len(set(keys)) if present is None else len(present))
             told = self.teller.settle(loud, changes, self._unsure(expressions), all_there=all_there)
             return matched - self.teller.after(told, flight)
+
+    def _is_set_order(self, pairs: list[tuple[Any, Model]]) -> bool:
+        """Return whether the instances are those of `set_RELATED_order()`, which nobody has loaded.
+
+        It makes them of a key and a place only (method_set_order, Django 5.2 to 6.1).
+        """
+        return (
+            self.names == ["_order"]
+            and self.model._meta.order_with_respect_to is not None
+            and all(obj._state.adding for _, obj in pairs)
+        )
+
+    def _whole(self, pairs: list[tuple[Any, Model]]) -> list[tuple[Any, Model]]:
+        """Return the rows as they are, given the new values by attribute, where there is a row."""
+        stored = rows.at(rows.everything(self.queryset, self.using), [key for key, _ in pairs])
+        found = {obj.pk: obj for obj in stored}
+        for key, obj in pairs:
+            for field in self.fields:
+                setattr(found.get(key, obj), field.attname, getattr(obj, field.attname))
+        return [(key, found.get(key, obj)) for key, obj in pairs]
 
     def _present_beforehand(self, keys: list[Any]) -> set[Any] | None:
         """Return which keys a queryset with conditions matches: the write may change that."""

@@ -7,10 +7,9 @@ not of the switch, and are as they were when the call ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -30,8 +29,8 @@ _silent: ContextVar[bool] = ContextVar("signal_patch_silent", default=False)
 class Flight:
     """Rows of one database whose signals are being sent at this moment.
 
-    `keys` holds primary keys by concrete model. `instance` stands for a row whose key is
-    read when somebody asks, because an INSERT sets it between its two signals.
+    `keys` holds primary keys by concrete model. `instance` stands for one more row, whose
+    key is read when somebody asks: an INSERT sets it between its two signals, or a receiver.
     """
 
     __slots__ = ("deletions", "instance", "keys", "using")
@@ -49,12 +48,24 @@ class Flight:
 
     def holds(self, model: type[Model], keys: Iterable[Any]) -> set[Any]:
         """Return those of the keys of a concrete model that are in this flight."""
-        if self.instance is not None:
-            same = self.instance._meta.concrete_model is model
-            own = _stored_key(self.instance) if same else None
-            return {key for key in keys if same and key == own}
-        held = self.keys.get(model)
-        return held.intersection(keys) if held else set()
+        held = self.keys.get(model, set()).intersection(keys)
+        if self.instance is not None and self._has_instance_of(model):
+            own = _stored_key(self.instance)
+            held |= {key for key in keys if key == own}
+        return held
+
+    def speaks_of(self, model: type[Model]) -> bool:
+        """Return whether rows of a concrete model are in this flight."""
+        return bool(self.keys.get(model)) or self._has_instance_of(model)
+
+    def _has_instance_of(self, model: type[Model]) -> bool:
+        return self.instance is not None and concrete(self.instance) is model
+
+
+def is_any_in_flight(using: str, model: type[Model]) -> bool:
+    """Return whether signals of any row of the model are being sent right now."""
+    owner = concrete(model)
+    return any(flight.using == using and flight.speaks_of(owner) for flight in _flights.get())
 
 
 def _stored_key(instance: Model) -> Any:
@@ -105,14 +116,21 @@ def saving(instance: Model, using: str) -> Iterator[None]:
 
 
 @contextmanager
-def deleting(collector: Collector) -> Iterator[None]:
-    """Mark the rows that a delete has collected as in flight while Django deletes them."""
+def deleting(
+    collector: Collector, others: Mapping[type[Model], Iterable[Any]] | None = None
+) -> Iterator[Flight]:
+    """Mark the rows that a delete has collected as in flight while Django deletes them.
+
+    `others` are keys of rows that go with them though nobody has collected them.
+    """
     keys: dict[type[Model], set[Any]] = {}
     for model, instances in collector.data.items():
         keys.setdefault(concrete(model), set()).update(map(_stored_key, instances))
+    for model, more in (others or {}).items():
+        keys.setdefault(concrete(model), set()).update(more)
     try:
-        with flying(Flight(collector.using, keys)):
-            yield
+        with flying(Flight(collector.using, keys)) as flight:
+            yield flight
     finally:
         _note_deletion(collector.using)
 
@@ -139,18 +157,40 @@ def is_silent() -> bool:
     return _silent.get()
 
 
-def has_listeners(signal: ModelSignal, queryset: QuerySet[Any]) -> bool:
-    """Return whether a live receiver would hear the signal for a row of the queryset.
+def senders(queryset: QuerySet[Any]) -> list[type[Model]]:
+    """Return the senders of the signals of a queryset's rows.
 
     A queryset of a polymorphic library yields instances of the model's subclasses, and
     these are the senders.
     """
     model = queryset.model
-    if signal.has_listeners(model):
-        return True
-    return _yields_subclasses(queryset) and any(
-        signal.has_listeners(subclass) for subclass in apps.get_models() if issubclass(subclass, model)
-    )
+    if model._meta.auto_created:
+        return []
+    if not _yields_subclasses(queryset):
+        return [model]
+    return [model, *(other for other in apps.get_models() if issubclass(other, model) and other is not model)]
+
+
+def senders_of(instances: Iterable[Model]) -> list[type[Model]]:
+    """Return the senders of the signals of the instances."""
+    return [model for model in {type(instance) for instance in instances} if not model._meta.auto_created]
+
+
+def is_heard(signal: ModelSignal, senders: Iterable[type[Model]]) -> bool:
+    """Return whether a live receiver would hear the signal of any of the senders."""
+    return any(signal.has_listeners(sender) for sender in senders)
+
+
+def is_awaited(signal: ModelSignal, senders: Iterable[type[Model]]) -> bool:
+    """Return whether the signal of these senders is for async receivers only."""
+    receivers = [receivers_of(signal, sender) for sender in senders]
+    return any(awaited for _, awaited in receivers) and not any(called for called, _ in receivers)
+
+
+def receivers_of(signal: ModelSignal, sender: type[Model]) -> tuple[list[Any], list[Any]]:
+    """Return the live receivers, those that are called and the async ones (Django 5.2 to 6.1)."""
+    called, awaited = signal._live_receivers(sender)
+    return called, awaited
 
 
 def _yields_subclasses(queryset: QuerySet[Any]) -> bool:
@@ -161,22 +201,9 @@ def _yields_subclasses(queryset: QuerySet[Any]) -> bool:
     return not queryset._iterable_class.__module__.startswith("django.")
 
 
-def hearing(queryset: QuerySet[Any]) -> Callable[[ModelSignal], bool]:
-    """Return what says whether a signal would be heard for a row of the queryset."""
-    return partial(has_listeners, queryset=queryset)
-
-
-def hearing_of(instances: Iterable[Model]) -> Callable[[ModelSignal], bool]:
-    """Return what says whether a signal would be heard for any of the instances."""
-    senders = {type(instance) for instance in instances if not instance._meta.auto_created}
-    return lambda signal: any(signal.has_listeners(sender) for sender in senders)
-
-
-def hears_saves(queryset: QuerySet[Any]) -> bool:
-    """Return whether somebody listens to the saves of the queryset's rows."""
-    if queryset.model._meta.auto_created:
-        return False
-    return has_listeners(pre_save, queryset) or has_listeners(post_save, queryset)
+def hears_saves(senders: Collection[type[Model]]) -> bool:
+    """Return whether somebody listens to the saves of the senders."""
+    return is_heard(pre_save, senders) or is_heard(post_save, senders)
 
 
 def send_pre_save(instance: Model, using: str, update_fields: frozenset[str] | None) -> None:
@@ -198,6 +225,29 @@ def send_post_save(
         sender=type(instance),
         instance=instance,
         created=created,
+        update_fields=update_fields,
+        raw=False,
+        using=using,
+    )
+
+
+async def asend_pre_save(instance: Model, using: str, update_fields: frozenset[str] | None) -> None:
+    """Send `pre_save` from a coroutine, to receivers that are async."""
+    await pre_save.asend(
+        sender=type(instance),
+        instance=instance,
+        raw=False,
+        using=using,
+        update_fields=update_fields,
+    )
+
+
+async def asend_post_save(instance: Model, using: str, update_fields: frozenset[str] | None) -> None:
+    """Send `post_save` from a coroutine, to receivers that are async."""
+    await post_save.asend(
+        sender=type(instance),
+        instance=instance,
+        created=False,
         update_fields=update_fields,
         raw=False,
         using=using,

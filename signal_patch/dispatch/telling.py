@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import async_to_sync
 from django.db import connections
 from django.db.models import QuerySet
-from django.db.models.signals import ModelSignal, post_save, pre_save
+from django.db.models.signals import post_save, pre_save
 
 from . import fields, rows, sending
 from .changes import Changes, Watch
@@ -25,13 +26,12 @@ if TYPE_CHECKING:
 class Teller:
     """Sends the saves of one bulk operation's instances, batch by batch.
 
-    `hears` says whether a signal of any of the senders is heard; `update_fields` are the
-    names of the fields that the caller writes.
+    `update_fields` are the names of the fields that the caller writes.
     """
 
     def __init__(
         self,
-        hears: Callable[[ModelSignal], bool],
+        senders: Collection[type[Model]],
         using: str,
         options: Options,
         update_fields: frozenset[str],
@@ -42,14 +42,19 @@ class Teller:
         self.update_fields = update_fields
         self.written = set(written)
         self.connection = connections[using]
-        self.hears_pre_save = hears(pre_save)
-        self.hears_post_save = hears(post_save)
+        self.hears_pre_save = sending.is_heard(pre_save, senders)
+        self.hears_post_save = sending.is_heard(post_save, senders)
+        # A hop between this thread and an event loop costs more than all the rest of a row.
+        self.awaits_pre_save = sending.is_awaited(pre_save, senders)
+        self.awaits_post_save = sending.is_awaited(post_save, senders)
         self.watches: dict[type[Model], Watch] = {}
 
     def before(self, pairs: list[tuple[Any, Model]]) -> dict[Any, Changes]:
         """Send `pre_save` for each instance, and return what receivers changed, by key."""
         if not self.hears_pre_save:
             return {}
+        if self.awaits_pre_save:
+            return self._await_before(pairs)
         changes: dict[Any, Changes] = {}
         using, update_fields, watches = self.using, self.update_fields, self.watches
         for key, instance in pairs:
@@ -61,6 +66,21 @@ class Teller:
                 if changed:
                     changes[key] = changed
         return changes
+
+    def _await_before(self, pairs: list[tuple[Any, Model]]) -> dict[Any, Changes]:
+        """Do as `before`, all in one coroutine, which leaves what may ask the database to this thread."""
+        snapshots = [self._watch(type(instance)).snapshot(instance) for _, instance in pairs]
+
+        async def send() -> None:
+            for _, instance in pairs:
+                await sending.asend_pre_save(instance, self.using, self.update_fields)
+
+        async_to_sync(send)()
+        found = {
+            key: self._watch(type(instance)).changes(instance, snapshot)
+            for (key, instance), snapshot in zip(pairs, snapshots, strict=True)
+        }
+        return {key: changed for key, changed in found.items() if changed}
 
     def _watch(self, model: type[Model]) -> Watch:
         if model not in self.watches:
@@ -122,19 +142,38 @@ class Teller:
 
     def after(self, told: Told, flight: sending.Flight) -> int:
         """Send `post_save`, and return how many rows a receiver deleted before their turn."""
+        send = self._await_sent if self.awaits_post_save else self._send
         gone = 0
-        there: set[Any] | None = None
-        flight.deletions = 0
-        for position, (instance, names) in enumerate(told):
-            if flight.deletions:
-                flight.deletions = 0
-                rest = (other for other, _ in told[position:])
-                there = reread(rest, self.using, lambda model: [])
-            if there is None or instance.pk in there:
-                sending.send_post_save(instance, self.using, names)
-            else:
-                gone += 1
+        while told:
+            flight.deletions = 0
+            told = told[send(told, flight) :]
+            if told:
+                there = reread((instance for instance, _ in told), self.using, lambda model: [])
+                left = [(instance, names) for instance, names in told if instance.pk in there]
+                gone += len(told) - len(left)
+                told = left
         return gone
+
+    def _send(self, told: Told, flight: sending.Flight) -> int:
+        """Send `post_save` until a receiver deletes a row, any row, and return how often."""
+        using = self.using
+        for count, (instance, names) in enumerate(told, 1):
+            sending.send_post_save(instance, using, names)
+            if flight.deletions:
+                return count
+        return len(told)
+
+    def _await_sent(self, told: Told, flight: sending.Flight) -> int:
+        """Do as `_send`, all in one coroutine."""
+
+        async def send() -> int:
+            for count, (instance, names) in enumerate(told, 1):
+                await sending.asend_post_save(instance, self.using, names)
+                if flight.deletions:
+                    return count
+            return len(told)
+
+        return async_to_sync(send)()
 
 
 def _is_unsure(field: ModelField, value: Any) -> bool:

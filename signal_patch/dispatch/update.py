@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections, transaction
 from django.db.models import QuerySet, Value
 from django.db.models.lookups import Exact
+from django.db.models.signals import post_save, pre_save
 
-from . import rows, sending, values as planning, writing
+from . import loops, rows, sending, values as planning, writing
 from .progress import reporting
 from .telling import Teller
 
 if TYPE_CHECKING:
+    from django.db.models import Model
+
     from ..options import Options
     from .rows import Batch
 
@@ -30,13 +33,15 @@ def update(
     listens. Returns the number of rows matched. Raises what it raises, before any signal,
     and whatever a receiver raises, with no row changed.
     """
-    if not values or not sending.hears_saves(queryset):
+    senders = sending.senders(queryset)
+    if not values or not sending.hears_saves(senders):
         return original(queryset, **values)
     # With no row to touch, Django's statement checks everything and executes nothing.
     original(QuerySet.none(queryset), **values)
     using = rows.database_for_write(queryset)
     with transaction.atomic(using=using, savepoint=False):
-        matched = _Update(queryset, values, using, options, original).run()
+        operation = _Update(queryset, senders, values, using, options, original)
+        matched = loops.run(operation.run, (pre_save, post_save), senders)
     queryset._result_cache = None
     return matched
 
@@ -45,6 +50,7 @@ class _Update:
     def __init__(
         self,
         queryset: QuerySet[Any],
+        senders: list[type[Model]],
         values: dict[str, Any],
         using: str,
         options: Options,
@@ -59,9 +65,7 @@ class _Update:
         self.connection = connections[using]
         self.plan = planning.plan(queryset, values, using, self.connection)
         self.writer = writing.writer_of(queryset, using)
-        self.teller = Teller(
-            sending.hearing(queryset), using, options, self.plan.update_fields, self.plan.written
-        )
+        self.teller = Teller(senders, using, options, self.plan.update_fields, self.plan.written)
 
     def run(self) -> int:
         selection = rows.Selection(

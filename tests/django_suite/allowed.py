@@ -74,6 +74,10 @@ ALLOWED: list[Allowed] = [
 ]
 
 
+# Measures how long parsing takes, and on a busy machine ends by chance with the library and without it.
+NOT_COMPARED = frozenset({"serializers.test_deserialization.TestDeserializer.test_crafted_xml_performance"})
+
+
 def allowed_on(series: str, database: str) -> dict[str, str]:
     """Return test id -> reason for one Django series and one database."""
     return {

@@ -11,5 +11,4 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not config.getoption("--hypothesis-profile"):
-        settings.load_profile("fixed")
+    settings.load_profile(config.getoption("--hypothesis-profile") or "fixed")

@@ -349,9 +349,7 @@ def settle(
     """Return a row's values, those that read other rows as they are now, before the first write."""
     if not any(given.crosses for given in values.values()):
         return values
-    row = look()
-    if row is None:
-        return values
+    row: Any = look()
     now = {name: stored(row, model._meta.get_field(name)) for name in values}
     return {
         name: replace(given, value=now[name]) if given.crosses else given for name, given in values.items()

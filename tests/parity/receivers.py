@@ -48,12 +48,12 @@ def _arguments(arguments: dict[str, Any]) -> dict[str, Any]:
 def _in_step(instance: Model) -> bool:
     """Tell whether every cached related object is the one that its column names."""
     fields: tuple[Any, ...] = instance._meta.concrete_fields
-    for field in fields:
-        if field.is_relation and field.is_cached(instance):
-            related = field.get_cached_value(instance)
-            if getattr(related, field.target_field.attname, None) != getattr(instance, field.attname):
-                return False
-    return True
+    cached = [field for field in fields if field.is_relation and field.is_cached(instance)]
+    return all(
+        getattr(field.get_cached_value(instance), field.target_field.attname, None)
+        == getattr(instance, field.attname)
+        for field in cached
+    )
 
 
 class Receivers:

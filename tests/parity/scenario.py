@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,7 @@ class Hearing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class Call(ABC):
     """What every example has."""
 
     model: type[Model]
@@ -117,16 +118,20 @@ class Call:
         """Tell whether the call names no field, so that there is nothing to save."""
         return False
 
+    @abstractmethod
     def call(self) -> int:
         """Do it as the caller does."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def loop(self, oracle: Oracle) -> int:
         """Do it as the oracle does."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def given(self) -> Iterable[Given]:
-        raise NotImplementedError
+        """Return all values of the call."""
+        ...
 
     @property
     def joins(self) -> bool:
@@ -137,8 +142,10 @@ class Call:
     def orders(self) -> bool:
         return False
 
+    @abstractmethod
     def volatile_columns(self) -> set[str]:
-        raise NotImplementedError
+        """Return the columns whose values nobody can foresee."""
+        ...
 
     def _columns(self, values: dict[str, Given]) -> set[str]:
         get_field: Callable[[str], Any] = self.model._meta.get_field

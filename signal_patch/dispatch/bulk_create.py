@@ -1,0 +1,134 @@
+"""`QuerySet.bulk_create()`, as a loop of `save(force_insert=True)` would tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from django.db import transaction
+from django.db.models.signals import post_save, pre_save
+
+from . import loops, rows, sending
+from .inserting import Inserter
+from .progress import reporting
+from .telling import reread
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
+    from ..options import Options
+
+
+def bulk_create(
+    queryset: QuerySet[Any],
+    objs: Iterable[Any],
+    options: Options,
+    original: Callable[..., list[Any]],
+    **arguments: Any,
+) -> list[Any]:
+    """Insert the caller's instances and send their signals.
+
+    `original` is Django's own `bulk_create()`, unbound, and gets the caller's other
+    `arguments`. Returns the instances. One that is left out by `ignore_conflicts` gets no
+    `post_save`. Raises what `original` raises, before any signal where it can be known
+    then, and whatever a receiver raises, with no row inserted.
+    """
+    given = list(objs)
+    # They are read more than once.
+    for name in {"update_fields", "unique_fields"} & arguments.keys():
+        arguments[name] = arguments[name] and list(arguments[name])
+    senders = sending.senders_of(given)
+    if not sending.hears_saves(senders):
+        with sending.silence():
+            return original(queryset, given, **arguments)
+    with sending.silence():
+        # An iterator is true, though nothing comes: Django checks the other arguments and
+        # executes nothing.
+        original(queryset, iter(()), **arguments)
+    _refuse(given)
+    operation = _BulkCreate(queryset, options, original, arguments)
+    with transaction.atomic(using=operation.using, savepoint=False):
+        loops.run(lambda: operation.run(given), (pre_save, post_save), senders)
+    return given
+
+
+def _refuse(objs: list[Any]) -> None:
+    """Raise what Django raises for an object that refers to an unsaved one."""
+    for obj in objs:
+        # Model._prepare_related_fields_for_save, Django 5.2 to 6.1, looks at related objects
+        # that are cached, and most instances have none.
+        if obj._state.__dict__.get("fields_cache"):
+            obj._prepare_related_fields_for_save(operation_name="bulk_create")
+
+
+class _BulkCreate:
+    def __init__(
+        self,
+        queryset: QuerySet[Any],
+        options: Options,
+        original: Callable[..., list[Any]],
+        arguments: dict[str, Any],
+    ) -> None:
+        self.model = queryset.model
+        self.options = options
+        self.using = rows.database_for_write(queryset)
+        self.inserter = Inserter(queryset, self.using, options, original, arguments)
+        self.key_of: Callable[[Any], Any] = attrgetter(self.model._meta.pk.attname)
+
+    def run(self, objs: list[Any]) -> None:
+        done = 0
+        with reporting(self.options, self.model._meta.label) as report:
+            for batch in self._batches(objs):
+                self._process(batch)
+                done += len(batch)
+                report(done, len(objs))
+
+    def _batches(self, objs: list[Any]) -> Iterator[list[Any]]:
+        size = self.options.batch_size
+        if len(objs) > size:
+            # As Django does, those with a key first: a new key must not be one that the caller
+            # gives to a later instance.
+            objs = sorted(objs, key=lambda obj: not obj._is_pk_set())
+        for start in range(0, len(objs), size):
+            yield objs[start : start + size]
+
+    def _process(self, batch: list[Any]) -> None:
+        self._tell_before(batch)
+        written = self.inserter.insert(batch)
+        keys = [self.key_of(obj) for obj, _ in written]
+        quiet = sending.in_flight(self.using, self.model, keys)
+        if quiet:
+            written = [pair for pair in written if self.key_of(pair[0]) not in quiet]
+        with sending.flying(sending.flight_of(self.using, self.model, keys)) as flight:
+            self._tell_after(written, flight)
+
+    def _tell_before(self, batch: list[Any]) -> None:
+        keys = {self.key_of(obj) for obj in batch} - {None}
+        quiet = self._quiet(batch, keys) if sending.is_any_in_flight(self.using, self.model) else ()
+        with sending.flying(sending.flight_of(self.using, self.model, keys)) as flight:
+            for obj in batch:
+                if id(obj) not in quiet:
+                    # Its receivers may give it a key.
+                    flight.instance = obj
+                    sending.send_pre_save(obj, self.using, None)
+
+    def _tell_after(self, written: list[tuple[Any, bool]], flight: sending.Flight) -> None:
+        there: set[Any] | None = None
+        for position, (obj, created) in enumerate(written):
+            if flight.deletions:
+                flight.deletions = 0
+                rest = (other for other, _ in written[position:])
+                there = reread(rest, self.using, lambda model: [])
+            if there is None or obj.pk in there:
+                sending.send_post_save(obj, self.using, None, created=created)
+
+    def _quiet(self, batch: list[Any], keys: set[Any]) -> set[int]:
+        """Return which instances stand for a row whose signals are being sent up the stack."""
+        held = sending.in_flight(self.using, self.model, keys)
+        return {id(obj) for obj in batch if self.key_of(obj) in held or self._is_update_of_flying(obj)}
+
+    def _is_update_of_flying(self, obj: Any) -> bool:
+        if not self.inserter.updates:
+            return False
+        return bool(sending.in_flight(self.using, self.model, self.inserter.rivals(obj)))

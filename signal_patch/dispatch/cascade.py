@@ -1,0 +1,264 @@
+"""What a delete does to rows besides those that Django deletes.
+
+A cascade changes rows (`SET_NULL`, `SET_DEFAULT`, `SET()`): Django does it by `QuerySet.update()`, which
+is a road of its own, or by `UpdateQuery.update_batch()`, which is led to the same road here. And from
+Django 6.1 on the database may remove and change rows by itself: where somebody would hear of it, these
+rows are given to Django's own `Collector`, which then does in Python what the database would do.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections, transaction
+from django.db.models import QuerySet, deletion
+from django.db.models.signals import post_delete, pre_delete
+
+from . import loops, rows, sending
+from .fields import concrete
+from .update import update
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.models import Model
+    from django.db.models.deletion import Collector
+    from django.db.models.sql import UpdateQuery
+
+    from ..options import Options
+
+    Relation = Any  # ForeignKey, as Django 6.1 has it
+    Decide = Callable[[type[Model], str], Options | None]
+    Deleted = tuple[int, dict[str, int]]
+
+# The rules by which the database acts itself came with Django 6.1; before, no relation has them.
+_DB_CASCADE = getattr(deletion, "DB_CASCADE", object())
+_DB_SET_NULL = getattr(deletion, "DB_SET_NULL", object())
+_DB_SET_DEFAULT = getattr(deletion, "DB_SET_DEFAULT", object())
+
+
+def update_batch(
+    query: UpdateQuery,
+    keys: list[Any],
+    values: dict[str, Any],
+    using: str,
+    options: Options,
+    original: Callable[..., None],
+) -> None:
+    """Update the rows with these keys and send their signals.
+
+    `original` is Django's own `UpdateQuery.update_batch()`, unbound, by which a cascade changes rows that
+    it had to look at (`SET_DEFAULT`, `SET()` of a callable; Django 5.2 to 6.1).
+    """
+    model: Any = query.model
+    everything = model._base_manager.using(using)
+    if not sending.hears_saves(sending.senders(everything)):
+        original(query, keys, values, using)
+        return
+    size = min(options.batch_size, rows.largest_batch(using, model))
+    ordered = sorted(keys)
+    with transaction.atomic(using=using, savepoint=False):
+        for start in range(0, len(ordered), size):
+            chosen = rows.at(everything, ordered[start : start + size])
+            update(chosen, values, options, _update_by_django)
+
+
+def _update_by_django(queryset: QuerySet[Any], **values: Any) -> int:
+    with sending.silence():
+        return QuerySet.update(queryset, **values)
+
+
+def delete(collector: Collector, decide: Decide, original: Callable[[Collector], Deleted]) -> Deleted:
+    """Delete what Django has collected, with what the database would remove and change along with it.
+
+    `original` is Django's own `Collector.delete()`, unbound; it sends the signals. `decide` gives the
+    options under which an operation on a model's rows sends signals, or None.
+    """
+    relations = _database_relations(_models_of(collector), connections[collector.using])
+    if not any(relations.values()):
+        with sending.deleting(collector):
+            return _run(collector, original)
+    reach = _Reach(collector, decide, relations)
+    reach.collect()
+    with sending.deleting(collector, reach.left) as flight:
+        deleted = _run(collector, original)
+    return reach.counted(deleted) if reach.brought and not flight.deletions else deleted
+
+
+def _run(collector: Collector, original: Callable[[Collector], Deleted]) -> Deleted:
+    return loops.run(lambda: original(collector), (pre_delete, post_delete), collector.data)
+
+
+def _models_of(collector: Collector) -> set[type[Model]]:
+    fast: set[Any] = {queryset.model for queryset in collector.fast_deletes}
+    return {concrete(model) for model in {*collector.data, *fast}}
+
+
+class _Reach:
+    """The rows that the database would remove and change along with those collected (Django 6.1).
+
+    Given to the collector are rows that somebody would hear of, and those on the way to them. `left`
+    holds, by key, rows that the database removes by itself, known because others depend on them.
+    """
+
+    def __init__(
+        self, collector: Collector, decide: Decide, relations: dict[type[Model], list[Relation]]
+    ) -> None:
+        # Django's stubs do not know of 6.1 yet.
+        self.collector: Any = collector
+        self.decide = decide
+        self.relations = relations
+        self.left: dict[type[Model], dict[Any, Model]] = defaultdict(dict)
+        self.brought: set[type[Model]] = set()
+        heard = {model for model in relations if self._is_heard(model)}
+        self.deleted = self._leading_to(heard)
+        self.wanted = self._leading_to(heard | self._changing_and_changed())
+
+    def _changing_and_changed(self) -> set[type[Model]]:
+        """Return the models by whose rows others are changed, heard by somebody, and those others.
+
+        These too: a row that is changed and removed at once sends no signals of the change.
+        """
+        changing = {model for model, fields in self.relations.items() if any(map(self._changes, fields))}
+        changed = {
+            field.model for model in changing for field in self.relations[model] if self._changes(field)
+        }
+        cascades = {field.model for field, _ in self.collector.field_updates if self._hears_changes(field)}
+        return changing | ((changed | cascades) & self.relations.keys())
+
+    def _leading_to(self, models: set[type[Model]]) -> set[type[Model]]:
+        """Return these models and those whose rows the database does not remove without theirs."""
+        found = set(models)
+        while True:
+            more = {
+                model
+                for model, relations in self.relations.items()
+                if any(_removes(field) and field.model in found for field in relations)
+            }
+            if more <= found:
+                return found
+            found |= more
+
+    def _is_heard(self, model: type[Model]) -> bool:
+        if model._meta.auto_created or self.decide(model, "delete") is None:
+            return False
+        return pre_delete.has_listeners(model) or post_delete.has_listeners(model)
+
+    def _changes(self, field: Relation) -> bool:
+        """Return whether somebody hears that the database changes rows by this relation."""
+        return not _removes(field) and self._hears_changes(field)
+
+    def _hears_changes(self, field: Relation) -> bool:
+        if self.decide(field.model, "update") is None:
+            return False
+        return sending.hears_saves(sending.senders(field.model._base_manager.all()))
+
+    def collect(self) -> None:
+        """Give the collector the rows, from those that it has onwards."""
+        followed = {model: self._followed(model) for model in self.relations}
+        if not any(followed.values()):
+            return
+        self._collect_fast_deletes(followed)
+        # Django deletes a single object without a look at what else was collected, but for this.
+        self.collector.force_collection = True
+        pending = [(model, list(found)) for model, found in self.collector.data.items() if found]
+        while pending:
+            model, found = pending.pop()
+            for field in followed[concrete(model)]:
+                if not _removes(field):
+                    self._change(field, found)
+                elif removed := self._remove(field, found):
+                    pending.append((field.model, removed))
+
+    def _followed(self, model: type[Model]) -> list[Relation]:
+        return [
+            field
+            for field in self.relations[model]
+            if (field.model in self.wanted if _removes(field) else self._changes(field))
+        ]
+
+    def _collect_fast_deletes(self, followed: dict[type[Model], list[Relation]]) -> None:
+        """Fix which rows a statement will delete, where rows depend on them that are signalled."""
+        for queryset in list(self.collector.fast_deletes):
+            model = queryset.model
+            if followed[concrete(model)]:
+                self.collector.fast_deletes.remove(queryset)
+                self.collector.add(queryset)
+                for field in model._meta.concrete_fields:
+                    if field.is_relation and field.remote_field.on_delete is deletion.CASCADE:
+                        self.collector.add_dependency(field.remote_field.model, model)
+
+    def _remove(self, field: Relation, referenced: list[Model]) -> list[Model]:
+        """Note the rows that go with the referenced ones, and return those not known before."""
+        model = field.model
+        collected = model in self.deleted and self.decide(model, "delete") is not None
+        new: list[Model] = []
+        for found in self._referring(field, referenced):
+            if collected:
+                # Without collect(), which would follow Python's relations: the database does not.
+                added = self.collector.add(found, source=field.remote_field.model)
+                self.brought.update({model} if added else ())
+                new += added
+            else:
+                known = self.left[model]
+                fresh = {row.pk: row for row in found if row.pk not in known}
+                known.update(fresh)
+                new += fresh.values()
+        return new
+
+    def _change(self, field: Relation, referenced: list[Model]) -> None:
+        value = None if field.remote_field.on_delete is _DB_SET_NULL else field._db_default_expression
+        batches = list(self._referring(field, referenced))
+        for found in batches:
+            if len(batches) > 1:
+                # Django joins querysets to one, whose parameters may be too many; not lists.
+                len(found)
+            self.collector.add_field_update(field, value, found)
+
+    def _referring(self, field: Relation, referenced: list[Model]) -> Iterable[QuerySet[Any]]:
+        for batch in self.collector.get_del_batches(referenced, [field]):
+            yield self.collector.related_objects(field.model, [field], batch)
+
+    def counted(self, deleted: Deleted) -> Deleted:
+        """Count the rows brought in, also where the database was faster than Django's DELETE."""
+        counter = dict(deleted[1])
+        for model in self.brought:
+            label = model._meta.label
+            counter[label] = max(counter.get(label, 0), len(self.collector.data[model]))
+        return sum(counter.values()), counter
+
+
+def _removes(field: Relation) -> bool:
+    return field.remote_field.on_delete is _DB_CASCADE
+
+
+def _database_relations(
+    models: Iterable[type[Model]], connection: BaseDatabaseWrapper
+) -> dict[type[Model], list[Relation]]:
+    """Return the relations that the database follows, by the models they lead to.
+
+    These are the given models and all from which `DB_CASCADE` removes rows in turn.
+    """
+    rules = [_DB_CASCADE, _DB_SET_NULL]
+    if getattr(connection.features, "supports_on_delete_db_default", False):
+        # Elsewhere a model with such a relation has no table.
+        rules.append(_DB_SET_DEFAULT)
+    found: dict[type[Model], list[Relation]] = {}
+    pending = list(models)
+    while pending:
+        model = pending.pop()
+        if model not in found:
+            found[model] = _relations_to(model, rules)
+            pending += [field.model for field in found[model] if _removes(field)]
+    return found
+
+
+def _relations_to(model: type[Model], rules: Collection[Any]) -> list[Relation]:
+    # Those to an ancestor count for the ancestor's row: it may stay.
+    candidates: Iterable[Any] = deletion.get_candidate_relations_to_delete(model._meta)
+    return [
+        related.field
+        for related in candidates
+        if related.field.remote_field.on_delete in rules and concrete(related.model) is model
+    ]

@@ -1,0 +1,433 @@
+"""How new rows get in: by Django's statement, and what became of each instance."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.db import IntegrityError, connections, transaction
+from django.db.models import IntegerField, Q, QuerySet, TextField, UUIDField
+from django.db.models.constants import OnConflict
+from django.db.models.expressions import DatabaseDefault
+from django.db.models.sql import InsertQuery
+
+from . import fields as columns, sending
+from .telling import reread
+
+if TYPE_CHECKING:
+    from django.db.models import Field, Model
+
+    from ..options import Options
+
+    ModelField = Field[Any, Any]
+    UniqueSet = tuple[ModelField, ...]
+    Row = Sequence[Any]
+    # What became of an instance: None if its row was left out, else whether the row is a new
+    # one, and the row itself where the database returns it.
+    Outcome = tuple[bool, Row | None] | None
+
+# SQLite nests one condition in the other, 1000 deep at most.
+CONDITIONS = 200
+
+
+class Inserter:
+    """Writes the batches of one `bulk_create()`."""
+
+    def __init__(
+        self,
+        queryset: QuerySet[Any],
+        using: str,
+        options: Options,
+        original: Callable[..., list[Any]],
+        arguments: dict[str, Any],
+    ) -> None:
+        self.queryset = queryset
+        self.model = queryset.model
+        self.using = using
+        self.connection = connections[using]
+        self.original = original
+        self.arguments = arguments
+        self.updates = bool(arguments.get("update_conflicts"))
+        self.conflicts = self.updates or bool(arguments.get("ignore_conflicts"))
+        self.returns_rows = self.connection.features.can_return_rows_from_bulk_insert
+        self.lock = options.lock and self.connection.features.has_select_for_update
+
+    def insert(self, objs: list[Any]) -> list[tuple[Any, bool]]:
+        """Write the instances, and return those that have got a row, each with whether the row
+        is a new one.
+        """
+        expressions = self._expressions(objs)
+        if self.returns_rows and not self.conflicts and not expressions:
+            # All that there is to learn, Django learns.
+            self.run_original(self.queryset, objs)
+            return [(obj, True) for obj in objs]
+        return _Insertion(self, expressions).run(objs)
+
+    def run_original(self, queryset: QuerySet[Any], objs: list[Any]) -> None:
+        """Run Django's `bulk_create()`."""
+        with sending.silence():
+            self.original(queryset, objs, **self.arguments)
+
+    def _expressions(self, objs: list[Any]) -> list[ModelField]:
+        """Return the fields for which an instance has an expression that Django leaves there."""
+        kinds = {type(value) for obj in objs for value in obj.__dict__.values()}
+        if not any(hasattr(kind, "resolve_expression") for kind in kinds):
+            return []
+        returned = self.model._meta.db_returning_fields if self.returns_rows else []
+        return [
+            field
+            for field in self.model._meta.concrete_fields
+            if field not in returned and any(_is_expression(obj, field) for obj in objs)
+        ]
+
+    def rivals(self, obj: Any) -> list[Any]:
+        """Return the keys of the rows that an upsert of the instance would update."""
+        opts = self.model._meta
+        names = self.arguments.get("unique_fields") or ()
+        target = tuple(opts.get_field(opts.pk.name if name == "pk" else name) for name in names)
+        sets = [_flat(target)] if target else unique_sets(self.model)
+        return [key for (key,) in self.rows_like([obj], sets, ["pk"])]
+
+    def rows_like(self, objs: Iterable[Any], sets: Iterable[UniqueSet], names: list[str]) -> list[Row]:
+        """Return these columns of the rows with which the instances would conflict, and lock
+        them.
+        """
+        everything: QuerySet[Any] = QuerySet(self.model, using=self.using)
+        if self.lock:
+            everything = everything.select_for_update()
+        objs = list(objs)
+        found: list[Row] = []
+        for unique in sets:
+            for condition in _conditions(objs, unique):
+                found += everything.filter(condition).values_list(*names)
+        return found
+
+
+class _Insertion:
+    """The INSERTs of one batch, which Django prepares and hands to `QuerySet._insert`.
+
+    (Django 5.2 to 6.1: bulk_create() calls it for the instances with a key and for those
+    without, split as the database needs it, with `returning_fields` that it expects back.)
+    """
+
+    def __init__(self, inserter: Inserter, expressions: list[ModelField]) -> None:
+        self.inserter = inserter
+        self.connection = inserter.connection
+        self.opts = inserter.model._meta
+        self.using = inserter.using
+        self.expressions = expressions
+        # INSERT IGNORE of MySQL and MariaDB also makes unfit values fit.
+        adjusts = self.connection.vendor == "mysql" and not inserter.updates and inserter.conflicts
+        # Django's own come first, where Django looks for them; then what is to be learnt of a
+        # new row, what tells new rows apart, and what is to be learnt of a row that was there.
+        returned = list(self.opts.db_returning_fields)
+        keys = [field for unique in unique_sets(inserter.model) for field in unique]
+        self.of_new = list(dict.fromkeys([*returned, *expressions]))
+        self.returning = list(dict.fromkeys([*self.of_new, *keys, *self.opts.concrete_fields]))
+        self.of_some = self.returning if adjusts else list(dict.fromkeys([*self.of_new, *keys]))
+        self.unsure = self.returning if adjusts else returned
+        self.outcomes: dict[int, deque[Outcome]] = defaultdict(deque)
+
+    def run(self, objs: list[Any]) -> list[tuple[Any, bool]]:
+        writer: Any = self.inserter.queryset
+        writer = writer._chain()
+        # On this one queryset, which nobody else has.
+        writer.__dict__["_insert"] = self._insert
+        self.inserter.run_original(writer, objs)
+        written = []
+        for obj in objs:
+            if outcome := self.outcomes[id(obj)].popleft():
+                obj._state.adding = False
+                obj._state.db = self.using
+                written.append((obj, outcome[0]))
+        if not self.inserter.returns_rows:
+            self._reread(written)
+        return written
+
+    def _insert(
+        self,
+        objs: list[Any],
+        fields: list[ModelField],
+        on_conflict: OnConflict | None = None,
+        update_fields: list[ModelField] | None = None,
+        unique_fields: list[ModelField] | None = None,
+        **_: Any,
+    ) -> list[Row]:
+        self.fields = fields
+        self.upsert = {
+            "on_conflict": on_conflict,
+            "update_fields": update_fields,
+            "unique_fields": unique_fields,
+        }
+        # Django takes the key for a set that holds one column or, if composite, several.
+        self.unique_sets = [_flat(unique_fields)] if unique_fields else unique_sets(self.inserter.model)
+        outcomes = self._choose(on_conflict)(objs)
+        for obj, outcome in zip(objs, outcomes, strict=True):
+            self.outcomes[id(obj)].append(outcome)
+            if outcome and outcome[1] is not None:
+                self._settle(obj, outcome[0], outcome[1])
+        if None in outcomes:
+            # Django takes rows for those of its instances in their order.
+            return []
+        return [outcome[1] for outcome in outcomes if outcome and outcome[1] is not None]
+
+    def _choose(self, on_conflict: OnConflict | None) -> Callable[[list[Any]], list[Outcome]]:
+        if on_conflict == OnConflict.IGNORE:
+            return self._ignore if self.inserter.returns_rows else self._ignore_each
+        if on_conflict != OnConflict.UPDATE:
+            return self._create
+        if not self.inserter.returns_rows:
+            return self._upsert_each
+        return self._upsert_told if self.connection.vendor == "postgresql" else self._upsert
+
+    # Instances tell what their rows hold.
+
+    def _settle(self, obj: Any, created: bool, row: Row) -> None:
+        for field, value in zip(self.returning, row, strict=False):
+            if not created or field in self.unsure or _is_expression(obj, field):
+                setattr(obj, field.attname, value)
+
+    def _reread(self, written: list[tuple[Any, bool]]) -> None:
+        keys = {*self.opts.pk_fields}
+        unsure = [field for field in dict.fromkeys([*self.unsure, *self.expressions]) if field not in keys]
+        created = [obj for obj, is_new in written if is_new]
+        if unsure and created:
+            reread(created, self.using, lambda model: unsure)
+        others = [obj for obj, is_new in written if not is_new]
+        if others:
+            reread(others, self.using, lambda model: list(model._meta.concrete_fields))
+
+    # No conflicts are expected.
+
+    def _create(self, objs: list[Any]) -> list[Outcome]:
+        if self.inserter.returns_rows:
+            return [(True, row) for row in self._rows_of_new(objs)]
+        key = self.opts.auto_field
+        if key is None or key in self.fields:
+            self._django(objs, None)
+        else:
+            # The database tells the last key only.
+            for obj in objs:
+                ((value, *_),) = self._django([obj], [key])
+                setattr(obj, key.attname, value)
+        return [(True, None)] * len(objs)
+
+    def _rows_of_new(self, objs: list[Any]) -> list[Row]:
+        rows = self._django(objs, self.of_new)
+        return rows if self.of_new else [()] * len(objs)
+
+    def _django(self, objs: list[Any], returning: list[ModelField] | None, **conflict: Any) -> list[Row]:
+        queryset: Any = self.inserter.queryset
+        found: list[Row] = queryset._insert(
+            objs, fields=self.fields, returning_fields=returning, using=self.using, **conflict
+        )
+        return found
+
+    # Rows in conflict are left out. The database returns the inserted rows, but does not say
+    # whose they are. That is certain if there are as many as instances, or none, or if a
+    # unique key tells all instances apart. If it is not, the statement is taken back, and
+    # each half has a statement of its own; a single row is always certain.
+
+    def _ignore(self, objs: list[Any]) -> list[Outcome]:
+        if len(objs) > 1 and not self.connection.features.uses_savepoints:
+            return self._halves(objs)
+        savepoint: Any = self.connection.savepoint()
+        outcomes = self._told(objs, self._django_ignoring(objs))
+        if outcomes is None:
+            self.connection.savepoint_rollback(savepoint)
+            return self._halves(objs)
+        self.connection.savepoint_commit(savepoint)
+        return outcomes
+
+    def _halves(self, objs: list[Any]) -> list[Outcome]:
+        middle = len(objs) // 2
+        return self._ignore(objs[:middle]) + self._ignore(objs[middle:])
+
+    def _told(self, objs: list[Any], rows: list[Row]) -> list[Outcome] | None:
+        if len(rows) == len(objs):
+            return [(True, row) for row in rows]
+        if not rows:
+            return [None] * len(objs)
+        for unique in unique_sets(self.inserter.model):
+            keys = [self._exact_key(obj, unique) for obj in objs]
+            if None in keys or len(set(keys)) < len(keys):
+                continue
+            by_key = dict(zip((self._row_key(row, unique) for row in rows), rows, strict=True))
+            if by_key.keys() <= set(keys):
+                return [(True, by_key[key]) if key in by_key else None for key in keys]
+        return None
+
+    def _exact_key(self, obj: Any, unique: UniqueSet) -> tuple[Any, ...] | None:
+        key = self._key(obj, unique)
+        if key is None or self.connection.vendor != "mysql":
+            return key
+        # A value that was made to fit must not pass for that of another instance.
+        return key if all(self._fits(*pair) for pair in zip(unique, key, strict=True)) else None
+
+    def _fits(self, field: Any, value: Any) -> bool:
+        while field.remote_field is not None:
+            field = field.target_field
+        if isinstance(field, IntegerField):
+            low, high = self.connection.ops.integer_field_range(field.get_internal_type())
+            return bool(low <= value <= high)
+        if isinstance(value, str):
+            return value.isascii() and len(value) <= (field.max_length or 0)
+        return isinstance(field, UUIDField)
+
+    def _key(self, obj: Any, unique: UniqueSet) -> tuple[Any, ...] | None:
+        """Return what the row of an instance would hold in these columns, if that is certain."""
+        key = []
+        for field in unique:
+            value = getattr(obj, field.attname)
+            if value is None or hasattr(value, "resolve_expression") or not _is_comparable(field):
+                return None
+            key.append(columns.row_value(field, value, self.connection))
+        return tuple(key)
+
+    def _row_key(self, row: Row, unique: UniqueSet) -> tuple[Any, ...]:
+        return tuple(row[self.returning.index(field)] for field in unique)
+
+    def _django_ignoring(self, objs: list[Any]) -> list[Row]:
+        # SQLInsertCompiler, Django 5.2 to 6.1. Its execute_sql() does not reckon with a row
+        # that is not returned before Django 6.1.
+        compiler = self._ignoring_compiler(objs)
+        compiler.returning_fields = self.of_some
+        with self.connection.cursor() as cursor:
+            for statement in compiler.as_sql():
+                cursor.execute(*statement)
+            rows = cursor.fetchall()
+        table = self.opts.db_table
+        converters = compiler.get_converters([field.get_col(table) for field in self.of_some])
+        return list(compiler.apply_converters(rows, converters)) if converters else list(rows)
+
+    def _ignoring_compiler(self, objs: list[Any]) -> Any:
+        query = InsertQuery(self.inserter.model, on_conflict=OnConflict.IGNORE)
+        query.insert_values(self.fields, objs)
+        return query.get_compiler(using=self.using)
+
+    def _ignore_each(self, objs: list[Any]) -> list[Outcome]:
+        return [(True, None) if self._was_inserted(obj) else None for obj in objs]
+
+    def _was_inserted(self, obj: Any) -> bool:
+        with self.connection.cursor() as cursor:
+            for statement in self._ignoring_compiler([obj]).as_sql():
+                cursor.execute(*statement)
+            key = self.opts.auto_field
+            inserted = bool(cursor.rowcount == 1)
+            if inserted and key is not None and key not in self.fields:
+                last = self.connection.ops.last_insert_id(cursor, self.opts.db_table, key.column)
+                setattr(obj, key.attname, last)
+        return inserted
+
+    # Rows in conflict are updated. PostgreSQL tells which ones.
+
+    def _upsert_told(self, objs: list[Any]) -> list[Outcome]:
+        rows = self._django(objs, [*self.returning, _xmax(self.inserter.model)], **self.upsert)
+        # Nothing has locked or deleted a version of a row that this statement has made; one
+        # that it has updated, it has locked first.
+        return [(str(xmax) == "0", row) for *row, xmax in rows]
+
+    # Elsewhere only the steps of select-then-save prove it: rows that are there and locked are
+    # updated by Django's statement, all others are inserted by a plain one. If that fails
+    # (instances in conflict with each other; a row that another transaction has just made),
+    # all is taken back and each instance has its turn.
+
+    def _upsert(self, objs: list[Any]) -> list[Outcome]:
+        known = self._known(objs)
+        old = [obj for obj, is_known in zip(objs, known, strict=True) if is_known]
+        new = [obj for obj, is_known in zip(objs, known, strict=True) if not is_known]
+        try:
+            with transaction.atomic(using=self.using):
+                updated = iter(self._django(old, self.returning, **self.upsert) if old else ())
+                created = iter(self._rows_of_new(new) if new else ())
+        except IntegrityError:
+            return self._upsert_each(objs)
+        return [(False, next(updated)) if is_known else (True, next(created)) for is_known in known]
+
+    def _known(self, objs: list[Any]) -> list[bool]:
+        names = [field.attname for field in self.opts.concrete_fields]
+        rows = self.inserter.rows_like(objs, self.unique_sets, names)
+        held = {}
+        for unique in self.unique_sets:
+            if all(_is_comparable(field) for field in unique):
+                places = [names.index(field.attname) for field in unique]
+                held[unique] = {tuple(row[place] for place in places) for row in rows}
+        return [any(self._key(obj, unique) in keys for unique, keys in held.items()) for obj in objs]
+
+    def _upsert_each(self, objs: list[Any]) -> list[Outcome]:
+        return [self._upsert_one(obj) for obj in objs]
+
+    def _upsert_one(self, obj: Any) -> Outcome:
+        key = self._rival(obj)
+        if key is None:
+            try:
+                with transaction.atomic(using=self.using):
+                    return self._create([obj])[0]
+            except IntegrityError:
+                # Another transaction may just have made the row.
+                key = self._rival(obj)
+                if key is None:
+                    raise
+        if self.inserter.returns_rows:
+            (row,) = self._django([obj], self.returning, **self.upsert)
+            return (False, row)
+        self._django([obj], None, **self.upsert)
+        obj.pk = key
+        return (False, None)
+
+    def _rival(self, obj: Any) -> Any:
+        rows = self.inserter.rows_like([obj], self.unique_sets, ["pk"])
+        return rows[0][0] if rows else None
+
+
+def unique_sets(model: type[Model]) -> list[UniqueSet]:
+    """Return the sets of columns that are unique in all rows of a model, its key first."""
+    opts: Any = model._meta
+    sets: list[UniqueSet] = [tuple(opts.pk_fields)]
+    sets += [(field,) for field in opts.concrete_fields if field.unique and not field.primary_key]
+    named = [*opts.unique_together, *(constraint.fields for constraint in opts.total_unique_constraints)]
+    sets += [tuple(opts.get_field(name) for name in names) for names in named]
+    return list(dict.fromkeys(sets))
+
+
+def _flat(unique: Iterable[Any]) -> UniqueSet:
+    """Return the columns of fields, of which one may be a composite key."""
+    found: list[Any] = []
+    for field in unique:
+        is_composite = field.primary_key and field.model._meta.is_composite_pk
+        found += field.model._meta.pk_fields if is_composite else [field]
+    return tuple(found)
+
+
+def _conditions(objs: list[Any], unique: UniqueSet) -> Iterator[Q]:
+    """Yield what rows fulfil that are in conflict with one of the instances, in parts."""
+    keys = [key for obj in objs if None not in (key := [_given(obj, field) for field in unique])]
+    for start in range(0, len(keys), CONDITIONS):
+        part = keys[start : start + CONDITIONS]
+        if len(unique) == 1:
+            yield Q((f"{unique[0].attname}__in", [value for (value,) in part]))
+        else:
+            each = (zip((field.attname for field in unique), key, strict=True) for key in part)
+            yield Q.create([Q(*pairs) for pairs in each], connector=Q.OR)
+
+
+def _given(obj: Any, field: Any) -> Any:
+    value = getattr(obj, field.attname)
+    return field.db_default if isinstance(value, DatabaseDefault) else value
+
+
+def _is_expression(obj: Any, field: ModelField) -> bool:
+    return hasattr(obj.__dict__.get(field.attname), "resolve_expression")
+
+
+def _is_comparable(field: ModelField) -> bool:
+    return columns.is_plain(field) and not columns.is_opaque(field) and not columns.holds_files(field)
+
+
+def _xmax(model: type[Model]) -> ModelField:
+    """Return a field for the system column that tells who has locked a version of a row."""
+    field: ModelField = TextField()
+    field.set_attributes_from_name("xmax")
+    field.model = model
+    return field

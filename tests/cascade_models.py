@@ -1,0 +1,71 @@
+"""Models that refer to others by every rule of deletion, and the relations whose managers write in bulk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelation
+from django.contrib.contenttypes.models import ContentType
+from django.db import models
+
+# Harbours that the rules below fall back on: to be created by the tests that need them.
+SPARE, CONSTANT, COMPUTED = 9001, 9002, 9003
+
+
+def computed_harbour() -> Harbour:
+    return Harbour.objects.get(pk=COMPUTED)
+
+
+class Harbour(models.Model):
+    name = models.CharField(max_length=50, default="")
+    notes = GenericRelation("tests.Note")
+
+
+class Tug(models.Model):
+    """Refers to harbours by each of the rules that change rows."""
+
+    name = models.CharField(max_length=50, default="")
+    load = models.IntegerField(default=0)
+    nulled = models.ForeignKey(Harbour, models.SET_NULL, null=True, related_name="+")
+    defaulted = models.ForeignKey(Harbour, models.SET_DEFAULT, null=True, default=None, related_name="+")
+    spared = models.ForeignKey(Harbour, models.SET_DEFAULT, null=True, default=SPARE, related_name="+")
+    fixed = models.ForeignKey(Harbour, models.SET(CONSTANT), null=True, related_name="+")
+    computed = models.ForeignKey(Harbour, models.SET(computed_harbour), null=True, related_name="+")
+    removed = models.ForeignKey(Harbour, models.CASCADE, null=True, related_name="+")
+
+
+class Customs(models.Model):
+    harbour = models.ForeignKey(Harbour, models.PROTECT)
+
+
+class Pilot(models.Model):
+    harbour = models.ForeignKey(Harbour, models.RESTRICT)
+
+
+class Note(models.Model):
+    text = models.CharField(max_length=50, default="")
+    content_type = models.ForeignKey(ContentType, models.CASCADE, null=True)
+    object_id = models.PositiveBigIntegerField(null=True)
+    target = GenericForeignKey()
+
+
+class Dock(models.Model):
+    harbour = models.ForeignKey(Harbour, models.CASCADE, null=True, related_name="docks")
+    name = models.CharField(max_length=50, default="")
+    crew: models.ManyToManyField[Any, Any] = models.ManyToManyField("Docker", through="Shift")
+    guests: models.ManyToManyField[Any, Any] = models.ManyToManyField("Docker", related_name="visits")
+
+    class Meta:
+        order_with_respect_to = "harbour"
+
+
+class Docker(models.Model):
+    name = models.CharField(max_length=50, default="")
+
+
+class Shift(models.Model):
+    """A `through` model of its own."""
+
+    dock = models.ForeignKey(Dock, models.CASCADE)
+    docker = models.ForeignKey(Docker, models.CASCADE)
+    hours = models.IntegerField(default=8)

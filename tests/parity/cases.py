@@ -1,0 +1,204 @@
+"""Examples that always run: what chance seldom draws, and what was once found to differ."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING
+
+from django.db.models import Case, Count, F, Q, Value, When
+from django.db.models.functions import Concat, Now, Upper
+
+from tests.parity.models import Berth, CarFerry, Ferry, Harbour, Port, Ship, Vessel, Wide, Yacht
+from tests.parity.rows import UTC
+from tests.parity.scenario import Action, BulkUpdate, Given, Hearing, Update, step
+
+if TYPE_CHECKING:
+    from tests.parity.scenario import Call
+
+MOMENT = datetime.datetime(1999, 12, 31, 23, 59, 59, tzinfo=UTC)
+ACTIONS = (
+    "update_same",
+    "update_sibling",
+    "update_all",
+    "update_children",
+    "save_sibling",
+    "delete_sibling",
+    "raise",
+)
+
+
+def _acting(kind: str, signal: str, batch_size: int, seeds: tuple[int, ...]) -> Update:
+    hearing = Hearing(actions=(Action(kind, signal, value="acted", call=1 if len(seeds) == 1 else None),))
+    values = {"rank": Given(F("rank") + 1), "note": Given("new")}
+    return Update(
+        model=Ship, alias="default", seeds=seeds, hearing=hearing, batch_size=batch_size, values=values
+    )
+
+
+ACTING: dict[str, Call] = {
+    f"{kind} at {signal}, {batch_size} a batch, {len(seeds)} rows": _acting(kind, signal, batch_size, seeds)
+    for kind in ACTIONS
+    for signal in ("pre", "post")
+    for batch_size, seeds in ((1, (1, 2, 3)), (2000, (1, 2, 3)))
+}
+ALONE: dict[str, Call] = {
+    f"{kind} without a sibling": Update(
+        model=Port,
+        alias="default",
+        seeds=(1,),
+        hearing=Hearing(actions=(Action(kind, "pre", value="acted"),)),
+        values={"rank": Given(5)},
+    )
+    for kind in ("update_sibling", "save_sibling", "delete_sibling")
+}
+
+FOUND: dict[str, Call] = {
+    "a key that changes": Update(
+        model=Port,
+        alias="default",
+        seeds=(1, 2),
+        hearing=Hearing(),
+        values={"code": Given(Concat("code", Value("x")))},
+    ),
+    "a part of a composite key that changes": Update(
+        model=Berth,
+        alias="default",
+        seeds=(1, 2),
+        hearing=Hearing(),
+        values={"number": Given(F("number") + 100), "note": Given("moved")},
+    ),
+    "a receiver that makes one value for all unique": Update(
+        model=Wide,
+        alias="default",
+        seeds=(1, 2, 3),
+        hearing=Hearing(actions=(Action("distinguish", "pre", value="own"),)),
+        batch_size=2,
+        values={"slug": Given("fresh")},
+    ),
+    "a value that no receiver makes unique": Update(
+        model=Wide, alias="default", seeds=(1, 2), hearing=Hearing(), values={"slug": Given("fresh")}
+    ),
+    "a value that the database refuses, and a receiver that knows better": Update(
+        model=Harbour,
+        alias="default",
+        seeds=(1, 2),
+        hearing=Hearing(actions=(Action("set", "pre", "note", "mended"),)),
+        values={"rank": Given("5")},
+    ),
+    "no values": Update(model=Ship, alias="default", seeds=(1,), hearing=Hearing(), values={}),
+    "nobody who hears an update": Update(
+        model=Yacht, alias="default", seeds=(1, 2), hearing=Hearing(sender=Ship), values={"rank": Given(3)}
+    ),
+    "nobody who hears a bulk_update": BulkUpdate(
+        model=Yacht, alias="default", seeds=(1, 2), hearing=Hearing(sender=Ship), values=({"rank": Given(3)},)
+    ),
+    "what only the database knows": Update(
+        model=Wide,
+        alias="other",
+        seeds=(1, 2),
+        hearing=Hearing(),
+        values={"moment": Given(Now(), volatile=True), "touched": Given(Now(), volatile=True)},
+    ),
+    "a child ordered by an annotation over its parent's column": Update(
+        model=Ferry,
+        alias="default",
+        seeds=(1, 2, 3),
+        hearing=Hearing(),
+        annotations=(step("annotate", next_rank=F("rank") + 1),),
+        order=(step("order_by", "next_rank", "pk"),),
+        values={"log": Given(["a"])},
+    ),
+    "a composite key, distinct rows, an order by annotation": Update(
+        model=Berth,
+        alias="default",
+        seeds=(1, 2),
+        hearing=Hearing(),
+        annotations=(step("annotate", loud_note=Upper("note")),),
+        order=(step("order_by", "-loud_note", "pk"),),
+        looks=(step("distinct"),),
+        values={"rank": Given(1)},
+    ),
+    "a composite key, distinct rows, no order": Update(
+        model=Berth,
+        alias="default",
+        seeds=(1, 2),
+        hearing=Hearing(),
+        order=(step("order_by", "?"),),
+        looks=(step("distinct"),),
+        values={"memo": Given("x")},
+        total_order=False,
+    ),
+    "a bulk_update that Django refuses for its second object": BulkUpdate(
+        model=CarFerry,
+        alias="default",
+        seeds=(1, 2),
+        hearing=Hearing(),
+        batch_size=1,
+        values=({"decks": Given(1)}, {"decks": Given(F("rank"))}),
+    ),
+    "a bulk_update of a list that a receiver appends to": BulkUpdate(
+        model=Harbour,
+        alias="default",
+        seeds=(1, 2),
+        hearing=Hearing(actions=(Action("append", "pre", value="appended"),)),
+        write_back=False,
+        values=({"log": Given(F("log"))},),
+    ),
+    "a bulk_update of what has no row": BulkUpdate(
+        model=Vessel,
+        alias="default",
+        seeds=(1, 2),
+        hearing=Hearing(actions=(Action("set", "pre", "note", "set"),)),
+        values=({"rank": Given(7)},),
+        without_row=True,
+    ),
+    **{
+        f"a bulk_update of what has no row: {model.__name__}": BulkUpdate(
+            model=model,
+            alias="default",
+            seeds=(1,),
+            hearing=Hearing(),
+            values=({"rank": Given(7)},),
+            without_row=True,
+        )
+        for model in (Ship, Port, Berth, CarFerry, Wide)
+    },
+    "a bulk_update that the database refuses": BulkUpdate(
+        model=Port, alias="default", seeds=(1, 2), hearing=Hearing(), values=({"note": Given(None)},)
+    ),
+    "a moment in a CASE": Update(
+        model=Ship,
+        alias="default",
+        seeds=(1, 2, 3),
+        hearing=Hearing(),
+        values={"touched": Given(Case(When(rank__gt=1, then=Value(MOMENT)), default=F("touched")))},
+    ),
+    "an address with blanks": Update(
+        model=Wide,
+        alias="default",
+        seeds=(1,),
+        hearing=Hearing(),
+        values={"ip": Given(" 10.0.0.2", vague=True)},
+    ),
+    "rows locked that are counted": Update(
+        model=Ship,
+        alias="default",
+        seeds=(1, 2),
+        hearing=Hearing(),
+        annotations=(step("annotate", total=Count("cargo")),),
+        looks=(step("select_for_update"),),
+        values={"memo": Given("x")},
+    ),
+    "bytes in memory": Update(
+        model=Wide,
+        alias="default",
+        seeds=(1, 2),
+        hearing=Hearing(),
+        values={"binary": Given(memoryview(b"y"))},
+    ),
+    "a boolean worked out": Update(
+        model=Wide, alias="default", seeds=(1, 2), hearing=Hearing(), values={"boolean": Given(Q(rank__gt=1))}
+    ),
+}
+
+CASES = {**ACTING, **ALONE, **FOUND}

@@ -1,0 +1,358 @@
+"""The roads' async forms, and async receivers (contract 4).
+
+The tests are sync, and their coroutines' database is the test's own: `async_to_sync` runs what they hand
+to `sync_to_async` in the test's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from django.db import transaction
+from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
+
+import signal_patch
+from tests.cascade_models import SPARE, Dock, Harbour, Note, Tug
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.recording import Log, Receivers
+
+pytestmark = pytest.mark.django_db
+
+SAVES = ["pre_save", "post_save"]
+
+
+def run(coroutine: Callable[[], Awaitable[Any]]) -> Any:
+    """Await a coroutine with the switch on."""
+
+    @signal_patch.bulk_signals()
+    async def within() -> Any:
+        return await coroutine()
+
+    return async_to_sync(within)()
+
+
+def harbours(count: int) -> list[Harbour]:
+    return [Harbour.objects.create() for _ in range(count)]
+
+
+# The roads
+
+
+def test_aupdate_sends_what_update_sends(log: Log) -> None:
+    harbours(2)
+    log.clear()
+    assert run(lambda: Harbour.objects.aupdate(name="x")) == 2
+    assert log.names() == ["pre_save"] * 2 + ["post_save"] * 2
+    assert {s.values["name"] for s in log} == {"x"}
+
+
+def test_abulk_update_sends_what_bulk_update_sends(log: Log) -> None:
+    objs = harbours(2)
+    log.clear()
+    assert run(lambda: Harbour.objects.abulk_update(objs, ["name"])) == 2
+    assert [s.instance for s in log] == objs * 2
+    assert log.names() == ["pre_save"] * 2 + ["post_save"] * 2
+
+
+@pytest.mark.parametrize("road", ["queryset", "instance"])
+def test_adelete_sends_djangos_deletes_once_and_the_saves_of_what_it_changes(road: str, log: Log) -> None:
+    Harbour.objects.create(pk=SPARE)
+    harbour = Harbour.objects.create()
+    Tug.objects.create(nulled=harbour, spared=harbour)
+    log.clear()
+    if road == "queryset":
+        run(lambda: Harbour.objects.filter(pk=harbour.pk).adelete())
+    else:
+        run(harbour.adelete)
+    assert log.names() == ["pre_delete", *SAVES, *SAVES, "post_delete"]
+
+
+RELATED: dict[str, Callable[[Harbour, Dock, Dock], Awaitable[Any]]] = {
+    "aadd": lambda harbour, mine, other: harbour.docks.aadd(other),
+    "aremove": lambda harbour, mine, other: harbour.docks.aremove(mine),
+    "aclear": lambda harbour, mine, other: harbour.docks.aclear(),
+    "aset": lambda harbour, mine, other: harbour.docks.aset([mine, other]),
+}
+
+
+@pytest.mark.parametrize("call", RELATED.values(), ids=RELATED)
+def test_the_async_forms_of_a_related_manager_send_saves(
+    call: Callable[[Harbour, Dock, Dock], Awaitable[Any]], log: Log
+) -> None:
+    harbour = Harbour.objects.create()
+    mine, other = Dock.objects.create(harbour=harbour), Dock.objects.create()
+    log.clear()
+    run(lambda: call(harbour, mine, other))
+    assert log.names() == SAVES
+    assert all(s.arguments["update_fields"] == {"harbour"} for s in log)
+
+
+def test_the_async_forms_of_a_generic_manager_send_their_signals(log: Log) -> None:
+    harbour, note = Harbour.objects.create(), Note.objects.create()
+    log.clear()
+    run(lambda: harbour.notes.aadd(note))
+    assert log.names() == SAVES
+    log.clear()
+    run(harbour.notes.aclear)
+    assert log.names() == ["pre_delete", "post_delete"]
+
+
+def test_a_scope_follows_into_sync_to_async_and_not_into_other_tasks(log: Log) -> None:
+    async def inside() -> None:
+        with signal_patch.bulk_signals():
+            await sync_to_async(lambda: Harbour.objects.update(name="inside"))()
+            await asyncio.sleep(0)
+
+    async def outside() -> None:
+        await Harbour.objects.aupdate(name="outside")
+
+    async def both() -> None:
+        await asyncio.gather(inside(), outside())
+
+    harbours(1)
+    log.clear()
+    async_to_sync(both)()
+    assert [(s.signal, s.values["name"]) for s in log] == [("pre_save", "inside"), ("post_save", "inside")]
+
+
+# Async receivers
+
+OPERATIONS: dict[str, Callable[[], Any]] = {
+    "update": lambda: Harbour.objects.update(name="x"),
+    "update in batches": lambda: _in_batches(lambda: Harbour.objects.update(name="x")),
+    "bulk_update": lambda: Harbour.objects.bulk_update(Harbour.objects.order_by("pk"), ["name"]),
+    "aupdate": lambda: async_to_sync(Harbour.objects.all().aupdate)(name="x"),
+}
+
+
+def _in_batches(operation: Callable[[], Any]) -> None:
+    with signal_patch.bulk_signals(batch_size=2):
+        operation()
+
+
+@pytest.fixture(params=OPERATIONS)
+def operate(request: pytest.FixtureRequest) -> Callable[[], None]:
+    def call() -> None:
+        with signal_patch.bulk_signals():
+            OPERATIONS[request.param]()
+
+    return call
+
+
+@pytest.fixture(params=["async only", "beside a sync one"])
+def company(request: pytest.FixtureRequest, receivers: Receivers) -> str:
+    """Whether the signal also has a receiver that is not async."""
+    if request.param != "async only":
+        for signal in (pre_save, post_save):
+            receivers.connect(signal, lambda **kwargs: None, Harbour)
+    return str(request.param)
+
+
+def test_async_receivers_hear_each_row_once_with_its_values(
+    operate: Callable[[], None], company: str, receivers: Receivers
+) -> None:
+    heard: list[Any] = []
+
+    async def hear(signal: Any, instance: Harbour, update_fields: Any, using: str, **kwargs: Any) -> None:
+        heard.append((signal, instance.pk, update_fields, using, kwargs["raw"], kwargs.get("created")))
+
+    keys = [harbour.pk for harbour in harbours(3)]
+    receivers.connect(pre_save, hear, Harbour)
+    receivers.connect(post_save, hear, Harbour)
+    operate()
+    for signal, created in ((pre_save, None), (post_save, False)):
+        assert [entry[1:] for entry in heard if entry[0] is signal] == [
+            (key, {"name"}, "default", False, created) for key in keys
+        ]
+
+
+def test_async_receivers_come_after_the_sync_ones_row_by_row(
+    operate: Callable[[], None], receivers: Receivers
+) -> None:
+    order: list[Any] = []
+
+    async def late(instance: Harbour, **kwargs: Any) -> None:
+        order.append(("async", instance.pk))
+
+    def early(instance: Harbour, **kwargs: Any) -> None:
+        order.append(("sync", instance.pk))
+
+    keys = [harbour.pk for harbour in harbours(2)]
+    receivers.connect(post_save, late, Harbour)
+    receivers.connect(post_save, early, Harbour)
+    operate()
+    assert order == [(kind, key) for key in keys for kind in ("sync", "async")]
+
+
+def test_what_an_async_receiver_changes_is_saved(
+    operate: Callable[[], None], company: str, receivers: Receivers
+) -> None:
+    async def rename(instance: Harbour, **kwargs: Any) -> None:
+        await asyncio.sleep(0)
+        instance.name = f"harbour {instance.pk}"
+
+    harbours(3)
+    receivers.connect(pre_save, rename, Harbour)
+    operate()
+    assert all(harbour.name == f"harbour {harbour.pk}" for harbour in Harbour.objects.all())
+
+
+def test_an_async_receiver_that_updates_its_own_row_is_not_told_again(
+    operate: Callable[[], None], company: str, receivers: Receivers
+) -> None:
+    calls = []
+
+    async def hear(instance: Harbour, **kwargs: Any) -> None:
+        calls.append(instance.pk)
+        await Harbour.objects.filter(pk=instance.pk).aupdate(name="again")
+
+    keys = [harbour.pk for harbour in harbours(3)]
+    receivers.connect(post_save, hear, Harbour)
+    operate()
+    assert calls == keys
+    assert set(Harbour.objects.values_list("name", flat=True)) == {"again"}
+
+
+def test_a_row_that_an_async_receiver_deletes_gets_no_post_save(company: str, receivers: Receivers) -> None:
+    calls = []
+
+    async def hear(instance: Harbour, **kwargs: Any) -> None:
+        calls.append(instance.pk)
+        await Harbour.objects.filter(pk=instance.pk + 1).adelete()
+
+    keys = [harbour.pk for harbour in harbours(5)]
+    receivers.connect(post_save, hear, Harbour)
+    with signal_patch.bulk_signals():
+        assert Harbour.objects.update(name="x") == 3
+    assert calls == [keys[0], keys[2], keys[4]]
+
+
+def test_the_database_is_asked_in_the_callers_thread(company: str, receivers: Receivers) -> None:
+    threads = set()
+
+    async def hear(instance: Harbour, **kwargs: Any) -> None:
+        threads.add(await sync_to_async(threading.get_ident)())
+        assert await Harbour.objects.filter(pk=instance.pk).aexists()
+
+    harbours(3)
+    receivers.connect(pre_save, hear, Harbour)
+    receivers.connect(post_save, hear, Harbour)
+    with signal_patch.bulk_signals():
+        Harbour.objects.update(name="x")
+    assert threads == {threading.get_ident()}
+
+
+def test_the_rows_of_an_operation_share_one_event_loop(
+    operate: Callable[[], None], company: str, receivers: Receivers
+) -> None:
+    loops = set()
+
+    async def hear(**kwargs: Any) -> None:
+        loops.add(asyncio.get_running_loop())
+
+    harbours(5)
+    receivers.connect(pre_save, hear, Harbour)
+    receivers.connect(post_save, hear, Harbour)
+    operate()
+    assert len(loops) == 1
+
+
+@pytest.mark.parametrize(
+    "delete", [lambda: Harbour.objects.all().delete(), lambda: Harbour.objects.get().delete()]
+)
+def test_so_do_those_of_a_delete(delete: Callable[[], Any], receivers: Receivers) -> None:
+    loops = set()
+    heard = []
+
+    async def hear(signal: Any, **kwargs: Any) -> None:
+        loops.add(asyncio.get_running_loop())
+        heard.append(signal)
+
+    harbour = Harbour.objects.create()
+    for _ in range(3):
+        Tug.objects.create(removed=harbour, spared=None)
+    for signal in (pre_delete, post_delete):
+        for model in (Harbour, Tug):
+            receivers.connect(signal, hear, model)
+    with signal_patch.bulk_signals():
+        delete()
+    assert len(heard) == 8
+    assert len(loops) == 1
+
+
+class Boom(Exception):
+    pass
+
+
+async def boom(**kwargs: Any) -> None:
+    raise Boom
+
+
+async def boom_too(**kwargs: Any) -> None:
+    raise Boom
+
+
+@pytest.mark.parametrize("failing", [[boom], [boom, boom_too]])
+@pytest.mark.parametrize("signal", [pre_save, post_save])
+def test_an_exception_is_djangos_own_and_leaves_no_row_changed(
+    signal: Any, failing: list[Any], company: str, receivers: Receivers
+) -> None:
+    """Of several receivers that fail at once Django 6.1 makes a group."""
+    harbour, *_ = harbours(2)
+    for receiver in failing:
+        receivers.connect(signal, receiver, Harbour)
+    with pytest.raises(Exception) as expected, transaction.atomic():  # noqa: PT011  # whatever it is
+        harbour.save(update_fields=["name"])
+    with signal_patch.bulk_signals(), pytest.raises(Exception) as raised, transaction.atomic():  # noqa: PT011
+        Harbour.objects.update(name="x")
+    assert type(raised.value) is type(expected.value)
+    assert set(Harbour.objects.values_list("name", flat=True)) == {""}
+    receivers.disconnect_all()
+    log = receivers.record(Harbour)
+    with signal_patch.bulk_signals():
+        Harbour.objects.update(name="y")
+    assert len(log) == 4
+
+
+def test_a_stop_iteration_beside_async_receivers_is_raised(receivers: Receivers) -> None:
+    """The futures of asyncio do not take one."""
+
+    def stop(**kwargs: Any) -> None:
+        next(iter(()))
+
+    async def hear(**kwargs: Any) -> None:
+        pass
+
+    harbours(1)
+    receivers.connect(post_save, stop, Harbour)
+    receivers.connect(post_save, hear, Harbour)
+    with signal_patch.bulk_signals(), pytest.raises(StopIteration), transaction.atomic():
+        Harbour.objects.update(name="x")
+
+
+def test_what_a_sync_receiver_sets_in_the_context_stays(company: str, receivers: Receivers) -> None:
+    variable: ContextVar[str] = ContextVar("variable", default="outside")
+    seen = []
+
+    def remember(**kwargs: Any) -> None:
+        variable.set("set")
+
+    async def hear(**kwargs: Any) -> None:
+        seen.append(variable.get())
+
+    harbours(1)
+    receivers.connect(pre_save, remember, Harbour)
+    receivers.connect(pre_save, hear, Harbour)
+    receivers.connect(post_save, hear, Harbour)
+    with signal_patch.bulk_signals():
+        Harbour.objects.update(name="x")
+    assert seen == ["set", "set"]
+    assert variable.get() == "set"

@@ -1,0 +1,709 @@
+"""The road `bulk_create()`, against the loop of `save(force_insert=True)`."""
+
+from __future__ import annotations
+
+import datetime
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import django
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import IntegrityError, connection, connections, models, transaction
+from django.db.models import F, Value
+from django.db.models.functions import Lower, Now, Upper
+from django.db.models.signals import post_save, pre_save
+from django.test.utils import CaptureQueriesContext
+
+import signal_patch
+from tests.models import Book, BookProxy, Chapter, Loan, Loud, Member, Novel, Publisher, Reader, Shelf, Token
+from tests.recording import Log, Receivers, field_values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.django_db(databases=["default", "other"])
+# Where the transaction is what the test is about.
+on_its_own = pytest.mark.django_db(transaction=True)
+
+VOLATILE = {"touched", "made"}
+
+
+@pytest.fixture(autouse=True)
+def _on() -> Iterator[None]:
+    with signal_patch.bulk_signals():
+        yield
+
+
+@pytest.fixture(params=["returning", "without returning"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As the database is, and as one that returns nothing from an INSERT (MySQL)."""
+    if request.param == "returning":
+        yield
+        return
+    if connection.vendor == "postgresql":
+        pytest.skip("PostgreSQL has no last_insert_id()")
+    for name in ("can_return_columns_from_insert", "can_return_rows_from_bulk_insert"):
+        monkeypatch.setattr(type(connection.features), name, False)
+        vars(connection.features).pop(name, None)
+    _forget_what_is_returned()
+    yield
+    monkeypatch.undo()
+    _forget_what_is_returned()
+
+
+def _forget_what_is_returned() -> None:
+    """Drop what Django has cached of the features."""
+    for model in (Book, BookProxy, Publisher, Shelf, Token):
+        vars(model._meta).pop("db_returning_fields", None)
+        for field in model._meta.concrete_fields:
+            vars(field).pop("db_returning", None)
+
+
+def told(log: Log, *names: str) -> list[tuple[Any, ...]]:
+    """What the signals said, bar what differs from one moment to the other."""
+    return [
+        (sent.signal, sent.sender, sent.arguments, _steady(sent.values, names))
+        for sent in log
+        if sent.signal in {"pre_save", "post_save"}
+    ]
+
+
+def _steady(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        name: type(value) if hasattr(value, "resolve_expression") else value
+        for name, value in values.items()
+        if name not in VOLATILE | {*names}
+    }
+
+
+def rows(model: type[models.Model], *names: str) -> list[dict[str, Any]]:
+    return sorted((_steady(row, names) for row in model._default_manager.values()), key=repr)
+
+
+@contextmanager
+def taken_back() -> Iterator[None]:
+    """Undo in the database what the block has done."""
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)
+
+
+def by_loop(objs: list[Any]) -> None:
+    for obj in objs:
+        obj.save(force_insert=True)
+
+
+def post_saved(log: Log) -> list[tuple[Any, bool]]:
+    return [(sent.instance, sent.arguments["created"]) for sent in log.of("post_save")]
+
+
+def assert_tells_the_truth(log: Log, model: type[models.Model]) -> None:
+    """At `post_save` the instance held what the row holds."""
+    held = {row["id"]: row for row in model._default_manager.values()}
+    for sent in log.of("post_save"):
+        assert sent.values == held[sent.instance.pk]
+
+
+# What is sent.
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: [Book(title=f"t{n}", price=n) for n in range(5)],
+        lambda: [Token(code=f"c{n}", uses=n) for n in range(5)],
+        lambda: [Shelf(label=f"l{n}", width=n) for n in range(5)],
+        lambda: [Shelf(label="blue", colour="blue"), Shelf(label="default"), Shelf(id=10**6, label="key")],
+        lambda: [BookProxy(title="a"), Book(title="b")],
+        lambda: [Publisher(name="only one")],
+    ],
+    ids=["auto keys", "given keys", "generated", "mixed defaults and keys", "proxies", "one"],
+)
+def test_signals_and_rows_are_those_of_the_loop(
+    make: Callable[[], list[Any]], log: Log, either_way: None
+) -> None:
+    model = type(make()[-1])
+    with taken_back():
+        by_loop(make())
+        expected, expected_rows = told(log, "id"), rows(model, "id")
+    log.clear()
+    objs = make()
+    assert model._default_manager.bulk_create(objs) == objs
+    loop_order = [entry for pair in zip(*_halves(told(log, "id")), strict=True) for entry in pair]
+    assert len(loop_order) == len(expected)
+    for (*said, values), (*expected_said, expected_values) in zip(loop_order, expected, strict=True):
+        assert said == expected_said
+        # Where the database returns nothing, save() defers what only the row knows, or leaves it open.
+        known = {name: value for name, value in expected_values.items() if not isinstance(value, type)}
+        assert values.items() >= known.items()
+    assert rows(model, "id") == expected_rows
+    assert all(obj.pk is not None and not obj._state.adding and obj._state.db == "default" for obj in objs)
+
+
+def _halves(entries: list[Any]) -> tuple[list[Any], list[Any]]:
+    middle = len(entries) // 2
+    return entries[:middle], entries[middle:]
+
+
+def test_keys_are_those_of_the_rows(log: Log, either_way: None) -> None:
+    Shelf.objects.bulk_create([Shelf(label=f"l{n}") for n in range(7)])
+    held = dict(Shelf.objects.values_list("label", "pk"))
+    assert {sent.values["label"]: sent.values["id"] for sent in log.of("post_save")} == held
+
+
+def test_arguments_are_those_of_a_save(log: Log) -> None:
+    Publisher.objects.using("other").bulk_create([Publisher(name="p")])
+    before, after = log
+    assert before.sender is after.sender is Publisher
+    assert before.instance is after.instance
+    assert before.arguments == {"raw": False, "using": "other", "update_fields": None}
+    assert after.arguments == {"raw": False, "using": "other", "update_fields": None, "created": True}
+    assert before.values["id"] is None
+    assert Publisher.objects.using("other").get().pk == after.values["id"]
+
+
+def test_the_same_list_of_the_same_objects_comes_back_from_a_generator(log: Log) -> None:
+    objs = [Publisher(name=str(n)) for n in range(3)]
+    created = Publisher.objects.bulk_create(obj for obj in objs)
+    assert isinstance(created, list)
+    assert [id(obj) for obj in created] == [id(obj) for obj in objs]
+    assert log.names() == ["pre_save"] * 3 + ["post_save"] * 3
+
+
+@pytest.mark.parametrize("objs", [[], iter(())])
+def test_nothing_to_create_is_nothing_to_tell(objs: Any, log: Log) -> None:
+    assert Publisher.objects.bulk_create(objs) == []
+    assert not log
+
+
+def test_batches_tell_before_and_after_each(log: Log) -> None:
+    seen: list[tuple[int, int]] = []
+    with signal_patch.bulk_signals(batch_size=2, progress=lambda *counts: seen.append(counts)):
+        Publisher.objects.bulk_create([Publisher(name=str(n)) for n in range(5)], batch_size=1)
+    pair = ["pre_save"] * 2 + ["post_save"] * 2
+    assert log.names() == [*pair, *pair, "pre_save", "post_save"]
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_new_keys_keep_clear_of_keys_that_later_batches_bring(log: Log) -> None:
+    given = Shelf(id=3, label="given")
+    objs = [*(Shelf(label=str(n)) for n in range(4)), given]
+    if connection.vendor == "postgresql":
+        given.pk = 10**6  # its sequence pays no heed to given keys
+    with signal_patch.bulk_signals(batch_size=2):
+        assert Shelf.objects.bulk_create(objs) == objs
+    assert len({obj.pk for obj in objs}) == Shelf.objects.count() == 5
+
+
+def test_nobody_listens_and_django_runs_as_it_is(receivers: Receivers) -> None:
+    with CaptureQueriesContext(connection) as patched:
+        Publisher.objects.bulk_create(Publisher(name=str(n)) for n in range(3))
+    Publisher.objects.all()._raw_delete("default")
+    with signal_patch.no_bulk_signals(), CaptureQueriesContext(connection) as plain:
+        Publisher.objects.bulk_create([Publisher(name=str(n)) for n in range(3)])
+    assert [q["sql"] for q in patched] == [q["sql"] for q in plain]
+
+
+def test_auto_created_through_rows_send_nothing(log: Log) -> None:
+    reader = Reader.objects.create(name="r")
+    book = Book.objects.create()
+    through: Any = Book.readers.through
+    log.clear()
+    through.objects.bulk_create([through(book=book, reader=reader)])
+    assert not log
+
+
+def test_rows_of_an_explicit_through_model_send_theirs(receivers: Receivers) -> None:
+    member = Member.objects.create()
+    shelves = [Shelf.objects.create(label=str(n)) for n in range(2)]
+    log = receivers.record(Loan)
+    member.shelves.add(*shelves)
+    assert log.names() == ["pre_save"] * 2 + ["post_save"] * 2
+    assert {sent.values["shelf_id"] for sent in log} == {shelf.pk for shelf in shelves}
+    assert {sent.instance.pk for sent in log} == set(Loan.objects.values_list("pk", flat=True))
+
+
+def test_related_managers_create_with_signals(log: Log) -> None:
+    publisher = Publisher.objects.create()
+    log.clear()
+    publisher.books.bulk_create([Book(publisher=publisher, title="t")])
+    assert log.names() == ["pre_save", "post_save"]
+    assert log[-1].values["publisher_id"] == publisher.pk
+
+
+def test_the_mixin_sends_once_whether_or_not_the_switch_is_on(log: Log) -> None:
+    Loud.objects.bulk_create([Loud(name="on")])
+    signal_patch.disable()
+    Loud.objects.bulk_create([Loud(name="off")], 5)
+    assert log.names() == ["pre_save", "post_save"] * 2
+    with signal_patch.no_bulk_signals():
+        Loud.objects.bulk_create([Loud(name="silent")], ignore_conflicts=True)
+    assert len(log) == 4
+
+
+def test_the_async_form_sends_the_same(receivers: Receivers) -> None:
+    async def heard(instance: Any, created: bool, **arguments: Any) -> None:
+        names.append((instance.pk, created))
+
+    async def create() -> list[Publisher]:
+        return await Publisher.objects.abulk_create([Publisher(name="a"), Publisher(name="b")])
+
+    names: list[tuple[int, bool]] = []
+    receivers.connect(post_save, heard, Publisher)
+    objs = async_to_sync(create)()
+    assert names == [(obj.pk, True) for obj in objs]
+
+
+# Refusals.
+
+
+class Unsaved:
+    """Makes a book of a publisher that has no row."""
+
+    def __call__(self) -> list[Any]:
+        return [Book(title="fine"), Book(publisher=Publisher(name="unsaved"))]
+
+
+@pytest.mark.parametrize(
+    ("model", "make", "arguments"),
+    [
+        (Novel, lambda: [Novel()], {}),
+        (Book, lambda: [Book()], {"batch_size": 0}),
+        (Book, lambda: [Book()], {"ignore_conflicts": True, "update_conflicts": True}),
+        (Shelf, lambda: [Shelf()], {"update_conflicts": True}),
+        (Shelf, lambda: [Shelf()], {"update_conflicts": True, "update_fields": ["nowhere"]}),
+        (
+            Shelf,
+            lambda: [Shelf()],
+            {"update_conflicts": True, "update_fields": ["id"], "unique_fields": ["id"]},
+        ),
+        (Shelf, lambda: [Shelf()], {"update_conflicts": True, "update_fields": [], "unique_fields": ["id"]}),
+        (
+            Book,
+            lambda: [Book()],
+            {"update_conflicts": True, "update_fields": ["readers"], "unique_fields": ["id"]},
+        ),
+        (Book, Unsaved(), {}),
+        (Book, lambda: [Book(), 3], {}),
+    ],
+)
+def test_what_django_refuses_is_refused_before_any_signal(
+    model: Any, make: Callable[[], list[Any]], arguments: dict[str, Any], log: Log
+) -> None:
+    with signal_patch.no_bulk_signals(), pytest.raises(Exception) as plain:  # noqa: PT011
+        model.objects.bulk_create(make(), **arguments)
+    with pytest.raises(type(plain.value)) as patched:
+        model.objects.bulk_create(make(), **arguments)
+    assert not log
+    assert isinstance(plain.value, AttributeError) or str(patched.value) == str(plain.value)
+
+
+def test_a_refusal_leaves_an_outer_transaction_usable(log: Log) -> None:
+    with transaction.atomic():
+        with pytest.raises(ValueError, match="Batch size"):
+            Book.objects.bulk_create([Book()], batch_size=0)
+        assert Book.objects.count() == 0
+
+
+# Receivers.
+
+
+def test_what_receivers_change_is_inserted(receivers: Receivers) -> None:
+    def change(instance: Any, **arguments: Any) -> None:
+        instance.width = 4
+        instance.label = instance.label.upper()
+        if instance.label == "KEYED":
+            instance.pk = 500
+
+    receivers.connect(pre_save, change, Shelf)
+    log = receivers.record(Shelf)
+    Shelf.objects.bulk_create([Shelf(label="a"), Shelf(label="keyed")])
+    assert list(Shelf.objects.values_list("label", "width", "area").order_by("label")) == [
+        ("A", 4, 8),
+        ("KEYED", 4, 8),
+    ]
+    assert Shelf.objects.get(label="KEYED").pk == 500
+    assert_tells_the_truth(log, Shelf)
+
+
+@on_its_own
+@pytest.mark.parametrize("signal", [pre_save, post_save])
+def test_an_exception_of_a_receiver_leaves_no_row(signal: Any, receivers: Receivers) -> None:
+    def fail(instance: Any, **arguments: Any) -> None:
+        if instance.name == "3":
+            raise ZeroDivisionError
+
+    receivers.connect(signal, fail, Publisher)
+    with signal_patch.bulk_signals(batch_size=2), pytest.raises(ZeroDivisionError):
+        Publisher.objects.bulk_create([Publisher(name=str(n)) for n in range(5)])
+    assert not Publisher.objects.exists()
+
+
+@on_its_own
+def test_hooks_run_after_the_commit(receivers: Receivers) -> None:
+    def hook(**arguments: Any) -> None:
+        transaction.on_commit(lambda: seen.append(Publisher.objects.count()))
+
+    seen: list[int] = []
+    receivers.connect(post_save, hook, Publisher)
+    with signal_patch.bulk_signals(batch_size=1):
+        Publisher.objects.bulk_create([Publisher(), Publisher()])
+    assert seen == [2, 2]
+
+
+def test_an_update_of_the_own_row_by_a_receiver_sends_nothing(receivers: Receivers) -> None:
+    def touch(instance: Any, **arguments: Any) -> None:
+        Publisher.objects.filter(pk=instance.pk).update(name="touched")
+
+    receivers.connect(post_save, touch, Publisher)
+    log = receivers.record(Publisher)
+    Publisher.objects.bulk_create([Publisher(), Publisher()])
+    assert log.names() == ["pre_save"] * 2 + ["post_save"] * 2
+    assert set(Publisher.objects.values_list("name", flat=True)) == {"touched"}
+
+
+def test_an_upsert_of_the_own_row_by_a_receiver_sends_nothing(receivers: Receivers) -> None:
+    def upsert(instance: Any, **arguments: Any) -> None:
+        Shelf.objects.bulk_create(
+            [Shelf(label=instance.label, width=9)], **upserting("label", update_fields=["width"])
+        )
+
+    receivers.connect(post_save, upsert, Shelf)
+    log = receivers.record(Shelf)
+    Shelf.objects.bulk_create([Shelf(label="a")])
+    assert log.names() == ["pre_save", "post_save"]
+    Shelf(label="b").save()
+    assert log.names() == ["pre_save", "post_save"] * 2
+    assert set(Shelf.objects.values_list("width", flat=True)) == {9}
+
+
+def test_an_upsert_of_a_key_that_is_being_told_of_sends_nothing(receivers: Receivers) -> None:
+    def upsert(instance: Any, **arguments: Any) -> None:
+        Token.objects.bulk_create([Token(code="a", uses=9)], **upserting("code", update_fields=["uses"]))
+
+    receivers.connect(post_save, upsert, Token)
+    log = receivers.record(Token)
+    Token.objects.bulk_create([Token(code="a")])
+    assert log.names() == ["pre_save", "post_save"]
+    assert Token.objects.get().uses == 9
+
+
+def test_rows_of_another_key_that_a_receiver_creates_are_told_of(receivers: Receivers) -> None:
+    def follow(instance: Any, **arguments: Any) -> None:
+        if instance.name == "first":
+            Publisher.objects.bulk_create([Publisher(name="second")])
+
+    receivers.connect(post_save, follow, Publisher)
+    log = receivers.record(Publisher)
+    Publisher.objects.bulk_create([Publisher(name="first")])
+    assert len(log) == 4
+
+
+def test_a_row_that_a_receiver_gives_a_key_is_in_flight_at_once(receivers: Receivers) -> None:
+    def give_key(instance: Any, **arguments: Any) -> None:
+        instance.pk = kept.pk
+        Publisher.objects.filter(pk=kept.pk).update(name="touched")
+
+    with signal_patch.no_bulk_signals():
+        kept = Publisher.objects.create(name="kept")
+    receivers.connect(pre_save, give_key, Publisher)
+    log = receivers.record(Publisher)
+    Publisher.objects.bulk_create([Publisher(name="new")], ignore_conflicts=True)
+    assert log.names() == ["pre_save"]
+    assert Publisher.objects.get().name == "touched"
+
+
+def test_a_row_that_a_receiver_has_deleted_gets_no_post_save(receivers: Receivers) -> None:
+    def delete_others(instance: Any, **arguments: Any) -> None:
+        Publisher.objects.exclude(pk=instance.pk).delete()
+
+    receivers.connect(post_save, delete_others, Publisher)
+    log = receivers.record(Publisher)
+    Publisher.objects.bulk_create([Publisher(name=str(n)) for n in range(3)])
+    assert len(log.of("post_save")) == 1
+
+
+# What only the database knows.
+
+
+def test_expressions_are_values_at_post_save(log: Log, either_way: None) -> None:
+    Shelf.objects.bulk_create(
+        [
+            Shelf(label=Lower(Value("ABC")), made=Now(), width=Value(2) + Value(3)),
+            Shelf(label="plain", colour=Upper(Value("red"))),
+        ]
+    )
+    labels = [sent.values["label"] for sent in log.of("post_save")]
+    assert labels == ["abc", "plain"]
+    assert isinstance(log.of("post_save")[0].values["made"], datetime.datetime)
+    assert_tells_the_truth(log, Shelf)
+
+
+@on_its_own
+def test_an_expression_over_columns_is_refused_as_django_refuses_it(log: Log) -> None:
+    with pytest.raises(ValueError, match=r"F\(\) expressions can only be used to update"):
+        Shelf.objects.bulk_create([Shelf(label="a", width=F("width") + 1)])
+    assert not Shelf.objects.exists()
+
+
+def test_generated_and_default_columns_are_known_at_post_save(log: Log, either_way: None) -> None:
+    Shelf.objects.bulk_create([Shelf(label="a", width=3), Shelf(label="b", colour="blue")])
+    assert [(sent.values["area"], sent.values["colour"]) for sent in log.of("post_save")] == [
+        (6, "grey"),
+        (0, "blue"),
+    ]
+    assert_tells_the_truth(log, Shelf)
+
+
+def test_nothing_more_is_paid_where_the_database_returns_rows(log: Log) -> None:
+    objs = [Shelf(label=str(n), made=Now()) for n in range(20)]
+    with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+        Shelf.objects.bulk_create(objs)
+    assert len(queries) == 1
+
+
+@pytest.mark.skipif(django.VERSION < (6, 0), reason="Django 5.2 leaves the order to the caller")
+def test_order_with_respect_to_goes_on_as_django_has_it(log: Log) -> None:
+    book = Book.objects.create()
+    Chapter.objects.create(book=book, heading="zero")
+    log.clear()
+    with signal_patch.bulk_signals(batch_size=2):
+        Chapter.objects.bulk_create([Chapter(book=book, heading=str(n)) for n in range(3)])
+    assert [sent.values["_order"] for sent in log.of("post_save")] == [1, 2, 3]
+    assert list(book.get_chapter_order()) == list(  # type: ignore[attr-defined]
+        Chapter.objects.order_by("pk").values_list("pk", flat=True)
+    )
+
+
+# Conflicts left out.
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 2000])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: [Shelf(label=label) for label in "xaybzx"], id="one unique key"),
+        pytest.param(lambda: [Shelf(label=label) for label in "xyz"], id="no conflict"),
+        pytest.param(lambda: [Shelf(label=label) for label in "ab"], id="nothing but conflicts"),
+        pytest.param(
+            lambda: [Shelf(label=f"n{n}", room=1, place=n // 2) for n in range(9)], id="two unique keys"
+        ),
+        pytest.param(
+            lambda: [Shelf(label=Lower(Value(label))) for label in "XAYX"], id="keys that only the row has"
+        ),
+        pytest.param(
+            lambda: [Shelf(pk=n, label=label) for n, label in enumerate("xaybzx", 900)], id="given keys"
+        ),
+        pytest.param(
+            lambda: [
+                Shelf(pk=900, label="a"),
+                Shelf(pk=900, label="x"),
+                Shelf(label="y"),
+                Shelf(pk=901, label="y"),
+            ],
+            id="a given key twice",
+        ),
+    ],
+)
+def test_only_rows_really_inserted_get_post_save(
+    make: Callable[[], list[Any]], batch_size: int, receivers: Receivers, either_way: None
+) -> None:
+    for label in "abc":
+        Shelf(label=label, width=7, room=1, place=ord(label) - 95).save()
+    before = set(Shelf.objects.values_list("pk", flat=True))
+    with taken_back(), signal_patch.no_bulk_signals():
+        Shelf.objects.bulk_create(make(), ignore_conflicts=True)
+        expected = sorted(row["label"] for row in Shelf.objects.values() if row["id"] not in before)
+        expected_rows = rows(Shelf, "id")
+    log = receivers.record(Shelf)
+    objs = make()
+    with signal_patch.bulk_signals(batch_size=batch_size):
+        Shelf.objects.bulk_create(objs, ignore_conflicts=True)
+    if batch_size > 2 or not any(obj.pk == 900 for obj in objs):
+        assert rows(Shelf, "id") == expected_rows
+        assert sorted(sent.values["label"] for sent in log.of("post_save")) == expected
+    inserted = set(Shelf.objects.values_list("pk", flat=True)) - before
+    assert sorted(sent.instance.pk for sent in log.of("post_save")) == sorted(inserted)
+    assert len(log.of("pre_save")) == len(objs)
+    assert all(created for _, created in post_saved(log))
+    assert_tells_the_truth(log, Shelf)
+
+
+@pytest.mark.parametrize("taken", [[], [50], [3, 50, 51, 97], list(range(0, 100, 2))])
+def test_inserted_rows_are_told_apart_without_any_unique_value(
+    taken: list[int], receivers: Receivers
+) -> None:
+    """The labels are expressions, so that no value of an instance tells which row is its own."""
+    for n in taken:
+        Shelf(label=f"l{n}").save()
+    log = receivers.record(Shelf)
+    objs = [Shelf(label=Lower(Value(f"L{n}")), width=n) for n in range(100)]
+    Shelf.objects.bulk_create(objs, ignore_conflicts=True)
+    assert [sent.values["width"] for sent in log.of("post_save")] == [n for n in range(100) if n not in taken]
+    assert_tells_the_truth(log, Shelf)
+    assert Shelf.objects.count() == 100
+
+
+def test_conflicts_cost_a_constant_number_of_statements(receivers: Receivers) -> None:
+    Shelf.objects.bulk_create([Shelf(label=str(n)) for n in range(0, 60, 2)])
+    receivers.record(Shelf)
+    objs = [Shelf(label=str(n)) for n in range(60)]
+    with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+        Shelf.objects.bulk_create(objs, ignore_conflicts=True)
+    inserts = [query for query in queries if query["sql"].startswith("INSERT")]
+    assert len(inserts) == -(-60 // _rows_per_statement())
+
+
+def _rows_per_statement() -> int:
+    fields = [field for field in Shelf._meta.concrete_fields if not field.generated and field.name != "id"]
+    return max(1, connection.ops.bulk_batch_size(fields, [None] * 60))
+
+
+@pytest.mark.skipif("connection.vendor != 'mysql'", reason="INSERT IGNORE of MariaDB and MySQL")
+def test_a_value_that_was_made_to_fit_is_shown_as_it_is(receivers: Receivers) -> None:
+    log = receivers.record(Token)
+    objs = [Token(code="a" * 40), Token(code="a" * 30, uses=2), Token(code="b")]
+    Token.objects.bulk_create(objs, ignore_conflicts=True)
+    assert [(sent.values["code"], sent.values["uses"]) for sent in log.of("post_save")] == [
+        ("a" * 30, 0),
+        ("b", 0),
+    ]
+
+
+# Upserts.
+
+
+def upserting(*unique_fields: str, update_fields: list[str]) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"update_conflicts": True, "update_fields": update_fields}
+    if connection.features.supports_update_conflicts_with_target:
+        arguments["unique_fields"] = unique_fields
+    return arguments
+
+
+def by_select_then_save(objs: list[Any], unique: list[str], update: list[str]) -> list[tuple[Any, bool]]:
+    outcome = []
+    for obj in objs:
+        values = field_values(obj)
+        found = type(obj)._default_manager.filter(**{name: values[name] for name in unique}).first()
+        for name in update if found else ():
+            setattr(found, name, values[name])
+        (found or obj).save(force_insert=not found)
+        outcome.append(((found or obj).pk, not found))
+    return outcome
+
+
+@pytest.mark.parametrize("batch_size", [2, 2000])
+@pytest.mark.parametrize(
+    ("unique", "update", "make"),
+    [
+        (["label"], ["width"], lambda: [Shelf(label=label, width=n) for n, label in enumerate("xaybz")]),
+        (["label"], ["width", "colour"], lambda: [Shelf(label=label, colour="red") for label in "ab"]),
+        (["label"], ["width"], lambda: [Shelf(label=label, width=5) for label in "xyz"]),
+        (
+            ["room", "place"],
+            ["label"],
+            lambda: [Shelf(label=f"n{n}", room=1, place=n, width=n) for n in range(6)],
+        ),
+        (["label"], ["width"], lambda: [Shelf(label=Lower(Value(label)), width=8) for label in "XAYB"]),
+        (["label"], ["width"], lambda: [Shelf(label="x"), Shelf(pk=990, label="y")]),
+    ],
+    ids=["label", "all known", "all new", "two columns", "expressions", "given keys"],
+)
+def test_created_is_true_or_false_as_it_really_was(
+    unique: list[str],
+    update: list[str],
+    make: Callable[[], list[Any]],
+    batch_size: int,
+    receivers: Receivers,
+    either_way: None,
+) -> None:
+    for label in "abc":
+        Shelf(label=label, width=7, room=1, place=ord(label) - 95).save()
+    before = set(Shelf.objects.values_list("pk", flat=True))
+    with taken_back():
+        expected = [created for _, created in by_select_then_save(make(), unique, update)]
+        expected_rows = rows(Shelf, "id")
+    log = receivers.record(Shelf)
+    objs = make()
+    with signal_patch.bulk_signals(batch_size=batch_size):
+        assert Shelf.objects.bulk_create(objs, **upserting(*unique, update_fields=update)) == objs
+    flags = {id(instance): created for instance, created in post_saved(log)}
+    assert [flags[id(obj)] for obj in objs] == expected
+    assert [obj.pk not in before for obj in objs] == expected
+    assert rows(Shelf, "id") == expected_rows
+    assert all(sent.arguments["update_fields"] is None for sent in log)
+    assert len(log.of("pre_save")) == len(log.of("post_save")) == len(objs)
+    assert not any(obj._state.adding for obj in objs)
+    assert_tells_the_truth(log, Shelf)
+
+
+def test_given_keys_are_upserted(receivers: Receivers, either_way: None) -> None:
+    Token(code="a", uses=1).save()
+    log = receivers.record(Token)
+    objs = [Token(code="a", uses=5), Token(code="b", uses=6)]
+    Token.objects.bulk_create(objs, **upserting("pk", update_fields=["uses"]))
+    assert post_saved(log) == [(objs[0], False), (objs[1], True)]
+    assert dict(Token.objects.values_list("code", "uses")) == {"a": 5, "b": 6}
+
+
+@pytest.mark.skipif("connection.vendor == 'postgresql'", reason="PostgreSQL refuses to update a row twice")
+def test_instances_in_conflict_with_each_other_create_and_update(
+    receivers: Receivers, either_way: None
+) -> None:
+    log = receivers.record(Shelf)
+    objs = [Shelf(label="a", width=1), Shelf(label="b", width=2), Shelf(label="a", width=3)]
+    Shelf.objects.bulk_create(objs, **upserting("label", update_fields=["width"]))
+    assert [created for _, created in post_saved(log)] == [True, True, False]
+    assert objs[0].pk == objs[2].pk
+    assert dict(Shelf.objects.values_list("label", "width")) == {"a": 3, "b": 2}
+
+
+@on_its_own
+def test_a_conflict_beside_the_target_raises_as_django_does(receivers: Receivers, either_way: None) -> None:
+    receivers.record(Shelf)
+    if not connection.features.supports_update_conflicts_with_target:
+        arguments: dict[str, Any] = {}
+    else:
+        arguments = upserting("room", "place", update_fields=["width"])
+    Shelf(label="a", room=1, place=1).save()
+    with pytest.raises(IntegrityError):
+        Shelf.objects.bulk_create([Shelf(label="b"), Shelf(label="a", room=2, place=2)], **arguments)
+    assert Shelf.objects.count() == 1
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="RETURNING of system columns")
+def test_postgresql_tells_with_one_statement(receivers: Receivers) -> None:
+    Shelf(label="a").save()
+    receivers.record(Shelf)
+    with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+        Shelf.objects.bulk_create(
+            [Shelf(label="a"), Shelf(label="b")], **upserting("label", update_fields=["width"])
+        )
+    assert len(queries) == 1
+
+
+@on_its_own
+@pytest.mark.skipif("connection.vendor != 'mysql'", reason="rows in the way that the SELECT has not seen")
+def test_a_row_made_meanwhile_is_told_as_updated(receivers: Receivers) -> None:
+    """Another connection inserts between the look for the row and the INSERT."""
+    other = connections.create_connection("default")
+
+    def interfere(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith("INSERT") and not seen:
+            seen.append(sql)
+            with other.cursor() as cursor:
+                cursor.execute("INSERT INTO tests_shelf (label, width, touched) VALUES ('a', 1, NOW())")
+        return execute(sql, params, many, context)
+
+    seen: list[str] = []
+    log = receivers.record(Shelf)
+    try:
+        with connection.execute_wrapper(interfere):
+            Shelf.objects.bulk_create(
+                [Shelf(label="a", width=5), Shelf(label="b")], **upserting("label", update_fields=["width"])
+            )
+    finally:
+        other.close()
+    assert [created for _, created in post_saved(log)] == [False, True]
+    assert Shelf.objects.get(label="a").width == 5

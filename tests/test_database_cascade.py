@@ -1,0 +1,349 @@
+"""Rows that the database itself removes or changes with a deleted one: from Django 6.1 on (contract 3, 4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import django
+import pytest
+from django.db import connection
+from django.db.models import RestrictedError
+from django.db.models.deletion import Collector
+from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
+from django.test.utils import CaptureQueriesContext
+
+import signal_patch
+
+if django.VERSION < (6, 1):
+    pytest.skip("DB_CASCADE, DB_SET_NULL and DB_SET_DEFAULT came with Django 6.1", allow_module_level=True)
+
+from tests.database_cascade_models import (
+    SPARE_DEPOT,
+    Box,
+    Depot,
+    Folder,
+    Guard,
+    Label,
+    Lorry,
+    Rack,
+    Rat,
+    Ticket,
+    Yard,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.recording import Log, Receivers
+
+pytestmark = pytest.mark.django_db
+
+ROADS: dict[str, Callable[[Depot], Any]] = {
+    "of a queryset": lambda depot: Depot.objects.filter(pk=depot.pk).delete(),
+    "of an instance": lambda depot: depot.delete(),
+}
+defaults_in_the_database = pytest.mark.skipif(
+    not connection.features.supports_on_delete_db_default, reason="MariaDB has no ON DELETE SET DEFAULT"
+)
+
+
+@pytest.fixture
+def depot() -> Depot:
+    return Depot.objects.create(name="to be deleted")
+
+
+@pytest.fixture(params=ROADS)
+def delete(request: pytest.FixtureRequest) -> Callable[[Depot], Any]:
+    return ROADS[request.param]
+
+
+def sent(log: Log) -> list[tuple[str, str]]:
+    return [(sent.signal, sent.sender.__name__) for sent in log]
+
+
+def test_rows_removed_by_the_database_send_their_deletes_once(
+    depot: Depot, delete: Callable[[Depot], Any], log: Log
+) -> None:
+    racks = {Rack.objects.create(depot=depot).pk for _ in range(2)}
+    Rack.objects.create(depot=Depot.objects.create())
+    log.clear()
+    with signal_patch.bulk_signals():
+        deleted = delete(depot)
+    assert deleted == (3, {"tests.Depot": 1, "tests.Rack": 2})
+    assert sorted(sent(log)) == [
+        ("post_delete", "Depot"),
+        ("post_delete", "Rack"),
+        ("post_delete", "Rack"),
+        ("pre_delete", "Depot"),
+        ("pre_delete", "Rack"),
+        ("pre_delete", "Rack"),
+    ]
+    assert {s.values["id"] for s in log if s.sender is Rack} == racks
+    assert Rack.objects.count() == 1
+
+
+def test_their_origin_is_that_of_the_delete(depot: Depot, log: Log) -> None:
+    Rack.objects.create(depot=depot)
+    queryset = Depot.objects.filter(pk=depot.pk)
+    with signal_patch.bulk_signals():
+        log.clear()
+        queryset.delete()
+    assert len(log) == 4
+    assert all(s.arguments == {"using": "default", "origin": queryset} for s in log)
+
+
+def test_rows_are_there_at_pre_delete_and_gone_at_post_delete(depot: Depot, receivers: Receivers) -> None:
+    seen = []
+
+    def look(instance: Rack, signal: Any, **kwargs: Any) -> None:
+        seen.append((signal is pre_delete, Rack.objects.filter(pk=instance.pk).exists()))
+
+    Rack.objects.create(depot=depot)
+    receivers.connect(pre_delete, look, Rack)
+    receivers.connect(post_delete, look, Rack)
+    with signal_patch.bulk_signals():
+        depot.delete()
+    assert seen == [(True, True), (False, False)]
+
+
+@pytest.mark.parametrize("heard", [(Box,), (Rack, Box), (Depot, Rack, Box)])
+def test_several_levels_send_their_deletes(
+    heard: tuple[Any, ...], depot: Depot, delete: Callable[[Depot], Any], receivers: Receivers
+) -> None:
+    rack = Rack.objects.create(depot=depot)
+    boxes = [Box.objects.create(rack=rack) for _ in range(2)]
+    log = receivers.record(*heard)
+    with signal_patch.bulk_signals():
+        deleted = delete(depot)
+    assert deleted == (4, {"tests.Depot": 1, "tests.Rack": 1, "tests.Box": 2})
+    assert {s.sender for s in log} == set(heard)
+    assert len(log) == len([*heard, Box]) * 2
+    assert {s.values["id"] for s in log.of("pre_delete") if s.sender is Box} == {b.id for b in boxes}
+    assert not Box.objects.exists()
+
+
+def test_rows_nobody_listens_to_are_left_to_the_database(
+    depot: Depot, delete: Callable[[Depot], Any], receivers: Receivers
+) -> None:
+    Rack.objects.create(depot=depot)
+    Rat.objects.create(depot=depot)
+    receivers.record(Rack)
+    with signal_patch.bulk_signals(), CaptureQueriesContext(connection) as queries:
+        deleted = delete(depot)
+    assert deleted == (2, {"tests.Depot": 1, "tests.Rack": 1})
+    assert not Rat.objects.exists()
+    assert not any("tests_rat" in query["sql"] for query in queries)
+
+
+@pytest.mark.parametrize("options", [{"operations": ["update"]}, {"exclude": [Rack, Box]}, None])
+def test_where_nothing_is_heard_a_delete_runs_as_without_the_patch(
+    options: dict[str, Any] | None, receivers: Receivers
+) -> None:
+    """Nobody listens to a row's deletes, or its model is off for them, or nothing is on."""
+
+    def statements() -> list[str]:
+        depot = Depot.objects.create()
+        Box.objects.create(rack=Rack.objects.create(depot=depot))
+        Label.objects.create(depot=depot)
+        with CaptureQueriesContext(connection) as queries:
+            assert Depot.objects.filter(pk=depot.pk).delete() == (1, {"tests.Depot": 1})
+        return [query["sql"].split(" WHERE ")[0] for query in queries]
+
+    without = statements()
+    assert without == ['DELETE FROM "tests_depot"'.replace('"', connection.ops.quote_name("")[0])]
+    if options is None:
+        with signal_patch.bulk_signals():
+            assert statements() == without
+    else:
+        for signal in (pre_delete, post_delete):
+            receivers.connect(signal, lambda **kwargs: pytest.fail("sent"), Rack)
+            receivers.connect(signal, lambda **kwargs: pytest.fail("sent"), Box)
+        with signal_patch.bulk_signals(**options):
+            assert statements() == without
+
+
+def test_a_model_that_is_off_sends_nothing_on_the_way_to_one_that_is_on(
+    depot: Depot, delete: Callable[[Depot], Any], log: Log
+) -> None:
+    Box.objects.create(rack=Rack.objects.create(depot=depot))
+    log.clear()
+    with signal_patch.bulk_signals(Box):
+        deleted = delete(depot)
+    assert {s.sender for s in log} == {Depot, Box}
+    assert len(log) == 4
+    assert deleted == (2, {"tests.Depot": 1, "tests.Box": 1})
+
+
+def test_a_tree_sends_one_pair_for_each_node(log: Log) -> None:
+    root = Folder.objects.create()
+    level = [root]
+    for _ in range(3):
+        level = [Folder.objects.create(parent=parent) for parent in level for _ in range(2)]
+    # A parent that is younger than its child is removed first, and takes the child with it.
+    young = Folder.objects.create(parent=root)
+    Folder.objects.filter(pk=level[0].pk).update(parent=young)
+    log.clear()
+    with signal_patch.bulk_signals():
+        deleted = root.delete()
+    assert deleted == (16, {"tests.Folder": 16})
+    assert len({s.values["id"] for s in log.of("pre_delete")}) == 16
+    assert log.names() == ["pre_delete"] * 16 + ["post_delete"] * 16
+
+
+def test_a_row_that_a_receiver_deleted_first_is_not_counted(depot: Depot, receivers: Receivers) -> None:
+    def clear_out(instance: Depot, **kwargs: Any) -> None:
+        Rack.objects.filter(name="early").delete()
+
+    Rack.objects.create(depot=depot, name="early")
+    Rack.objects.create(depot=depot)
+    receivers.connect(pre_delete, clear_out, Depot)
+    receivers.connect(post_delete, lambda **kwargs: None, Rack)
+    with signal_patch.bulk_signals():
+        assert depot.delete() == (2, {"tests.Depot": 1, "tests.Rack": 1})
+
+
+def test_restricted_rows_refuse_as_before(log: Log) -> None:
+    yard = Yard.objects.create()
+    Ticket.objects.create(yard=yard)
+    Guard.objects.create(yard=yard)
+    log.clear()
+    with signal_patch.bulk_signals(), pytest.raises(RestrictedError):
+        yard.delete()
+    assert log == []
+
+
+def test_a_collector_that_collects_by_force_sends_no_second_pair(depot: Depot, log: Log) -> None:
+    Rack.objects.create(depot=depot)
+    collector = Collector("default", origin=depot, force_collection=True)
+    collector.collect([depot])
+    log.clear()
+    with signal_patch.bulk_signals():
+        assert collector.delete() == (2, {"tests.Depot": 1, "tests.Rack": 1})
+    assert len(log) == 4
+
+
+def test_a_row_set_to_null_by_the_database_sends_its_saves(
+    depot: Depot, delete: Callable[[Depot], Any], log: Log
+) -> None:
+    label = Label.objects.create(text="A", depot=depot)
+    log.clear()
+    with signal_patch.bulk_signals():
+        deleted = delete(depot)
+    assert deleted == (1, {"tests.Depot": 1})
+    assert sent(log) == [
+        ("pre_delete", "Depot"),
+        ("pre_save", "Label"),
+        ("post_save", "Label"),
+        ("post_delete", "Depot"),
+    ]
+    pre, post = log[1:3]
+    assert pre.arguments == {"raw": False, "using": "default", "update_fields": frozenset({"depot"})}
+    assert post.arguments == {**pre.arguments, "created": False}
+    expected = {"id": label.pk, "text": "A", "depot_id": None, "rack_id": None, "box_id": None}
+    assert pre.values == post.values == expected
+    assert Label.objects.get().depot_id is None
+
+
+@pytest.mark.parametrize("heard", [pre_save, post_save])
+def test_they_are_sent_whoever_else_listens(
+    heard: Any, depot: Depot, delete: Callable[[Depot], Any], receivers: Receivers
+) -> None:
+    """Django deletes an object that nothing listens to in one statement, past everything."""
+    saved: list[Any] = []
+    Label.objects.create(depot=depot)
+    receivers.connect(heard, lambda instance, **kwargs: saved.append(instance.depot_id), Label)
+    with signal_patch.bulk_signals():
+        assert delete(depot) == (1, {"tests.Depot": 1})
+    assert saved == [None]
+
+
+def test_what_a_receiver_changes_on_such_a_row_is_saved(depot: Depot, receivers: Receivers) -> None:
+    def note(instance: Label, **kwargs: Any) -> None:
+        instance.text = "orphan"
+
+    Label.objects.create(depot=depot)
+    receivers.connect(pre_save, note, Label)
+    with signal_patch.bulk_signals():
+        depot.delete()
+    assert Label.objects.get().text == "orphan"
+
+
+@defaults_in_the_database
+def test_a_row_set_to_its_default_by_the_database_sends_its_saves(
+    depot: Depot, delete: Callable[[Depot], Any], log: Log
+) -> None:
+    Depot.objects.create(pk=SPARE_DEPOT)
+    lorry = Lorry.objects.create(depot=depot)
+    log.clear()
+    with signal_patch.bulk_signals():
+        deleted = delete(depot)
+    assert deleted == (1, {"tests.Depot": 1})
+    assert [s.signal for s in log if s.sender is Lorry] == ["pre_save", "post_save"]
+    for sent in (s for s in log if s.sender is Lorry):
+        assert sent.arguments["update_fields"] == {"depot"}
+        assert sent.values == {"id": lorry.pk, "depot_id": SPARE_DEPOT}
+    assert Lorry.objects.get().depot_id == SPARE_DEPOT
+
+
+def test_rows_that_depend_on_rows_removed_by_the_database_send_their_saves(
+    depot: Depot, delete: Callable[[Depot], Any], receivers: Receivers
+) -> None:
+    """Nobody listens to the racks, which go with the depot: they are not counted, but known."""
+    saved: list[Any] = []
+    Label.objects.create(rack=Rack.objects.create(depot=depot))
+    for signal in (pre_save, post_save):
+        receivers.connect(signal, lambda **kwargs: saved.append(kwargs["update_fields"]), Label)
+    with signal_patch.bulk_signals():
+        deleted = delete(depot)
+    assert deleted == (1, {"tests.Depot": 1})
+    assert saved == [{"rack"}, {"rack"}]
+
+
+def test_a_row_that_is_changed_and_removed_at_once_sends_no_saves(
+    depot: Depot, delete: Callable[[Depot], Any], log: Log
+) -> None:
+    rack = Rack.objects.create(depot=depot)
+    Label.objects.create(depot=depot, box=Box.objects.create(rack=rack))
+    log.clear()
+    with signal_patch.bulk_signals():
+        delete(depot)
+    assert not {"pre_save", "post_save"} & set(log.names())
+    assert {s.sender for s in log.of("pre_delete")} == {Depot, Rack, Box, Label}
+
+
+def test_nor_if_only_its_saves_are_on(depot: Depot, delete: Callable[[Depot], Any], log: Log) -> None:
+    rack = Rack.objects.create(depot=depot)
+    Label.objects.create(depot=depot, box=Box.objects.create(rack=rack))
+    stays = Label.objects.create(depot=depot)
+    log.clear()
+    with signal_patch.bulk_signals(operations=["update"]):
+        assert delete(depot) == (1, {"tests.Depot": 1})
+    assert sent(log) == [
+        ("pre_delete", "Depot"),
+        ("pre_save", "Label"),
+        ("post_save", "Label"),
+        ("post_delete", "Depot"),
+    ]
+    assert log[1].values["id"] == stays.pk
+    assert list(Label.objects.all()) == [stays]
+
+
+@pytest.mark.parametrize("options", [{}, {"operations": ["update"]}])
+def test_nor_does_one_that_python_changes_and_the_database_removes(options: Any, log: Log) -> None:
+    yard = Yard.objects.create()
+    Ticket.objects.create(yard=yard, former=yard)
+    log.clear()
+    with signal_patch.bulk_signals(**options):
+        yard.delete()
+    assert not {"pre_save", "post_save"} & set(log.names())
+    assert not Ticket.objects.exists()
+
+
+def test_many_referenced_rows_need_no_statement_with_all_their_keys(receivers: Receivers) -> None:
+    count = 40_000
+    depots = Depot.objects.bulk_create([Depot() for _ in range(count)])
+    Label.objects.bulk_create([Label(depot=depots[0]), Label(depot=depots[-1])])
+    log = receivers.record(Label)
+    with signal_patch.bulk_signals():
+        assert Depot.objects.all().delete() == (count, {"tests.Depot": count})
+    assert log.names() == ["pre_save", "pre_save", "post_save", "post_save"]
