@@ -71,7 +71,7 @@ def is_any_in_flight(using: str, model: type[Model]) -> bool:
 def _stored_key(instance: Model) -> Any:
     """Return an instance's key as its row has it; a caller may have given it as text."""
     key, opts = instance.pk, instance._meta
-    if type(key) is int:
+    if type(key) is int or hasattr(key, "resolve_expression"):  # db_default is not known yet
         return key
     if opts.is_composite_pk:
         return tuple(field.to_python(part) for field, part in zip(opts.pk_fields, key, strict=True))
