@@ -167,8 +167,8 @@ class _Insertion:
             self.outcomes[id(obj)].append(outcome)
             if outcome and outcome[1] is not None:
                 self._settle(obj, outcome[0], outcome[1])
-        if None in outcomes:
-            # Django takes rows for those of its instances in their order.
+        if on_conflict == OnConflict.IGNORE:
+            # Django takes the rows of all its batches for those of its instances in their order.
             return []
         return [outcome[1] for outcome in outcomes if outcome and outcome[1] is not None]
 

@@ -194,9 +194,9 @@ def save_differences(scenario: Any, before: Tables, after: Tables, seen: Run) ->
         yield f"tables {wanted_tables} expected, {seen.tables} found"
     for signal in SAVES:
         due = heard if signal in scenario.signals else set()
-        told = [_change_of(told, changed) for told in seen.of(signal)]
-        if sorted(map(repr, told)) != sorted(map(repr, due)):
-            yield f"{signal} of {due} expected, {told} found"
+        found = [_change_of(told, changed) for told in seen.of(signal)]
+        if sorted(map(repr, found)) != sorted(map(repr, due)):
+            yield f"{signal} of {due} expected, {found} found"
     for told in seen.of(*SAVES):
         yield from _dishonest(scenario, told, changed, before, wanted_tables)
     yield from _misplaced([told.signal for told in seen.log])
