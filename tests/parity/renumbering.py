@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.models import AutoField
 
 from tests.parity.comparison import Allowed, Outcome
+from tests.parity.receivers import Boom
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -29,8 +30,13 @@ def renumbered(found: Outcome, model: type[Model], known: set[str]) -> Outcome:
     renumbered = {
         numbers.get(number, number): _cells(row, key.attname, numbers) for number, row in rows.items()
     }
+    error = found.error
+    if isinstance(error, Boom):
+        # It names the instance at which it was raised.
+        error = Boom(numbers.get(str(error), str(error)))
     return replace(
         found,
+        error=error,
         log=[_sent(sent, key.attname, numbers) for sent in found.log],
         tables={**found.tables, table: renumbered},
     )
