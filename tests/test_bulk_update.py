@@ -390,6 +390,24 @@ def test_a_receiver_may_set_an_expression(batch_size: int, receivers: Receivers)
     assert truth == [True, True]
 
 
+def test_an_expression_that_a_receiver_sets_is_a_change_though_an_equal_one_was_there(
+    receivers: Receivers,
+) -> None:
+    fleet = _fleet(1, 2, tonnage=5)
+    fleet[0].tonnage = F("tonnage") + 1
+    fleet[1].tonnage = F("tonnage") + 1
+
+    def load(ship: Ship) -> None:
+        if ship.name == "a":
+            ship.tonnage = F("tonnage") + 1
+
+    _before_saves(receivers, Ship, load)
+    log = receivers.record(Ship)
+    Ship.objects.bulk_update(fleet, ["speed"])
+    assert column(Ship, "tonnage") == [6, 5]
+    assert log.of("post_save")[0].values["tonnage"] == 6
+
+
 # Which rows.
 
 
