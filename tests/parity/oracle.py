@@ -92,6 +92,8 @@ class _Saving:
     names: frozenset[str]
     phase: str = "stopping"
     allowances: dict[str, Allowance] = dataclass_field(default_factory=dict)
+    # After the write: of each column what the row and, if this save left it alone, the instance have.
+    written: dict[str, tuple[Frozen, ...]] = dataclass_field(default_factory=dict)
     held: tuple[type[Model], dict[str, Any]] | None = None
 
 
@@ -265,16 +267,11 @@ class _Batch:
                 value = stored(truth, field)
                 setattr(instance, field.attname, value)
                 self.rows.filter(pk=truth.pk).update(**{field.name: value})
-        saving.allowances = self._at_post_save(instance, row_of(self.rows, truth.pk))
-
-    def _at_post_save(self, instance: Any, row: dict[str, Frozen]) -> dict[str, Allowance]:
-        seen = fields_of(instance)
-        allowances: dict[str, Allowance] = {}
+        row, seen = row_of(self.rows, truth.pk), fields_of(instance)
         for field in self.model._meta.concrete_fields:
             name = field.attname
-            own = () if field.generated or field.name in instance._saving.names else (seen[name],)
-            allowances[name] = Allowed((row[name], *own))
-        return allowances
+            own = () if field.generated or field.name in saving.names else (seen[name],)
+            saving.written[name] = (row[name], *own)
 
     def _rename(self, key: Any, new: Any) -> None:
         if key != new:
@@ -292,11 +289,9 @@ class _Batch:
         if saving.held is None or not self.rows.filter(pk=instance.pk).exists():
             return False
         row = row_of(self.rows, instance.pk)
-        for name, allowance in saving.allowances.items():
-            if isinstance(allowance, Allowed):
-                saving.allowances[name] = Allowed((*allowance.values, row[name]))
         sender, arguments = saving.held
-        self.oracle.receivers.receive("post", sender, instance, arguments, saving.allowances)
+        allowances = {name: Allowed((*values, row[name])) for name, values in saving.written.items()}
+        self.oracle.receivers.receive("post", sender, instance, arguments, allowances)
         return True
 
 
