@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from tests.database import databases
 
 DATABASES = databases()
@@ -13,7 +11,7 @@ INSTALLED_APPS = [
     "polymorphic",
     "simple_history",
     "tests",
-    *(["tests.parity"] if find_spec("tests.parity") else []),
+    "tests.parity",
 ]
 SECRET_KEY = "for tests only"
 USE_TZ = True

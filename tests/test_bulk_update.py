@@ -679,6 +679,24 @@ def test_foreign_keys_are_updated_by_object(receivers: Receivers) -> None:
     assert {sent.arguments["update_fields"] for sent in log} == {frozenset({"flag", "berth"})}
 
 
+@pytest.mark.parametrize("speed", [9, F("speed") + 8], ids=["constant", "expression"])
+@pytest.mark.parametrize("filtered", [False, True], ids=["all", "filtered"])
+def test_an_instance_may_have_its_key_as_text(speed: Any, filtered: bool, receivers: Receivers) -> None:
+    (row,) = ships(1)
+
+    def update_itself(ship: Ship) -> None:
+        Ship.objects.filter(pk=ship.pk).update(tonnage=5)
+
+    _before_saves(receivers, Ship, update_itself)
+    ship = Ship(pk=str(row.pk), name="a", speed=speed)
+    log = receivers.record(Ship)
+    queryset = Ship.objects.filter(speed=1) if filtered else Ship.objects.all()
+    assert queryset.bulk_update([ship], ["speed"]) == 1
+    assert log.names() == ["pre_save", "post_save"]
+    assert [sent.values["speed"] for sent in log] == [9, 9]
+    assert column(Ship, "tonnage") == [5]
+
+
 def test_an_instance_given_twice_is_told_twice_and_written_once(receivers: Receivers) -> None:
     (ship,) = _fleet(1)
     with no_bulk_signals(), transaction.atomic():

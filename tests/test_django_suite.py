@@ -15,7 +15,7 @@ from django.test.runner import DiscoverRunner
 
 from tests.django_suite import __main__ as command
 from tests.django_suite.allowed import ALLOWED, EVERY_DATABASE, EVERY_DJANGO, allowed_on
-from tests.django_suite.comparison import DID_NOT_RUN, Difference, differences, judge, within
+from tests.django_suite.comparison import DID_NOT_RUN, Difference, differences, judge, within, without
 from tests.django_suite.execution import BrokenRunError, Record, refuse_lost, shared_out
 from tests.django_suite.labels import labels_for
 from tests.django_suite.recorder import RecordingResult, RecordingRunner
@@ -117,6 +117,12 @@ def test_what_goes_wrong_on_both_sides_passes_and_is_named() -> None:
 
     assert verdict.wrong_anyway == ["a.T.test_1"]
     assert verdict.failed == 0
+
+
+def test_what_ends_by_chance_is_left_out() -> None:
+    assert without({"a.T.test_1": ["failed"], "a.T.test_2": ["passed"]}, {"a.T.test_1"}) == {
+        "a.T.test_2": ["passed"]
+    }
 
 
 def test_only_listed_tests_of_the_labels_that_ran_are_asked_for() -> None:

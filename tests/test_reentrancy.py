@@ -100,6 +100,17 @@ def test_a_save_is_in_flight(signal: Any, receivers: Receivers) -> None:
     assert column(Ship, "tonnage") == [1]
 
 
+@pytest.mark.parametrize("operation", ["save", "delete"])
+def test_a_row_named_by_its_key_as_text_is_in_flight(operation: str, receivers: Receivers) -> None:
+    (row,) = ships(1)
+    ship = Ship(pk=str(row.pk), name="b")
+    _on_signal(receivers, pre_save, Ship, _update_itself)
+    _on_signal(receivers, pre_delete, Ship, _update_itself)
+    log = receivers.record(Ship)
+    getattr(ship, operation)()
+    assert log.names() == [f"pre_{operation}", f"post_{operation}"]
+
+
 def test_a_create_whose_receiver_updates_the_same_row_does_not_recurse(receivers: Receivers) -> None:
     _on_signal(receivers, post_save, Ship, _update_itself)
     log = receivers.record(Ship)
@@ -251,7 +262,7 @@ def test_all_rows_of_a_batch_are_in_flight_and_of_no_other(receivers: Receivers)
     assert column(Ship, "tonnage") == [1] * 4
 
 
-def test_receivers_of_a_nested_update_see_what_the_row_holds_not_what_is_to_come(
+def test_receivers_of_a_nested_update_see_what_the_row_holds(
     receivers: Receivers,
 ) -> None:
     ships(1, 2)
@@ -301,7 +312,7 @@ def test_a_save_of_the_instance_itself_in_a_receiver_goes_through(receivers: Rec
     assert column(Ship, "tonnage") == [5, 5]
 
 
-def test_a_row_is_in_flight_as_its_proxy_and_as_its_parent(receivers: Receivers) -> None:
+def test_a_proxys_row_is_in_flight_as_its_models(receivers: Receivers) -> None:
     rows(Book, {"title": "a"})
     _on_signal(
         receivers, post_save, BookProxy, lambda book: Book.objects.filter(pk=book.pk).update(status="x")

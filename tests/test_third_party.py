@@ -67,14 +67,15 @@ def test_auditlog_records_what_it_records_for_a_loop(
     ships(1, 2, 3)
     with bulk_signals(batch_size=batch_size):
         Ship.objects.update(**values())
-    updated, after = _entries(), list(Ship.objects.order_by("pk").values())
+    updated = _entries()
+    after: list[Any] = list(Ship.objects.order_by("pk").values())
     assert updated
     _undo(after)
     _save_loop(after, [*values()])
     assert _entries() == updated
 
 
-def _undo(after: list[dict[str, Any]]) -> None:
+def _undo(after: list[Any]) -> None:
     with no_bulk_signals():
         Ship.objects.all().delete()
         LogEntry.objects.all().delete()
@@ -83,7 +84,7 @@ def _undo(after: list[dict[str, Any]]) -> None:
             Ship.objects.bulk_create([Ship(pk=row["id"], name=name, speed=speed)])
 
 
-def _save_loop(after: list[dict[str, Any]], names: list[str]) -> None:
+def _save_loop(after: list[Any], names: list[str]) -> None:
     for row in after:
         ship = Ship.objects.get(pk=row["id"])
         for name in names:
@@ -94,7 +95,7 @@ def _save_loop(after: list[dict[str, Any]], names: list[str]) -> None:
 def test_auditlog_records_a_bulk_update(audited: None) -> None:
     fleet = ships(1, 2)
     for ship in fleet:
-        ship.speed = F("speed") + 10  # type: ignore[assignment]
+        ship.speed = F("speed") + 10
     Ship.objects.bulk_update(fleet, ["speed"])
     assert [changes for _, changes in _entries()] == [{"speed": ["1", "11"]}, {"speed": ["2", "12"]}]
 
@@ -109,7 +110,7 @@ def test_simple_history_records_each_row_once_with_values(batch_size: int) -> No
         Historic.objects.update(size=F("size") * 10)
         fleet = list(Historic.objects.order_by("pk"))
         for historic in fleet:
-            historic.name = Concat("name", Value("!"))  # type: ignore[assignment]
+            historic.name = Concat("name", Value("!"))
         Historic.objects.bulk_update(fleet, ["name"])
     records = Historic.history.order_by("history_id").values_list("history_type", "name", "size")
     assert list(records) == [("~", "a", 10), ("~", "b", 20), ("~", "a!", 10), ("~", "b!", 20)]

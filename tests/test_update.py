@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.exceptions import FieldDoesNotExist, FieldError
-from django.db import IntegrityError, NotSupportedError, connection, transaction
+from django.db import IntegrityError, NotSupportedError, connection, connections, transaction
 from django.db.models import (
     Avg,
     Count,
@@ -689,6 +689,22 @@ def test_receivers_run_inside_the_transaction_and_on_commit_after_it(receivers: 
     assert order == ["in"] * 4 + ["out"] * 4
 
 
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_the_transaction_is_one_of_the_database_written_to(receivers: Receivers) -> None:
+    rows(Ship, {"speed": 1}, using="other")
+    seen: list[tuple[bool, bool]] = []
+
+    def look(instance: Ship, using: str, **arguments: Any) -> None:
+        seen.append((connections[using].in_atomic_block, connection.in_atomic_block))
+
+    receivers.connect(pre_save, look, Ship)
+    _raise_at(receivers, post_save, 1)
+    with pytest.raises(Refusal):
+        Ship.objects.using("other").update(speed=9)
+    assert seen == [(True, False)]
+    assert column(Ship, "speed", using="other") == [1]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_inside_an_outer_transaction_on_commit_waits_for_that(receivers: Receivers) -> None:
     ships(1)
@@ -888,6 +904,24 @@ def test_keys_may_change_by_expression(batch_size: int, receivers: Receivers) ->
     assert [sent.instance.pk for sent in log.of("post_save")] == expected
     assert column(Ship, "pk") == expected
     assert column(Ship, "speed") == [9, 9, 9]
+
+
+def test_keys_that_move_up_in_turn_move_as_django_moves_them(receivers: Receivers) -> None:
+    ships(1, 2, 3)
+
+    def update() -> int:
+        return Ship.objects.order_by("-id").update(id=F("id") + 1)
+
+    with no_bulk_signals():
+        expected = _refusal(update)
+        keys = column(Ship, "pk")
+        if expected is None:
+            Ship.objects.order_by("id").update(id=F("id") - 1)
+    log = receivers.record(Ship)
+    got = _refusal(update)
+    assert (got and got[0]) == (expected and expected[0])
+    assert column(Ship, "pk") == keys
+    assert [sent.instance.pk for sent in log.of("post_save")] == ([] if expected else keys[::-1])
 
 
 @of_every_size

@@ -206,10 +206,15 @@ class _BulkUpdate:
             self._show({field: by_key for field, by_key in frozen.items() if by_key}, pairs)
 
     def _normalize(self, objs: tuple[Any, ...]) -> None:
-        """Turn the instances' constants into what their rows will hold."""
+        """Turn the instances' constants, and their keys, into what their rows will hold."""
+        keys = {type(obj): obj._meta.pk_fields for obj in objs}
         for field in self.fields:
             if columns.is_plain(field) and not columns.holds_files(field):
                 for obj in objs:
+                    self._normalize_one(obj, field)
+        for obj in objs:
+            for field in keys[type(obj)]:
+                if type(getattr(obj, field.attname)) is not int and columns.is_plain(field):
                     self._normalize_one(obj, field)
 
     def _normalize_one(self, obj: Model, field: ModelField) -> None:

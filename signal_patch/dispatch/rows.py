@@ -166,10 +166,13 @@ class Selection:
         listed.query.select_for_update = False
         ordered = QuerySet.values_list(listed, "pk", flat=True)
         keys = list(dict.fromkeys(ordered))
-        self.total = len(keys)
         frozen: Frozen = {}
-        if self.frozen:
-            _, frozen = self._keys(_nested(self.queryset, self.using))
+        if self.frozen or (self.lock and len(keys) > self.size):
+            # Such an ordering can't be locked with; a single batch is locked as it is loaded.
+            held, frozen = self._keys(_nested(self.queryset, self.using))
+            keep = set(held)
+            keys = [key for key in keys if key in keep]
+        self.total = len(keys)
         yield from self._chunks(keys, frozen)
 
     def _chunks(self, keys: list[Any], frozen: Frozen) -> Iterator[Batch]:
@@ -342,6 +345,11 @@ def _nested(queryset: QuerySet[Any], using: str) -> Any:
     else:
         _order_by_key(outer.query)
     return outer
+
+
+def keys_of(queryset: QuerySet[Any], using: str) -> list[Any]:
+    """Return the keys of the rows that a queryset selects, each once."""
+    return list(QuerySet.values_list(_nested(queryset, using), "pk", flat=True))
 
 
 def order_alike(queryset: QuerySet[Any], other: QuerySet[Any]) -> None:

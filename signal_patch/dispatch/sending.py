@@ -50,7 +50,8 @@ class Flight:
         """Return those of the keys of a concrete model that are in this flight."""
         held = self.keys.get(model, set()).intersection(keys)
         if self.instance is not None and self._has_instance_of(model):
-            held |= {key for key in keys if key == self.instance.pk}
+            own = _stored_key(self.instance)
+            held |= {key for key in keys if key == own}
         return held
 
     def speaks_of(self, model: type[Model]) -> bool:
@@ -65,6 +66,16 @@ def is_any_in_flight(using: str, model: type[Model]) -> bool:
     """Return whether signals of any row of the model are being sent right now."""
     owner = concrete(model)
     return any(flight.using == using and flight.speaks_of(owner) for flight in _flights.get())
+
+
+def _stored_key(instance: Model) -> Any:
+    """Return an instance's key as its row has it; a caller may have given it as text."""
+    key, opts = instance.pk, instance._meta
+    if type(key) is int or hasattr(key, "resolve_expression"):  # db_default is not known yet
+        return key
+    if opts.is_composite_pk:
+        return tuple(field.to_python(part) for field, part in zip(opts.pk_fields, key, strict=True))
+    return opts.pk.to_python(key)
 
 
 def in_flight(using: str, model: type[Model], keys: Collection[Any]) -> set[Any]:
@@ -114,7 +125,7 @@ def deleting(
     """
     keys: dict[type[Model], set[Any]] = {}
     for model, instances in collector.data.items():
-        keys.setdefault(concrete(model), set()).update(instance.pk for instance in instances)
+        keys.setdefault(concrete(model), set()).update(map(_stored_key, instances))
     for model, more in (others or {}).items():
         keys.setdefault(concrete(model), set()).update(more)
     try:

@@ -14,7 +14,7 @@ import django
 
 from .allowed import allowed_on
 from .comparison import DID_NOT_RUN, Difference, Verdict, judge, within
-from .execution import Record, Suite
+from .execution import BrokenRunError, Record, Suite
 from .labels import SUBSET, labels_for
 from .source import all_labels, source_tree
 
@@ -136,4 +136,7 @@ def receivers_alone(suite: Suite, found: Sequence[Difference]) -> set[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenRunError as broken:
+        sys.exit(f"{broken}\n0 passed, 1 failed")

@@ -35,12 +35,16 @@ BULK_UPDATE = (
 )
 UPDATE_SQL = "takes the first statement of an update() to be its UPDATE: the rows are loaded before it"
 SET_CASCADE = "counts the statements of a cascade: the rows that it sets are loaded, to send their signals"
+DB_CASCADE = (
+    "counts what a delete collects: rows of DB_CASCADE are, to send their signals, and are counted then"
+)
 
 ALLOWED: list[Allowed] = [
     Allowed(
         "contenttypes_tests.test_order_with_respect_to.OrderWithRespectToGFKTests.test_database_routing",
         BULK_UPDATE,
     ),
+    Allowed("delete.tests.DeletionTests.test_db_cascade", DB_CASCADE, django=frozenset({"6.1"})),
     Allowed("delete.tests.DeletionTests.test_only_referenced_fields_selected", LISTENED_COLUMNS),
     Allowed("delete.tests.FastDeleteTests.test_fast_delete_aggregation", LISTENED_DELETE),
     Allowed("delete.tests.FastDeleteTests.test_fast_delete_all", LISTENED_DELETE),
@@ -72,6 +76,10 @@ ALLOWED: list[Allowed] = [
     Allowed("schema.tests.SchemaTests.test_unique", LISTENED_COLUMN),
     Allowed("signals.tests.SignalTests.test_disconnect_in_dispatch", RECEIVERS),
 ]
+
+
+# Measures how long parsing takes, and on a busy machine ends by chance with the library and without it.
+NOT_COMPARED = frozenset({"serializers.test_deserialization.TestDeserializer.test_crafted_xml_performance"})
 
 
 def allowed_on(series: str, database: str) -> dict[str, str]:

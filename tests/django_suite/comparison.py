@@ -70,6 +70,11 @@ def judge(vanilla: Outcomes, patched: Outcomes, allowed: Mapping[str, str]) -> V
     )
 
 
+def without(outcomes: Outcomes, tests: Collection[str]) -> Outcomes:
+    """Return the outcomes of all tests but these."""
+    return {test: ending for test, ending in outcomes.items() if test not in tests}
+
+
 def within(tests: Mapping[str, str], labels: Collection[str]) -> dict[str, str]:
     """Return the listed tests that these labels run, if they still exist."""
     return {

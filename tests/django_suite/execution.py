@@ -9,11 +9,13 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from .allowed import NOT_COMPARED
+from .comparison import without
 from .source import weight
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ class Suite:
         record = Record(**json.loads(path.read_text()))
         if mode == "vanilla":
             refuse_lost(record)
-        return record
+        return replace(record, outcomes=without(record.outcomes, NOT_COMPARED))
 
     def run_process(self, mode: Mode, labels: Sequence[str], record: Path) -> None:
         command = [sys.executable, "runtests.py", "--noinput", "--parallel=1"]

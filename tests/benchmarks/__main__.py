@@ -1,0 +1,125 @@
+"""Measure what the signals cost: `python -m tests.benchmarks`."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import django
+
+from .database import describe, throwaway
+from .table import HEADS, markdown, row
+
+if TYPE_CHECKING:
+    from .measures import Bench
+
+QUICK = (
+    "constant",
+    "gaps",
+    "expressions",
+    "loop",
+    "unheard",
+    "unselected",
+    "write_back",
+    "bulk_update",
+    "bulk_create",
+)
+# They take minutes.
+SLOW = ("memory", "scale")
+MILLION = 1_000_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    # Whoever waits for a long run sees how far it is.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    with throwaway(options.db):
+        # They need Django's settings.
+        from .clocks import clock
+        from .measures import Bench, prepare
+
+        large = options.scale or MILLION
+        bench = Bench(options.db, options.rows, options.rounds, large, clock(options.clock))
+        prepare(options.rows)
+        report(bench, options)
+    return 0
+
+
+def report(bench: Bench, options: argparse.Namespace) -> None:
+    from .measures import MEASURES
+
+    print(heading(options, bench), end="\n\n")
+    print(markdown(HEADS, ()))
+    for name in chosen(options):
+        for line in MEASURES[name](bench):
+            print(row(line.cells()))
+    print(f"\n{costs(bench)}")
+    if options.peers:
+        from .peers import compare
+
+        print(f"\n{compare(bench)}")
+    if options.plot:
+        from .plot import plot
+
+        plot(options.db, bench.large, options.plot)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--db", choices=["sqlite", "postgres", "mariadb"], default="sqlite")
+    parser.add_argument("--rows", type=int, default=20_000, metavar="N")
+    parser.add_argument("--rounds", type=int, default=11, metavar="N", help="how often each contender runs")
+    parser.add_argument(
+        "--measures", nargs="+", choices=[*QUICK, *SLOW], metavar="NAME", help=", ".join((*QUICK, *SLOW))
+    )
+    parser.add_argument(
+        "--scale",
+        type=int,
+        nargs="?",
+        const=MILLION,
+        metavar="N",
+        help="measure memory and scale, too, with so many rows (default: a million)",
+    )
+    parser.add_argument(
+        "--peers", action="store_true", help="compare with other libraries: see requirements.txt"
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw time and memory against rows, with matplotlib"
+    )
+    parser.add_argument(
+        "--clock", choices=["wall", "cpu"], default="wall", help="cpu: processor time, for a busy machine"
+    )
+    return parser.parse_args(arguments)
+
+
+def chosen(options: argparse.Namespace) -> Sequence[str]:
+    """Return the names of the measures to take."""
+    if options.measures:
+        return [*options.measures]
+    return (*QUICK, *SLOW) if options.scale else QUICK
+
+
+def heading(options: argparse.Namespace, bench: Bench) -> str:
+    python, framework = platform.python_version(), django.get_version()
+    return (
+        f"{describe()}, Django {framework}, Python {python}: {bench.rows:,} rows of 9 columns "
+        f"({bench.slow_rows:,} for loops and `bulk_update()`), medians of {bench.rounds} interleaved rounds "
+        f"({bench.slow_rounds}), {options.clock} clock."
+    )
+
+
+def costs(bench: Bench) -> str:
+    """Return a table of what a row, or a call, costs each contender."""
+    rows = (
+        (name, f"{median(seconds) * 1e6:.1f}", f"{min(seconds) * 1e6:.1f}")
+        for name, seconds in bench.seconds.items()
+    )
+    return markdown(("contender", "µs a row or call, median", "least"), rows)
+
+
+sys.exit(main())

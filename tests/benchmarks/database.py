@@ -1,0 +1,133 @@
+"""A throw-away database, and the rows in it."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import django
+from django.conf import settings
+
+from tests.database import VARIABLE, databases
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# So many rows come through Python; they are doubled by the database until there are enough.
+SEED = 1000
+
+
+@contextmanager
+def throwaway(chosen: str) -> Iterator[None]:
+    """Set Django up on a new database, which is gone afterwards."""
+    with tempfile.TemporaryDirectory() as directory:
+        settings.configure(
+            DATABASES={"default": _configuration(chosen, Path(directory))},
+            DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+            INSTALLED_APPS=["tests.benchmarks"],
+            USE_TZ=True,
+        )
+        django.setup()
+        from django.db import connection
+
+        name = connection.settings_dict["NAME"]
+        connection.creation.create_test_db(verbosity=0, autoclobber=False, serialize=False)
+        try:
+            yield
+        finally:
+            connection.creation.destroy_test_db(name, verbosity=0)
+
+
+def _configuration(chosen: str, directory: Path) -> dict[str, Any]:
+    os.environ[VARIABLE] = chosen
+    # Two runs at a time must not meet.
+    os.environ["SIGNAL_PATCH_DB_NAME"] = f"signal_patch_benchmarks_{os.getpid()}"
+    configuration = databases()["default"]
+    if chosen == "sqlite":
+        configuration["TEST"] = {"NAME": str(directory / "benchmarks.sqlite3")}
+        # The disk is not what is measured.
+        configuration["OPTIONS"] = {"init_command": "PRAGMA synchronous = OFF"}
+    return configuration
+
+
+def describe() -> str:
+    """Return the database's name and version."""
+    from django.db import connection
+
+    version = connection.get_database_version()
+    name = "MariaDB" if getattr(connection, "mysql_is_mariadb", False) else connection.display_name
+    return f"{name} {'.'.join(map(str, version))}"
+
+
+def fill(rows: int) -> None:
+    """Make sure that there are so many pristine rows, with the keys from 1 on."""
+    from .models import Pristine
+
+    present = Pristine.objects.count()
+    if not present:
+        Pristine.objects.bulk_create([Pristine(**values(key), id=key) for key in range(1, SEED + 1)])
+        present = SEED
+    while present < rows:
+        _double(present, rows)
+        present = min(2 * present, rows)
+
+
+def values(key: int) -> dict[str, Any]:
+    """Return what a row of that key holds beside its key."""
+    return {
+        "name": f"Parcel number {key}",
+        "code": f"P-{key:08}",
+        "status": "new",
+        "stock": key % 100,
+        "price": f"{key % 1000}.50",
+        "rating": key / 8,
+        "active": key % 2 == 1,
+        "created": datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
+        + datetime.timedelta(seconds=key),
+    }
+
+
+def _double(present: int, rows: int) -> None:
+    from django.db import connection
+
+    table, columns = _names("Pristine")
+    others = ", ".join(columns[1:])
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {table} (id, {others}) SELECT id + {present}, {others} FROM {table}"
+            f" WHERE id <= {rows - present}"
+        )
+
+
+def reset(rows: int) -> None:
+    """Put back the parcels with the keys from 1 to `rows`, and no others."""
+    from django.core.management.color import no_style
+    from django.db import connection
+
+    table, columns = _names("Parcel")
+    pristine, _ = _names("Pristine")
+    listed = ", ".join(columns)
+    flush = connection.ops.sql_flush(no_style(), ["benchmarks_parcel"], reset_sequences=True)
+    connection.ops.execute_sql_flush(flush)
+    with connection.cursor() as cursor:
+        cursor.execute(f"INSERT INTO {table} ({listed}) SELECT {listed} FROM {pristine} WHERE id <= {rows}")
+        # What the first reader of new rows would otherwise do for all the others.
+        for statement in _SETTLE.get(connection.vendor, ()):
+            cursor.execute(statement.format(table=table))
+            cursor.fetchall() if cursor.description else None
+
+
+_SETTLE = {"postgresql": ("VACUUM (ANALYZE) {table}",), "mysql": ("ANALYZE TABLE {table}",)}
+
+
+def _names(model: str) -> tuple[str, list[str]]:
+    from django.apps import apps
+    from django.db import connection
+
+    quote = connection.ops.quote_name
+    opts = apps.get_model("benchmarks", model)._meta
+    return quote(opts.db_table), [quote(field.column) for field in opts.concrete_fields]

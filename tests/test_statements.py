@@ -1,0 +1,369 @@
+"""What bulk operations cost in statements, and what they lock (contract, sections 1.2, 1.3 and 1.9)."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import DatabaseError, connection, connections, transaction
+from django.db.models import F, OuterRef, Subquery, Value
+from django.db.models.functions import Concat
+from django.db.models.signals import post_save, pre_save
+from django.test.utils import CaptureQueriesContext
+
+import signal_patch
+from signal_patch import bulk_signals, no_bulk_signals
+from tests.fleet import column, rows, ships
+from tests.models import Berth, Book, Mooring, Novel, Port, Sailor, Ship
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.db.models import Model, QuerySet
+
+    from tests.recording import Receivers
+
+pytestmark = pytest.mark.django_db
+
+TRANSACTIONS = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
+
+
+@pytest.fixture(autouse=True)
+def _on(_leaves_no_trace: None) -> None:
+    signal_patch.enable()
+
+
+def _statements(operation: Callable[[], object]) -> list[str]:
+    with CaptureQueriesContext(connection) as queries:
+        operation()
+    return [query["sql"] for query in queries if not query["sql"].startswith(TRANSACTIONS)]
+
+
+def _listen(receivers: Receivers, model: type[Model]) -> None:
+    """Connect receivers that do nothing, and so cost no statement."""
+
+    def hear(**arguments: Any) -> None:
+        pass
+
+    receivers.connect(pre_save, hear, model)
+    receivers.connect(post_save, hear, model)
+
+
+def _batches(count: int, batch_size: int) -> int:
+    return -(-count // batch_size)
+
+
+UPDATES: dict[str, Callable[[], int]] = {
+    "constant": lambda: Ship.objects.update(speed=9, name="z"),
+    "expression": lambda: Ship.objects.filter(speed__gte=0).update(speed=F("speed") + 1),
+    "joined": lambda: Ship.objects.filter(berth__number__isnull=True).order_by("name").update(speed=9),
+    "subquery": lambda: Ship.objects.update(speed=Subquery(Berth.objects.values("number")[:1])),
+    "none": lambda: Ship.objects.none().update(speed=9),
+    "no row": lambda: Ship.objects.filter(speed=-1).update(speed=9),
+    "nothing": lambda: Ship.objects.update(),
+}
+
+
+@pytest.mark.parametrize("update", UPDATES.values(), ids=UPDATES)
+def test_where_nobody_listens_djangos_one_statement_runs(
+    update: Callable[[], int], receivers: Receivers
+) -> None:
+    rows(Berth, {"number": 4})
+    ships(1, 2, 3)
+    _listen(receivers, Port)
+    with no_bulk_signals():
+        expected = _statements(update)
+    assert len(expected) <= 1
+    assert _statements(update) == expected
+
+
+def test_a_receiver_that_is_gone_is_nobody() -> None:
+    ships(1)
+
+    def receiver(**arguments: Any) -> None:
+        pass
+
+    pre_save.connect(receiver, sender=Ship)
+    post_save.connect(receiver, sender=Ship)
+    del receiver
+    assert len(_statements(lambda: Ship.objects.update(speed=9))) == 1
+
+
+def test_a_receiver_of_a_delete_is_nobody(receivers: Receivers) -> None:
+    ships(1)
+    receivers.record(Port)
+    assert len(_statements(lambda: Ship.objects.update(speed=9))) == 1
+
+
+def test_where_no_row_matches_djangos_statement_still_runs(receivers: Receivers) -> None:
+    ships(1)
+    _listen(receivers, Ship)
+    statements = _statements(lambda: Ship.objects.filter(speed=-1).update(speed=9))
+    assert [sql.partition(" ")[0] for sql in statements] == ["SELECT", "UPDATE"]
+
+
+CONSTANTS: dict[str, Callable[[], int]] = {
+    "one": lambda: Ship.objects.update(speed=9),
+    "several": lambda: Ship.objects.filter(speed__gte=0).update(speed=9, name="z", notes=["a"], berth=None),
+    "filter that is undone": lambda: Ship.objects.filter(status="afloat").update(status="sunk"),
+    "ordered": lambda: Ship.objects.order_by("-name").update(speed=9),
+    "joined, duplicated": lambda: Ship.objects.filter(crew__name__in="ab").update(speed=9),
+    "only": lambda: Ship.objects.only("name").update(speed=9),
+    "prefetched": lambda: Ship.objects.prefetch_related("crew").select_related("berth").update(speed=9),
+}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 8, 2000])
+@pytest.mark.parametrize("update", CONSTANTS.values(), ids=CONSTANTS)
+def test_constants_take_two_statements_a_batch_and_one_to_choose_among_batches(
+    update: Callable[[], int], batch_size: int, receivers: Receivers
+) -> None:
+    fleet = ships(*range(7))
+    rows(Sailor, *({"ship": ship, "name": name} for ship in fleet for name in "ab"))
+    _listen(receivers, Ship)
+    batches = _batches(7, batch_size)
+    with bulk_signals(batch_size=batch_size):
+        statements = _statements(lambda: (update(), 0)[1])
+    assert len(statements) <= 2 * batches + (batches > 1)
+
+
+EXPRESSIONS: dict[str, Callable[[], int]] = {
+    "F": lambda: Ship.objects.update(speed=F("speed") + 1),
+    "several": lambda: Ship.objects.update(speed=F("speed") + 1, name=Concat("name", Value("!")), tonnage=4),
+    "annotation": lambda: Ship.objects.annotate(n=F("speed") * 2).update(tonnage=F("n")),
+    "subquery": lambda: Ship.objects.update(
+        speed=Subquery(Sailor.objects.filter(ship=OuterRef("pk")).order_by("pk").values("pk")[:1])
+    ),
+}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 2000])
+@pytest.mark.parametrize("update", EXPRESSIONS.values(), ids=EXPRESSIONS)
+def test_expressions_take_at_most_one_statement_a_batch_more(
+    update: Callable[[], int], batch_size: int, receivers: Receivers
+) -> None:
+    fleet = ships(*range(7))
+    rows(Sailor, *({"ship": ship} for ship in fleet))
+    _listen(receivers, Ship)
+    batches = _batches(7, batch_size)
+    with bulk_signals(batch_size=batch_size):
+        statements = _statements(update)
+    assert len(statements) <= 3 * batches + (batches > 1)
+
+
+@pytest.mark.parametrize("ordering", ["berth__number", "crew__name", "?"])
+def test_the_order_of_other_tables_takes_one_statement(ordering: str, receivers: Receivers) -> None:
+    ships(*range(7))
+    _listen(receivers, Ship)
+    statements = _statements(lambda: Ship.objects.order_by(ordering).update(speed=9))
+    assert len(statements) <= 3
+
+
+def test_where_only_pre_save_is_heard_nothing_is_read_again(receivers: Receivers) -> None:
+    ships(1, 2, 3)
+
+    def hear(**arguments: Any) -> None:
+        pass
+
+    receivers.connect(pre_save, hear, Ship)
+    assert len(_statements(lambda: Ship.objects.update(speed=F("speed") + 1))) == 2
+
+
+@pytest.mark.parametrize(
+    "values", [{"speed": 9}, {"speed": F("tonnage")}, {"speed": Value(3)}], ids=["constant", "F", "value"]
+)
+def test_no_statement_is_run_for_each_row(values: dict[str, Any], receivers: Receivers) -> None:
+    def change(instance: Ship, **arguments: Any) -> None:
+        instance.notes.append(instance.name)
+        if instance.tonnage % 2:
+            instance.slug = instance.name
+
+    receivers.connect(pre_save, change, Ship)
+    _listen(receivers, Ship)
+
+    def statements(count: int) -> int:
+        with no_bulk_signals():
+            Ship.objects.all().delete()
+        rows(Ship, *({"name": str(n), "tonnage": n} for n in range(count)))
+        return len(_statements(lambda: Ship.objects.update(**values)))
+
+    assert statements(100) == statements(3) <= 3
+
+
+def test_a_child_takes_no_more_than_djangos_statements_and_the_reading(receivers: Receivers) -> None:
+    for title in ("a", "b"):
+        Novel.objects.create(title=title)
+    with no_bulk_signals():
+        own = len(_statements(lambda: Novel.objects.update(title="c", plot="d")))
+    _listen(receivers, Novel)
+    assert len(_statements(lambda: Novel.objects.update(title="e", plot="f"))) <= own + 1
+
+
+# More rows than the database takes variables in one statement.
+
+
+def _many_berths(count: int) -> None:
+    """Make rows whose keys have gaps."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO tests_berth (id, number) "
+            "WITH RECURSIVE steps (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM steps WHERE n < %s) "
+            "SELECT n * 2 + n %% 2, 0 FROM steps",
+            [count],
+        )
+
+
+def test_more_rows_than_sqlite_takes_variables(receivers: Receivers) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("the limit is SQLite's, and the rows take their time")
+    count = 260_000
+    _many_berths(count)
+    heard = {"pre": 0, "post": 0}
+
+    def before(**arguments: Any) -> None:
+        heard["pre"] += 1
+
+    def after(instance: Berth, **arguments: Any) -> None:
+        heard["post"] += instance.number
+
+    receivers.connect(pre_save, before, Berth)
+    receivers.connect(post_save, after, Berth)
+    with bulk_signals(batch_size=300_000):
+        assert Berth.objects.update(number=F("number") + 1) == count
+    assert heard == {"pre": count, "post": count}
+    assert Berth.objects.filter(number=1).count() == count
+
+
+def test_more_parts_of_keys_than_the_database_takes_variables(receivers: Receivers) -> None:
+    count = 1_500
+    rows(Mooring, *({"quay": n, "day": n % 7} for n in range(count)))
+
+    def sign(instance: Mooring, **arguments: Any) -> None:
+        instance.holder = f"{instance.quay}/{instance.day}"
+
+    receivers.connect(pre_save, sign, Mooring)
+    with bulk_signals(batch_size=300_000):
+        assert Mooring.objects.update(holder="") == count
+    assert column(Mooring, "holder") == [f"{n}/{n % 7}" for n in range(count)]
+
+
+# Rows are locked where the database can.
+
+
+def _needs_locks() -> None:
+    if not connection.features.has_select_for_update:
+        pytest.skip("this database has no SELECT … FOR UPDATE")
+
+
+def _locking(statements: list[str]) -> list[str]:
+    return [sql for sql in statements if sql.startswith("SELECT") and "FOR UPDATE" in sql]
+
+
+def test_the_rows_are_locked_when_they_are_chosen(receivers: Receivers) -> None:
+    _needs_locks()
+    ships(1, 2)
+    _listen(receivers, Ship)
+    for batch_size in (1, 2000):
+        with bulk_signals(batch_size=batch_size):
+            statements = _statements(lambda: Ship.objects.update(speed=9))
+        selects = [sql for sql in statements if sql.startswith("SELECT")]
+        assert selects == _locking(statements)
+
+
+def test_without_lock_nothing_is_locked(receivers: Receivers) -> None:
+    ships(1, 2)
+    _listen(receivers, Ship)
+    with bulk_signals(lock=False, batch_size=1):
+        assert _locking(_statements(lambda: Ship.objects.select_for_update().update(speed=9))) == []
+
+
+def _can_lock(queryset: QuerySet[Any]) -> bool:
+    """Say whether another connection can lock these rows at this moment."""
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            with transaction.atomic():
+                list(queryset.select_for_update(nowait=True))
+            answers.append(True)
+        except DatabaseError:
+            answers.append(False)
+        finally:
+            connections["default"].close()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    return answers[0]
+
+
+CHOICES: dict[str, Callable[[], QuerySet[Any]]] = {
+    "plain": lambda: Ship.objects.all(),
+    "joined": lambda: Ship.objects.filter(berth__number=4),
+    "joined order": lambda: Ship.objects.order_by("berth__number", "-pk"),
+    "duplicated": lambda: Ship.objects.filter(crew__name__in="ab"),
+    "random": lambda: Ship.objects.order_by("?"),
+    "distinct": lambda: Ship.objects.distinct(),
+    "related": lambda: Ship.objects.select_related("berth"),
+}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("batch_size", [1, 2000])
+@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
+def test_all_chosen_rows_are_locked_from_the_start_and_no_other_tables(
+    choice: Callable[[], QuerySet[Any]], batch_size: int, receivers: Receivers
+) -> None:
+    _needs_locks()
+    (berth,) = rows(Berth, {"number": 4})
+    fleet = ships(1, 2, 3, berth=berth)
+    rows(Sailor, *({"ship": ship, "name": name} for ship in fleet for name in "ab"))
+    asked: list[tuple[bool, bool, bool]] = []
+
+    def ask(instance: Ship, **arguments: Any) -> None:
+        if not asked:
+            free = [_can_lock(Ship.objects.filter(pk=ship.pk)) for ship in fleet]
+            asked.append((any(free), _can_lock(Berth.objects.all()), _can_lock(Sailor.objects.all())))
+
+    receivers.connect(pre_save, ask, Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert choice().update(speed=9) == 3
+    assert asked == [(False, True, True)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rows_that_are_not_chosen_are_not_locked(receivers: Receivers) -> None:
+    _needs_locks()
+    first, second = ships(1, 2)
+    asked: list[bool] = []
+
+    def ask(instance: Ship, **arguments: Any) -> None:
+        asked.append(_can_lock(Ship.objects.filter(pk=second.pk)))
+
+    receivers.connect(pre_save, ask, Ship)
+    Ship.objects.filter(pk=first.pk).update(speed=9)
+    assert asked == [True]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_childs_and_its_parents_rows_are_locked(receivers: Receivers) -> None:
+    _needs_locks()
+    novel = Novel.objects.create(title="a")
+    asked: list[bool] = []
+
+    def ask(instance: Novel, **arguments: Any) -> None:
+        asked.append(_can_lock(Book.objects.filter(pk=novel.pk)))
+
+    receivers.connect(pre_save, ask, Novel)
+    Novel.objects.update(plot="b")
+    assert asked == [False]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_locks_are_released_at_the_end(receivers: Receivers) -> None:
+    _needs_locks()
+    ships(1)
+    _listen(receivers, Ship)
+    Ship.objects.update(speed=9)
+    assert _can_lock(Ship.objects.all())
