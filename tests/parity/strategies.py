@@ -195,7 +195,7 @@ def callers_values(draw: st.DrawFn, model: Any, names: set[str]) -> dict[str, Gi
     return values
 
 
-ANNOTATED = {"next_rank", "loud_note", "cargo_count", "total", "window", "harbour_rank"}
+ANNOTATED = {"next_rank", "loud_note", "total", "window", "harbour_rank"}
 
 
 def _unknown(given: Given, names: set[str]) -> str | None:
