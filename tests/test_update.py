@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.exceptions import FieldDoesNotExist, FieldError
-from django.db import IntegrityError, NotSupportedError, connection, transaction
+from django.db import IntegrityError, NotSupportedError, connection, connections, transaction
 from django.db.models import (
     Avg,
     Count,
@@ -687,6 +687,22 @@ def test_receivers_run_inside_the_transaction_and_on_commit_after_it(receivers: 
     with bulk_signals(batch_size=1):
         Ship.objects.update(speed=9)
     assert order == ["in"] * 4 + ["out"] * 4
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_the_transaction_is_one_of_the_database_written_to(receivers: Receivers) -> None:
+    rows(Ship, {"speed": 1}, using="other")
+    seen: list[tuple[bool, bool]] = []
+
+    def look(instance: Ship, using: str, **arguments: Any) -> None:
+        seen.append((connections[using].in_atomic_block, connection.in_atomic_block))
+
+    receivers.connect(pre_save, look, Ship)
+    _raise_at(receivers, post_save, 1)
+    with pytest.raises(Refusal):
+        Ship.objects.using("other").update(speed=9)
+    assert seen == [(True, False)]
+    assert column(Ship, "speed", using="other") == [1]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -207,7 +207,7 @@ class _BulkUpdate:
 
     def _normalize(self, objs: tuple[Any, ...]) -> None:
         """Turn the instances' constants, and their keys, into what their rows will hold."""
-        keys = {model: model._meta.pk_fields for model in set(map(type, objs))}
+        keys = {type(obj): obj._meta.pk_fields for obj in objs}
         for field in self.fields:
             if columns.is_plain(field) and not columns.holds_files(field):
                 for obj in objs:

@@ -347,6 +347,11 @@ def _nested(queryset: QuerySet[Any], using: str) -> Any:
     return outer
 
 
+def keys_of(queryset: QuerySet[Any], using: str) -> list[Any]:
+    """Return the keys of the rows that a queryset selects, each once."""
+    return list(QuerySet.values_list(_nested(queryset, using), "pk", flat=True))
+
+
 def order_alike(queryset: QuerySet[Any], other: QuerySet[Any]) -> None:
     """Order a queryset explicitly by those of the other's columns that are the model's own."""
     if _orders_by_own_columns(other):
