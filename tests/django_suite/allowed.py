@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 EVERY_DJANGO = frozenset({"5.2", "6.0", "6.1"})
-DB_CASCADES = frozenset({"6.1"})
+FROM_6_0 = frozenset({"6.0", "6.1"})
+FROM_6_1 = frozenset({"6.1"})
 MARIADB = frozenset({"mariadb"})
 EVERY_DATABASE = frozenset({"sqlite", "postgres", "mariadb"})
 
@@ -50,8 +51,13 @@ DB_CASCADE = (
 
 ALLOWED: list[Allowed] = [
     Allowed("bulk_create.tests.BulkCreateTests.test_ignore_conflicts_ignore", KEYS),
-    Allowed("bulk_create.tests.BulkCreateTransactionTests.test_no_unnecessary_transaction", CREATE),
-    Allowed("delete.tests.DeletionTests.test_db_cascade", DB_CASCADE, django=DB_CASCADES),
+    Allowed(
+        "bulk_create.tests.BulkCreateTransactionTests.test_no_unnecessary_transaction",
+        CREATE,
+        django=FROM_6_0,
+    ),
+    Allowed("delete.tests.DeletionTests.test_cannot_defer_constraint_checks", SET_CASCADE, databases=MARIADB),
+    Allowed("delete.tests.DeletionTests.test_db_cascade", DB_CASCADE, django=FROM_6_1),
     Allowed(
         "composite_pk.test_delete.CompositePKDeleteTests.test_delete_tenant_by_pk",
         LISTENED_FIELD,
@@ -66,6 +72,7 @@ ALLOWED: list[Allowed] = [
         "contenttypes_tests.test_order_with_respect_to.OrderWithRespectToGFKTests.test_database_routing",
         BULK_UPDATE,
     ),
+    Allowed("delete.tests.DeletionTests.test_cannot_defer_constraint_checks", SET_CASCADE, databases=MARIADB),
     Allowed("delete.tests.DeletionTests.test_db_cascade", DB_CASCADE, django=frozenset({"6.1"})),
     Allowed("delete.tests.DeletionTests.test_only_referenced_fields_selected", LISTENED_COLUMNS),
     Allowed("delete.tests.FastDeleteTests.test_fast_delete_aggregation", LISTENED_DELETE),
