@@ -31,7 +31,7 @@ def delete_in_batches(queryset: QuerySet[Any], size: int, original: Callable[...
     using = rows.database_for_write(queryset)
     by_model: Counter[str] = Counter(nothing[1])
     with transaction.atomic(using=using, savepoint=False):
-        keys = rows.keys_of(queryset, using)
+        keys = rows.chosen_keys(queryset, using)
         for start in range(0, len(keys), size):
             batch = rows.at(rows.everything(queryset, using), keys[start : start + size])
             by_model.update(original(batch)[1])
