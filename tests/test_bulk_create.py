@@ -530,6 +530,17 @@ def test_only_rows_really_inserted_get_post_save(
     assert_tells_the_truth(log, Shelf)
 
 
+def test_keys_are_those_of_the_rows_where_one_of_djangos_own_batches_leaves_one_out(
+    log: Log, either_way: None
+) -> None:
+    with signal_patch.bulk_signals():
+        Shelf.objects.bulk_create(
+            [Shelf(label=label) for label in "xxyz"], batch_size=1, ignore_conflicts=True
+        )
+    keys = {sent.values["label"]: sent.instance.pk for sent in log.of("post_save")}
+    assert keys == dict(Shelf.objects.values_list("label", "pk"))
+
+
 @pytest.mark.parametrize("taken", [[], [50], [3, 50, 51, 97], list(range(0, 100, 2))])
 def test_inserted_rows_are_told_apart_without_any_unique_value(
     taken: list[int], receivers: Receivers

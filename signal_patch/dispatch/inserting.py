@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError, connections, transaction
-from django.db.models import IntegerField, Q, QuerySet, TextField, UUIDField
+from django.db.models import FloatField, IntegerField, Q, QuerySet, TextField, UUIDField
 from django.db.models.constants import OnConflict
 from django.db.models.expressions import DatabaseDefault
 from django.db.models.sql import InsertQuery
@@ -167,8 +167,8 @@ class _Insertion:
             self.outcomes[id(obj)].append(outcome)
             if outcome and outcome[1] is not None:
                 self._settle(obj, outcome[0], outcome[1])
-        if None in outcomes:
-            # Django takes rows for those of its instances in their order.
+        if on_conflict == OnConflict.IGNORE:
+            # Django takes the rows of all its batches for those of its instances in their order.
             return []
         return [outcome[1] for outcome in outcomes if outcome and outcome[1] is not None]
 
@@ -186,7 +186,7 @@ class _Insertion:
     def _settle(self, obj: Any, created: bool, row: Row) -> None:
         for field, value in zip(self.returning, row, strict=False):
             if not created or field in self.unsure or _is_expression(obj, field):
-                setattr(obj, field.attname, value)
+                setattr(obj, field.attname, _returned(field, value))
 
     def _reread(self, written: list[tuple[Any, bool]]) -> None:
         keys = {*self.opts.pk_fields}
@@ -415,6 +415,12 @@ def _conditions(objs: list[Any], unique: UniqueSet) -> Iterator[Q]:
 def _given(obj: Any, field: Any) -> Any:
     value = getattr(obj, field.attname)
     return field.db_default if isinstance(value, DatabaseDefault) else value
+
+
+def _returned(field: ModelField, value: Any) -> Any:
+    # SQLite keeps a whole number of a REAL column as an integer, and RETURNING, unlike SELECT,
+    # does not turn it back.
+    return float(value) if type(value) is int and isinstance(field, FloatField) else value
 
 
 def _is_expression(obj: Any, field: ModelField) -> bool:

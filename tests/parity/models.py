@@ -10,6 +10,7 @@ from typing import Any
 from django.db import models
 from django.db.models.functions import Upper
 
+from tests.parity import deletion_models as deletion_models
 from tests.parity.fields import Colour, ColourField, WordsField
 
 EPOCH = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)

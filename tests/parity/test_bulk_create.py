@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+from django.db import connections
+from hypothesis import given
+
+from tests.parity.comparison import differences
+from tests.parity.creating import Creation, expected
+from tests.parity.creations import creations
+from tests.parity.models import Cargo, Vessel, Wide
+from tests.parity.oracle import undone
+from tests.parity.patched import observed
+from tests.parity.renumbering import alike, renumbered
+from tests.parity.rows import load
+
+pytestmark = pytest.mark.django_db(databases=["default", "other"])
+
+# Higher than any key that an example gives.
+FIRST_NEW_KEY = 1000
+
+
+@pytest.fixture(autouse=True)
+def _new_keys_keep_clear_of_given_ones(db: None) -> None:
+    """Of the databases, PostgreSQL only does not see to it by itself."""
+    for alias in ("default", "other"):
+        if connections[alias].vendor == "postgresql":
+            with connections[alias].cursor() as cursor:
+                for model in (Cargo, Vessel, Wide):
+                    sequence = "pg_get_serial_sequence(%s, 'id')"
+                    cursor.execute(
+                        f"SELECT setval({sequence}, GREATEST({FIRST_NEW_KEY}, nextval({sequence})))",
+                        [model._meta.db_table] * 2,
+                    )
+
+
+@given(creations())
+def test_bulk_create_does_what_the_loop_does(scenario: Creation) -> None:
+    with undone(scenario.alias):
+        load(scenario.model, scenario.alias, scenario.seeds)
+        runs = (
+            renumbered(run, scenario.model, scenario.known_keys())
+            for run in (expected(scenario), observed(scenario))
+        )
+        assert not differences(scenario, *alike(scenario.model, *runs))
