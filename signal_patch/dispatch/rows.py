@@ -13,6 +13,7 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import connections
 from django.db.models import QuerySet
 from django.db.models.constants import LOOKUP_SEP
+from django.db.models.expressions import OrderBy
 from django.db.models.query import ModelIterable
 from django.db.models.sql import Query
 
@@ -302,9 +303,29 @@ def _on(using: str, queryset: Any) -> Any:
     clone = queryset._chain()
     clone._db = using
     clone._prefetch_related_lookups = ()
+    clone.query.order_by = _inlined(clone.query)
     # The locks are ours; where Django heeds the caller's, it is for its own statement to refuse them.
     clone.query.select_for_update = False
     return clone
+
+
+def _inlined(query: Any) -> tuple[Any, ...]:
+    """Return an ordering in which annotations that are orderings themselves stand for their names.
+
+    The statement of an update() takes these by name; a SELECT would say DESC ASC.
+    """
+    return tuple(_inlined_term(query, term) for term in query.order_by)
+
+
+def _inlined_term(query: Any, term: Any) -> Any:
+    name = term.removeprefix("-") if isinstance(term, str) else None
+    annotation = query.annotations.get(name)
+    if not isinstance(annotation, OrderBy):
+        return term
+    ordering = annotation.copy()
+    if term != name:
+        ordering.reverse_ordering()
+    return ordering
 
 
 def _direct(queryset: QuerySet[Any], using: str) -> Any:
@@ -349,7 +370,8 @@ def _nested(queryset: QuerySet[Any], using: str) -> Any:
     keys.add_fields([keys.get_meta().pk.name])
     outer = QuerySet.filter(everything(queryset, using), pk__in=keys)
     if queryset.query.order_by and _orders_by_own_columns(queryset):
-        order_alike(outer, queryset)
+        outer.query.order_by = queryset.query.order_by
+        outer.query.standard_ordering = queryset.query.standard_ordering
     else:
         _order_by_key(outer.query)
     return outer
@@ -375,13 +397,6 @@ def keyed(queryset: QuerySet[Any], *names: str) -> Iterable[Any]:
     # Django 5.2 to 6.1 lose the parts of a composite "pk" beside annotations.
     found = QuerySet.values_list(queryset, *parts, *names)
     return ((row[: len(parts)], *row[len(parts) :]) for row in found)
-
-
-def order_alike(queryset: QuerySet[Any], other: QuerySet[Any]) -> None:
-    """Order a queryset explicitly by those of the other's columns that are the model's own."""
-    if _orders_by_own_columns(other):
-        queryset.query.order_by = other.query.order_by
-        queryset.query.standard_ordering = other.query.standard_ordering
 
 
 def _locked(queryset: QuerySet[Any], tables: tuple[str, ...]) -> QuerySet[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, connection, transaction  # noqa: F401  # a condition
+from django.db import DatabaseError, connection, transaction
 from django.db.models import Case, Count, F, OuterRef, QuerySet, Subquery, Value, When, Window
 from django.db.models.functions import Coalesce, RowNumber, Upper
 from django.db.models.signals import pre_save
@@ -107,3 +107,17 @@ def test_an_address_is_shown_as_the_row_holds_it(receivers: Receivers) -> None:
     with bulk_signals():
         Wide.objects.update(ip="::ffff:10.0.0.2")
     assert log[-1].values["ip"] == Wide.objects.get().ip
+
+
+@pytest.mark.parametrize("order", [F("number").desc(), F("number") * -1, "-number", "-same", "downwards"])
+def test_an_order_that_keeps_unique_values_apart_reaches_the_write(log: Log, order: Any) -> None:
+    for number in (1, 2):
+        Harbour.objects.create(code=str(number), number=number)
+    log.clear()
+    queryset = Harbour.objects.annotate(same=F("number"), downwards=F("number").desc()).order_by(
+        order, "code"
+    )
+    with bulk_signals(batch_size=1 if connection.vendor != "mysql" else 2):
+        # A single statement does it on MariaDB and MySQL only, which have UPDATE … ORDER BY.
+        assert queryset.update(number=F("number") + 1) == 2
+    assert [sent.values["code"] for sent in log.of("post_save")] == ["2", "1"]
