@@ -80,6 +80,16 @@ class SignalEnhancedQuerySetMixins(Base):
 
     bulk_create.alters_data = True  # type: ignore[attr-defined]
 
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete the rows, as Django does, which sends `pre_delete` and `post_delete` for each."""
+        options = self._signal_options("delete")
+        if options is None or options.delete_batch_size is None:
+            return super().delete()
+        return dispatch.delete_in_batches(self, options.delete_batch_size, _next_delete)
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
+
     def _signal_options(self, operation: str) -> Options | None:
         if sending.is_silent():
             return None
@@ -102,3 +112,7 @@ def _next_bulk_create(queryset: SignalEnhancedQuerySetMixins, *args: Any, **kwar
     """Call the `bulk_create` after the mixin's, which sends nothing of its own either."""
     with sending.silence():
         return super(SignalEnhancedQuerySetMixins, queryset).bulk_create(*args, **kwargs)
+
+
+def _next_delete(queryset: SignalEnhancedQuerySetMixins) -> tuple[int, dict[str, int]]:
+    return super(SignalEnhancedQuerySetMixins, queryset).delete()

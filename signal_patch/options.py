@@ -23,6 +23,7 @@ class Keywords(TypedDict, total=False):
     lock: bool
     write_back: bool
     progress: Progress | bool | None
+    delete_batch_size: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,14 @@ class Options:
     lock: bool = True
     write_back: bool = True
     progress: Progress | bool | None = None
+    delete_batch_size: int | None = None
 
     def __post_init__(self) -> None:
         # The class is frozen for everyone else; slots leave no other way to normalise.
         object.__setattr__(self, "operations", _operations(self.operations))
-        _check_batch_size(self.batch_size)
+        _check_batch_size("batch_size", self.batch_size)
+        if self.delete_batch_size is not None:
+            _check_batch_size("delete_batch_size", self.delete_batch_size)
         _check_switch("lock", self.lock)
         _check_switch("write_back", self.write_back)
         _check_progress(self.progress)
@@ -79,12 +83,12 @@ def _operations(names: object) -> frozenset[str]:
     return frozenset(chosen)
 
 
-def _check_batch_size(batch_size: object) -> None:
+def _check_batch_size(name: str, batch_size: object) -> None:
     # True is an int, and never meant as a number of rows.
     if not isinstance(batch_size, int) or isinstance(batch_size, bool):
-        raise TypeError(f"batch_size must be a whole number of rows, at least 1, not {batch_size!r}")
+        raise TypeError(f"{name} must be a whole number of rows, at least 1, not {batch_size!r}")
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size!r}")
+        raise ValueError(f"{name} must be at least 1, not {batch_size!r}")
 
 
 def _check_switch(name: str, value: object) -> None:

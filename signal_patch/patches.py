@@ -120,6 +120,15 @@ def bulk_create(
     return dispatch.bulk_create(queryset, objs[1], options, wrapped, **dict(others))
 
 
+def delete_queryset(
+    wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords
+) -> Any:
+    options = scopes.options_for(queryset.model, "delete")
+    if options is None or options.delete_batch_size is None or args or keywords or sending.is_silent():
+        return wrapped(queryset, *args, **keywords)
+    return dispatch.delete_in_batches(queryset, options.delete_batch_size, wrapped)
+
+
 def save_base(wrapped: Callable[..., Any], instance: Model, args: Arguments, keywords: Keywords) -> Any:
     given = args[3] if len(args) > 3 else keywords.get("using")
     using = given or router.db_for_write(type(instance), instance=instance)
@@ -172,6 +181,7 @@ ROADS: tuple[Place, ...] = (
     (QuerySet, "update", update),
     (QuerySet, "bulk_update", bulk_update),
     (QuerySet, "bulk_create", bulk_create),
+    (QuerySet, "delete", delete_queryset),
     (UpdateQuery, "update_batch", update_batch),
 )
 MARKS: tuple[Place, ...] = ((Model, "save_base", save_base), (Collector, "delete", delete))

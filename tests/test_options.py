@@ -34,6 +34,11 @@ def test_operations_may_be_any_collection_and_become_a_frozenset(names: Any) -> 
         ({"operations": 3}, TypeError, "operations must be a collection of names, not 3"),
         ({"operations": [["update"]]}, ValueError, r"unknown operation \['update'\]"),
         ({"operations": []}, ValueError, "operations is empty; valid are 'bulk_create'"),
+        (
+            {"delete_batch_size": 0},
+            ValueError,
+            "delete_batch_size must be at least 1, not 0",
+        ),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1, not 0"),
         ({"batch_size": -5}, ValueError, "batch_size must be at least 1, not -5"),
         ({"batch_size": True}, TypeError, "batch_size must be a whole number of rows, at least 1, not True"),

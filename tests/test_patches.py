@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.recording import Log, Receivers
 
 PATCHED = [(owner, name) for owner, name, _ in patches.ROADS + patches.MARKS]
-METHODS = ("update", "bulk_update", "bulk_create")
+METHODS = ("update", "bulk_update", "bulk_create", "delete")
 OWN = {name: vars(QuerySet)[name] for name in METHODS}
 SAVED = ["pre_save", "post_save"]
 

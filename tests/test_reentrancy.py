@@ -19,7 +19,7 @@ from tests.fleet import column, rows, ships
 from tests.models import Beacon, Berth, Book, BookProxy, Mooring, Novel, Port, Ship
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from django.db.models import Model
 
@@ -439,6 +439,16 @@ def test_once_told_a_row_is_no_longer_in_flight(receivers: Receivers) -> None:
 # Per thread and task.
 
 
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine, and leave no connection behind in the thread of its database work."""
+
+    async def closing() -> None:
+        await work
+        await sync_to_async(connections.close_all)()
+
+    asyncio.run(closing())
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_row_in_flight_in_one_task_is_not_in_another(receivers: Receivers) -> None:
     rows(Port, {"code": "N"})
@@ -461,7 +471,7 @@ def test_a_row_in_flight_in_one_task_is_not_in_another(receivers: Receivers) -> 
 
         await asyncio.gather(first(), second())
 
-    asyncio.run(update_twice())
+    _run(update_twice())
     assert log.names() == ["pre_save", "post_save"]
 
 
@@ -478,7 +488,7 @@ def test_what_is_in_flight_follows_into_sync_to_async(receivers: Receivers) -> N
     async def update() -> None:
         await Port.objects.aupdate(name="told")
 
-    asyncio.run(update())
+    _run(update())
     assert log.names() == ["pre_save", "post_save"]
     assert column(Port, "name") == ["changed"]
 

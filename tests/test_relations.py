@@ -200,6 +200,22 @@ def test_deletes_of_an_explicit_through_model_are_sent(log: Log) -> None:
         assert [(s.signal, s.sender) for s in log] == [("pre_delete", Shift), ("post_delete", Shift)]
 
 
+def test_additions_to_an_explicit_through_model_are_sent(log: Log) -> None:
+    dock, docker = Dock.objects.create(), Docker.objects.create()
+    calls: list[Callable[[], Any]] = [
+        lambda: dock.crew.add(docker, through_defaults={"hours": 4}),
+        lambda: dock.crew.set([docker]),
+    ]
+    for call in calls:
+        Shift.objects.all().delete()
+        log.clear()
+        with signal_patch.bulk_signals():
+            call()
+        assert [(s.signal, s.sender) for s in log] == [("pre_save", Shift), ("post_save", Shift)]
+        assert log[1].arguments["created"]
+        assert log[1].values == Shift.objects.values().get()
+
+
 def test_an_auto_created_through_model_sends_nothing(log: Log) -> None:
     dock, docker = Dock.objects.create(), Docker.objects.create()
     through = Dock.guests.through

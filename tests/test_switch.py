@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.recording import Log
 
-DJANGOS = {name: vars(QuerySet)[name] for name in ("update", "bulk_update", "bulk_create")}
+DJANGOS = {name: vars(QuerySet)[name] for name in ("update", "bulk_update", "bulk_create", "delete")}
 SCOPES = [bulk_signals, no_bulk_signals]
 
 

@@ -24,6 +24,7 @@ from django.db.models import (
     OuterRef,
     Q,
     Subquery,
+    Sum,
     Value,
     When,
 )
@@ -433,6 +434,10 @@ def _fastest(**conditions: Any) -> Any:
     return Ship.objects.filter(**conditions).order_by("-speed").values("speed")[:1]
 
 
+def _total() -> Any:
+    return Ship.objects.values("status").annotate(total=Sum("speed")).values("total")
+
+
 def _topmost() -> Any:
     return Ship.objects.values("status").annotate(n=Count("pk"), top=Max("speed")).values("top")
 
@@ -449,11 +454,11 @@ READING: dict[str, tuple[Callable[[], dict[str, Any]], list[int]]] = {
         [0, 1, 2],
     ),
     "uncorrelated": (lambda: {"speed": Subquery(_fastest()) + 1}, [4, 4, 4]),
-    "queryset": (lambda: {"speed": _fastest()}, [3, 3, 3]),
+    "queryset": (lambda: {"speed": _total()}, [6, 6, 6]),
     "in arithmetic": (lambda: {"speed": F("speed") + Subquery(_fastest())}, [4, 5, 6]),
     "in a case": (
-        lambda: {"speed": Case(When(speed__lt=3, then=Subquery(_fastest())), default=Value(0))},
-        [3, 3, 0],
+        lambda: {"speed": Case(When(speed__lt=3, then=Subquery(_total())), default=Value(0))},
+        [6, 6, 0],
     ),
     "exists": (
         lambda: {
@@ -465,14 +470,14 @@ READING: dict[str, tuple[Callable[[], dict[str, Any]], list[int]]] = {
         [100, 100, 0],
     ),
     "condition on a subquery": (
-        lambda: {"speed": Case(When(speed__in=_topmost(), then=Value(100)), default=Value(0))},
-        [0, 0, 100],
+        lambda: {"speed": Case(When(speed__in=_topmost(), then=Value(100)), default=Value(500))},
+        [500, 500, 100],
     ),
     "aggregate in a subquery": (
         lambda: {"speed": Subquery(_topmost()) + F("speed")},
         [4, 5, 6],
     ),
-    "raw SQL": (lambda: {"speed": RawSQL("(SELECT MAX(r.speed) FROM tests_ship r)", ()) + 0}, [3, 3, 3]),
+    "raw SQL": (lambda: {"speed": RawSQL("(SELECT SUM(r.speed) FROM tests_ship r)", ())}, [6, 6, 6]),
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from .bulk_create import bulk_create
 from .bulk_update import bulk_update
 from .cascade import delete, update_batch
+from .deleting import delete_in_batches
 from .update import update
 
-__all__ = ["bulk_create", "bulk_update", "delete", "update", "update_batch"]
+__all__ = ["bulk_create", "bulk_update", "delete", "delete_in_batches", "update", "update_batch"]

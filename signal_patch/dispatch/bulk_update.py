@@ -154,7 +154,7 @@ class _BulkUpdate:
         if not self.queryset.query.where:
             return None
         chosen = rows.at(self.queryset.using(self.using), keys)
-        return set(QuerySet.values_list(chosen, "pk", flat=True))
+        return set(rows.keys_of(chosen))
 
     # Expressions on the instances are shown to receivers as values, and put back for the
     # write, which is Django's.
@@ -179,7 +179,7 @@ class _BulkUpdate:
         }
         everything: QuerySet[Any] = QuerySet(self.model, using=self.using)
         chosen = rows.at(everything, [key for key, _ in pairs]).annotate(**previews)
-        values = {key: rest for key, *rest in chosen.values_list("pk", *previews)}
+        values = {key: rest for key, *rest in rows.keyed(chosen, *previews)}
         for key, obj in pairs:
             for field, value in zip(expressions, values.get(key, ()), strict=False):
                 if key in expressions[field]:

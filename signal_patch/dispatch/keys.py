@@ -30,7 +30,7 @@ def condition(model: type[Model], keys: Sequence[Any], connection: Any) -> Any:
     parameters or one wherever that is the same set.
     """
     pk = model._meta.pk
-    if len(keys) > 2 and fields.is_plain(pk):
+    if len(keys) > 2 and fields.is_plain(pk) and not model._meta.is_composite_pk:
         if _are_without_gap(keys):
             return Q(pk__gte=min(keys), pk__lte=max(keys))
         if len(keys) > FEW and Among.is_possible(keys, connection):

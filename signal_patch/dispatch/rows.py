@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import connections
 from django.db.models import QuerySet
 from django.db.models.constants import LOOKUP_SEP
+from django.db.models.expressions import OrderBy
 from django.db.models.query import ModelIterable
 from django.db.models.sql import Query
 
@@ -162,10 +163,11 @@ class Selection:
         yield from self._chunks(others, frozen)
 
     def _in_foreign_order(self) -> Iterator[Batch]:
-        listed = _on(self.using, self.queryset)
-        listed.query.select_for_update = False
-        ordered = QuerySet.values_list(listed, "pk", flat=True)
-        keys = list(dict.fromkeys(ordered))
+        ordered = _on(self.using, self.queryset)
+        if not ordered.query.distinct_fields:
+            # MariaDB finds a distinct composite key ambiguous in an ORDER BY; no key counts twice below.
+            ordered.query.distinct = False
+        keys = list(dict.fromkeys(key for key, *_ in keyed(ordered)))
         frozen: Frozen = {}
         if self.frozen or (self.lock and len(keys) > self.size):
             # Such an ordering can't be locked with; a single batch is locked as it is loaded.
@@ -208,10 +210,9 @@ class Selection:
         if self.lock:
             chosen = _locked(chosen, self.tables[:1])
         if not self.frozen:
-            return list(QuerySet.values_list(chosen, "pk", flat=True)), {}
+            return keys_of(chosen), {}
         annotated = QuerySet.annotate(chosen, **self.frozen)
-        rows = QuerySet.values_list(annotated, "pk", *self.frozen)
-        frozen = {key: tuple(values) for key, *values in rows}
+        frozen = {key: tuple(values) for key, *values in keyed(annotated, *self.frozen)}
         return list(frozen), frozen
 
     def _chosen(self) -> Any:
@@ -302,7 +303,29 @@ def _on(using: str, queryset: Any) -> Any:
     clone = queryset._chain()
     clone._db = using
     clone._prefetch_related_lookups = ()
+    clone.query.order_by = _inlined(clone.query)
+    # The locks are ours; where Django heeds the caller's, it is for its own statement to refuse them.
+    clone.query.select_for_update = False
     return clone
+
+
+def _inlined(query: Any) -> tuple[Any, ...]:
+    """Return an ordering in which annotations that are orderings themselves stand for their names.
+
+    The statement of an update() takes these by name; a SELECT would say DESC ASC.
+    """
+    return tuple(_inlined_term(query, term) for term in query.order_by)
+
+
+def _inlined_term(query: Any, term: Any) -> Any:
+    name = term.removeprefix("-") if isinstance(term, str) else None
+    annotation = query.annotations.get(name)
+    if not isinstance(annotation, OrderBy):
+        return term
+    ordering = annotation.copy()
+    if term != name:
+        ordering.reverse_ordering()
+    return ordering
 
 
 def _direct(queryset: QuerySet[Any], using: str) -> Any:
@@ -312,8 +335,6 @@ def _direct(queryset: QuerySet[Any], using: str) -> Any:
     """
     clone = _whole(_on(using, queryset), using)
     query = clone.query
-    # The statement of an update() of one table pays no heed to the caller's locks either.
-    query.select_for_update = False
     query.clear_deferred_loading()
     query.clear_select_fields()
     query.selected = None
@@ -336,22 +357,46 @@ def _order_by_key(query: Query) -> None:
 
 
 def _nested(queryset: QuerySet[Any], using: str) -> Any:
-    """Return the rows whose key is among those that the queryset selects."""
-    keys = QuerySet.values(_on(using, queryset), "pk")
-    keys.query.clear_ordering(force=True)
+    """Return the rows whose key is among those that the queryset selects.
+
+    The keys are selected as the compiler of an UPDATE does it (Django 5.2 to 6.1): `values()` stumbles
+    over a composite key beside annotations.
+    """
+    keys = _on(using, queryset).query
+    keys.clear_ordering(force=True)
+    keys.clear_select_clause()
+    keys.clear_select_fields()
+    keys.selected = None
+    keys.add_fields([keys.get_meta().pk.name])
     outer = QuerySet.filter(everything(queryset, using), pk__in=keys)
     if queryset.query.order_by and _orders_by_own_columns(queryset):
-        order_alike(outer, queryset)
+        outer.query.order_by = queryset.query.order_by
+        outer.query.standard_ordering = queryset.query.standard_ordering
     else:
         _order_by_key(outer.query)
     return outer
 
 
-def order_alike(queryset: QuerySet[Any], other: QuerySet[Any]) -> None:
-    """Order a queryset explicitly by those of the other's columns that are the model's own."""
-    if _orders_by_own_columns(other):
-        queryset.query.order_by = other.query.order_by
-        queryset.query.standard_ordering = other.query.standard_ordering
+def chosen_keys(queryset: QuerySet[Any], using: str) -> list[Any]:
+    """Return the keys of the rows that a queryset selects, each once."""
+    return keys_of(_nested(queryset, using))
+
+
+def keys_of(queryset: QuerySet[Any]) -> list[Any]:
+    """Return the primary keys of a queryset's rows."""
+    if queryset.model._meta.is_composite_pk:
+        return [key for key, *_ in keyed(queryset)]
+    return list(QuerySet.values_list(queryset, "pk", flat=True))
+
+
+def keyed(queryset: QuerySet[Any], *names: str) -> Iterable[Any]:
+    """Return a queryset's rows as the primary key and then the values of these names."""
+    parts = [field.attname for field in queryset.model._meta.pk_fields]
+    if len(parts) == 1:
+        return QuerySet.values_list(queryset, "pk", *names)
+    # Django 5.2 to 6.1 lose the parts of a composite "pk" beside annotations.
+    found = QuerySet.values_list(queryset, *parts, *names)
+    return ((row[: len(parts)], *row[len(parts) :]) for row in found)
 
 
 def _locked(queryset: QuerySet[Any], tables: tuple[str, ...]) -> QuerySet[Any]:

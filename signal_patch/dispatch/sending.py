@@ -7,7 +7,7 @@ not of the switch, and are as they were when the call ends.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -48,10 +48,11 @@ class Flight:
 
     def holds(self, model: type[Model], keys: Iterable[Any]) -> set[Any]:
         """Return those of the keys of a concrete model that are in this flight."""
-        held = self.keys.get(model, set()).intersection(keys)
+        own = self.keys.get(model)
+        held = own & _hashable(keys) if own else set()
         if self.instance is not None and self._has_instance_of(model):
-            own = _stored_key(self.instance)
-            held |= {key for key in keys if key == own}
+            stored = _stored_key(self.instance)
+            held |= {key for key in keys if key == stored}
         return held
 
     def speaks_of(self, model: type[Model]) -> bool:
@@ -105,7 +106,16 @@ def flying(flight: Flight) -> Iterator[Flight]:
 
 def flight_of(using: str, model: type[Model], keys: Iterable[Any]) -> Flight:
     """Return a flight of rows of one model, to be held with `flying`."""
-    return Flight(using, {concrete(model): set(keys)})
+    return Flight(using, {concrete(model): _hashable(keys)})
+
+
+def _hashable(keys: Iterable[Any]) -> set[Any]:
+    # A field may give keys that have no hash; such a row, like its instance, can't be put in a set.
+    keys = list(keys)
+    try:
+        return set(keys)
+    except TypeError:
+        return {key for key in keys if isinstance(key, Hashable)}
 
 
 @contextmanager

@@ -71,8 +71,9 @@ class _Update:
         selection = rows.Selection(
             self.queryset, self.using, self.options, self.plan.previews, self.plan.frozen
         )
-        if self.queryset.query.where.contains_over_clause:
-            # A SELECT takes conditions on windows that an UPDATE may not.
+        query = self.queryset.query
+        if query.where.contains_over_clause or query.select_for_update:
+            # An UPDATE may refuse windows and locks that our SELECTs do without or take.
             self._update_nothing()
         matched = done = 0
         with reporting(self.options, self.model._meta.label) as report:

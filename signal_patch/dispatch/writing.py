@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from django.db import connections
 from django.db.models import QuerySet, Value
 
 from . import fields, rows, sending
@@ -158,5 +159,27 @@ def writer_of(queryset: QuerySet[Any], using: str) -> Any:
     """Return the queryset that Django's statement runs on, to be narrowed to some keys."""
     writer = rows.everything(queryset, using)
     # MySQL and MariaDB have UPDATE … ORDER BY, for unique values that move up in turn.
-    rows.order_alike(writer, queryset)
+    if connections[using].vendor == "mysql":
+        writer.query.order_by = _order_of_write(queryset)
+        writer.query.standard_ordering = queryset.query.standard_ordering
     return writer
+
+
+def _order_of_write(queryset: Any) -> tuple[Any, ...]:
+    """Return the caller's ordering for a statement that knows nothing of the caller's annotations.
+
+    As Django's own `update()` does it, which ignores an ordering by joined columns.
+    """
+    query = queryset.query
+    if query.model._meta.parents:
+        # Django writes to an ancestor's table with the ordering of the child's, which may not run.
+        return ()
+    return tuple(_without_annotations(query, term) for term in query.order_by)
+
+
+def _without_annotations(query: Any, term: Any) -> Any:
+    name = term.removeprefix("-") if isinstance(term, str) else None
+    annotation = query.annotations.get(name)
+    if annotation is None:
+        return term
+    return annotation.desc() if term != name else annotation

@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING
 
-from django.db.models import Case, Count, F, Q, Value, When
-from django.db.models.functions import Concat, Now, Upper
+from django.db.models import Case, Count, F, Q, Subquery, Value, When, Window
+from django.db.models.functions import Concat, Now, RowNumber, Upper
 
 from tests.parity.models import Berth, CarFerry, Ferry, Harbour, Port, Ship, Vessel, Wide, Yacht
 from tests.parity.rows import UTC
@@ -188,6 +188,36 @@ FOUND: dict[str, Call] = {
         annotations=(step("annotate", total=Count("cargo")),),
         looks=(step("select_for_update"),),
         values={"memo": Given("x")},
+    ),
+    "rows locked and counted, a value that reads other rows": Update(
+        model=Berth,
+        alias="default",
+        seeds=(1, 2),
+        hearing=Hearing(),
+        annotations=(step("annotate", total=Count("note")),),
+        filters=(step("filter", rank__gte=0),),
+        looks=(step("select_for_update"),),
+        lock=False,
+        values={
+            "length": Given(F("rank")),
+            "note": Given(
+                Subquery(Berth._base_manager.order_by("number").values("note")[:1]),
+                crosses=True,
+            ),
+        },
+    ),
+    "a composite key, a window, distinct rows": Update(
+        model=Berth,
+        alias="default",
+        seeds=(1, 2),
+        hearing=Hearing(),
+        annotations=(
+            step("annotate", window=Window(RowNumber())),
+            step("annotate", loud_note=Upper("note")),
+        ),
+        order=(step("order_by", "-loud_note", "pk"),),
+        looks=(step("distinct"),),
+        values={"log": Given(F("log"))},
     ),
     "bytes in memory": Update(
         model=Wide,

@@ -92,6 +92,8 @@ class _Saving:
     names: frozenset[str]
     phase: str = "stopping"
     allowances: dict[str, Allowance] = dataclass_field(default_factory=dict)
+    # After the write: of each column what the row and, if this save left it alone, the instance have.
+    written: dict[str, tuple[Frozen, ...]] = dataclass_field(default_factory=dict)
     held: tuple[type[Model], dict[str, Any]] | None = None
 
 
@@ -265,16 +267,11 @@ class _Batch:
                 value = stored(truth, field)
                 setattr(instance, field.attname, value)
                 self.rows.filter(pk=truth.pk).update(**{field.name: value})
-        saving.allowances = self._at_post_save(instance, row_of(self.rows, truth.pk))
-
-    def _at_post_save(self, instance: Any, row: dict[str, Frozen]) -> dict[str, Allowance]:
-        seen = fields_of(instance)
-        allowances: dict[str, Allowance] = {}
+        row, seen = row_of(self.rows, truth.pk), fields_of(instance)
         for field in self.model._meta.concrete_fields:
             name = field.attname
-            own = () if field.generated or field.name in instance._saving.names else (seen[name],)
-            allowances[name] = Allowed((row[name], *own))
-        return allowances
+            own = () if field.generated or field.name in saving.names else (seen[name],)
+            saving.written[name] = (row[name], *own)
 
     def _rename(self, key: Any, new: Any) -> None:
         if key != new:
@@ -292,11 +289,9 @@ class _Batch:
         if saving.held is None or not self.rows.filter(pk=instance.pk).exists():
             return False
         row = row_of(self.rows, instance.pk)
-        for name, allowance in saving.allowances.items():
-            if isinstance(allowance, Allowed):
-                saving.allowances[name] = Allowed((*allowance.values, row[name]))
         sender, arguments = saving.held
-        self.oracle.receivers.receive("post", sender, instance, arguments, saving.allowances)
+        allowances = {name: Allowed((*values, row[name])) for name, values in saving.written.items()}
+        self.oracle.receivers.receive("post", sender, instance, arguments, allowances)
         return True
 
 
@@ -399,13 +394,16 @@ def is_undecided(scenario: Call, django: Outcome) -> bool:
 
     The database refuses the statement, but might not after what receivers do. Or it refuses to order a
     child's table by its parent's column, which Django's ``update()`` should not have asked of it. Or MariaDB
-    makes of the statement one over several tables, where it has no rule for columns that read each other,
-    and errs: there, ``SET a = a`` has been seen to change ``a``.
+    makes of the statement one over several tables, or sorts the rows first: there it has no rule for columns
+    that read each other, and errs; ``SET a = a`` has been seen to change ``a``.
     """
     if isinstance(django.error, DatabaseError):
         return scenario.hearing.mends or (scenario.orders and bool(scenario.model._meta.parents))
+    if connections[scenario.alias].vendor != "mysql":
+        return False
     computed = any(hasattr(given.value, "resolve_expression") for given in scenario.given())
-    return computed and scenario.joins and connections[scenario.alias].vendor == "mysql"
+    crosses = any(given.crosses for given in scenario.given())
+    return (computed and scenario.joins) or (crosses and scenario.orders)
 
 
 def sees_itself(scenario: Call) -> bool:

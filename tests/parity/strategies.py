@@ -195,7 +195,7 @@ def callers_values(draw: st.DrawFn, model: Any, names: set[str]) -> dict[str, Gi
     return values
 
 
-ANNOTATED = {"next_rank", "loud_note", "cargo_count", "total", "window", "harbour_rank"}
+ANNOTATED = {"next_rank", "loud_note", "total", "window", "harbour_rank"}
 
 
 def _unknown(given: Given, names: set[str]) -> str | None:
@@ -252,7 +252,7 @@ def updates(draw: st.DrawFn) -> Update:
     order_options = orders(model) + orders_by_annotation(annotated) * 3
     order = draw(st.just(()) | st.sampled_from(order_options).map(lambda call: (call,)))
     values = draw(callers_values(model, names))
-    rekeyed = model in (Wide, Port, Berth) and draw(rarely(8))
+    rekeyed = model in (Wide, Port, Berth) and draw(rarely(4))
     if rekeyed:
         name, givens = draw(st.sampled_from(sorted(new_keys(model).items())))
         values = {**values, name: draw(st.sampled_from(givens))}

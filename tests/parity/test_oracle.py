@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import F
+from django.db.models.functions import Now
 from hypothesis import given, strategies as st
 
-from tests.parity.comparison import Outcome, differences
-from tests.parity.models import Ship
+from tests.parity.comparison import Near, Outcome, differences
+from tests.parity.models import EPOCH, Ship, concrete_fields
 from tests.parity.oracle import expected, outcome, undone
-from tests.parity.patched import receiving
+from tests.parity.patched import observed, receiving
 from tests.parity.profiles import share
 from tests.parity.rows import frozen, load, pool, ship_id
 from tests.parity.scenario import Given, Hearing, Update, step
-from tests.parity.strategies import orders, some_fields, updates
+from tests.parity.strategies import MODELS, orders, some_fields, updates
+from tests.parity.values import constants, expressions, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,3 +178,39 @@ def test_the_comparison_notices_another_message() -> None:
     wanted = expected(scenario)
     assert not differences(scenario, wanted, wanted)
     assert differences(scenario, wanted, replace(wanted, error=FieldDoesNotExist("other")))
+
+
+def test_the_comparison_notices_a_volatile_value_that_is_not_the_rows() -> None:
+    scenario = replace(SCENARIO, values={"touched": Given(Now(), volatile=True)})
+    with undone("default"):
+        load(Ship, "default", SCENARIO.seeds)
+        wanted, seen = expected(scenario), observed(scenario)
+        assert not differences(scenario, wanted, seen)
+        assert differences(scenario, wanted, _field(1, "touched", EPOCH)(seen))
+
+
+@pytest.mark.parametrize(
+    ("seen", "allowed"),
+    [
+        (Decimal("1.23"), True),
+        (Decimal("1.234"), True),
+        (Decimal("1.230"), False),
+        (Decimal("1.3"), False),
+        (1.23, False),
+    ],
+)
+def test_a_decimal_may_not_be_rounded_yet_but_not_lose_its_scale(seen: object, allowed: bool) -> None:
+    assert Near(Decimal("1.23")).allows(frozen(seen)) is allowed
+
+
+@pytest.mark.parametrize(("seen", "allowed"), [(0.1 + 0.2, True), (0.31, False)])
+def test_a_float_may_differ_in_its_last_digits(seen: float, allowed: bool) -> None:
+    assert Near(0.3).allows(frozen(seen)) is allowed
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_there_are_values_of_every_sort_for_every_field(model: Any) -> None:
+    for field in concrete_fields(model):
+        assert constants(field)
+        assert refused(field)
+        assert expressions(model, field) or field.unique or field.name == "memo"

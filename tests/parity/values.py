@@ -166,10 +166,11 @@ def _of_another_row(model: type[models.Model], name: str) -> Coalesce:
 def _of_its_kind(model: type[models.Model], field: Field) -> list[Given]:
     if field.remote_field:
         return _keys(field)
-    for kind, given in _KINDS.items():
-        if isinstance(field, kind):
-            return given(field.name)
-    return []
+    loaded = issubclass(model, Ship) and isinstance(field, models.IntegerField)
+    counted = [Given(Coalesce(_cargo(), 0), crosses=True)] if loaded else []
+    return counted + next(
+        (given(field.name) for kind, given in _KINDS.items() if isinstance(field, kind)), []
+    )
 
 
 def _keys(field: Any) -> list[Given]:
@@ -190,8 +191,6 @@ def _integers(name: str) -> list[Given]:
         Given(Greatest(F("rank"), Value(2))),
         Given(Abs(F("rank")) + F("doubled")),
         Given(F("next_rank")),
-        Given(F("cargo_count"), crosses=True),
-        Given(Coalesce(_cargo(), 0), crosses=True),
     ]
 
 
