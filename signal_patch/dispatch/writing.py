@@ -6,8 +6,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import FieldError
 from django.db import connections
 from django.db.models import QuerySet, Value
+from django.db.models.expressions import Col
+from django.db.models.sql import Query
 
 from . import fields, rows, sending
 from .changes import Changes, PerRow
@@ -174,7 +177,23 @@ def _order_of_write(queryset: Any) -> tuple[Any, ...]:
     if query.model._meta.parents:
         # Django writes to an ancestor's table with the ordering of the child's, which may not run.
         return ()
+    if not all(_stays_in_the_table(query, term) for term in query.order_by):
+        return ()
     return tuple(_without_annotations(query, term) for term in query.order_by)
+
+
+def _stays_in_the_table(query: Any, term: Any) -> bool:
+    """Return whether the statement can order by a term; names of joined columns Django leaves out itself."""
+    if isinstance(term, str):
+        annotation = query.annotations.get(term.removeprefix("-"))
+        table = query.get_meta().db_table
+        nodes = [] if annotation is None else annotation.flatten()
+        return all(node.alias == table for node in nodes if isinstance(node, Col))
+    try:
+        term.resolve_expression(Query(query.model), allow_joins=False)
+    except FieldError:
+        return False
+    return True
 
 
 def _without_annotations(query: Any, term: Any) -> Any:
