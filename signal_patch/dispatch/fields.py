@@ -30,7 +30,7 @@ from django.db.models.expressions import Col, ExpressionWrapper
 from django.db.models.functions import Cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models.expressions import BaseExpression
@@ -113,31 +113,34 @@ def _exact_text(value: Any) -> Any:
     return str.__str__(value) if isinstance(value, str) else value
 
 
-def is_scaled(field: Field[Any, Any]) -> bool:
-    """Return whether `scaled` does anything to the values of a field."""
-    return isinstance(_target(field), (DecimalField, CharField, TextField))
-
-
 def scaled(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
     """Return a value of a plain field as the column stores and shows it."""
+    scale = scaling(field, connection)
+    return value if scale is None else scale(value)
+
+
+def scaling(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> Callable[[Any], Any] | None:
+    """Return a function that does `scaled` for the values of a field, or None if nothing is to do."""
     target = _target(field)
-    if isinstance(target, DecimalField) and isinstance(value, decimal.Decimal):
-        return _to_scale(target, value, connection)
-    if isinstance(target, (CharField, TextField)) and isinstance(value, (int, float)):
-        # The text affinity of SQLite's columns.
-        return str(value)
-    return value
-
-
-def _to_scale(
-    field: DecimalField[Any, Any], value: decimal.Decimal, connection: BaseDatabaseWrapper
-) -> decimal.Decimal:
-    if field.decimal_places is None or not value.is_finite():
-        return value
+    if isinstance(target, (CharField, TextField)):
+        return _as_text
+    if not isinstance(target, DecimalField) or target.decimal_places is None:
+        return None
     # SQLite keeps the digits and Django rounds them in the converter; the servers round.
     rounding = decimal.ROUND_HALF_EVEN if connection.vendor == "sqlite" else decimal.ROUND_HALF_UP
-    exponent = decimal.Decimal(1).scaleb(-field.decimal_places)
-    return value.quantize(exponent, rounding=rounding, context=_SCALING)
+    exponent = decimal.Decimal(1).scaleb(-target.decimal_places)
+
+    def to_scale(value: Any) -> Any:
+        if not isinstance(value, decimal.Decimal) or not value.is_finite():
+            return value
+        return value.quantize(exponent, rounding=rounding, context=_SCALING)
+
+    return to_scale
+
+
+def _as_text(value: Any) -> Any:
+    # The text affinity of SQLite's columns.
+    return str(value) if isinstance(value, (int, float)) else value
 
 
 def as_column(expression: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper) -> BaseExpression:

@@ -72,7 +72,13 @@ class Among(_Lookup):
     def as_postgresql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
         sql, params = self.process_lhs(compiler, connection)
         db_type = self.lhs.output_field.cast_db_type(connection)
-        return f"{sql} = ANY(%s::{db_type}[])", (*params, self._prepared(connection))
+        return f"{sql} = ANY(%s::{db_type}[])", (*params, self._array(connection))
+
+    def _array(self, connection: Any) -> Any:
+        if all(type(key) is int for key in self.rhs):
+            # Written out at once: the driver would look at each number by itself.
+            return f"{{{','.join(map(str, self.rhs))}}}"
+        return self._prepared(connection)
 
     def _prepared(self, connection: Any) -> list[Any]:
         field = self.lhs.output_field

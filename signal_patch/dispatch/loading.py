@@ -41,10 +41,9 @@ class PlainIterable(_ModelIterable):
         new = model.__new__
         for row in compiler.results_iter(results):
             instance = new(model)
-            attributes = instance.__dict__
+            instance.__dict__ = attributes = dict(zip(names, row, strict=True))
             attributes["_state"] = own = ModelState()
             own.__dict__.update(state)
-            attributes.update(zip(names, row, strict=True))
             yield instance
 
 

@@ -18,6 +18,7 @@ from django.db.models.query import ModelIterable
 from django.db.models.sql import Query
 
 from . import loading
+from .fields import concrete
 from .keys import condition as keys_condition
 
 if TYPE_CHECKING:
@@ -112,8 +113,9 @@ class Selection:
     The first batch is loaded by the queryset's own conditions. Only if there are more rows
     are the keys of all of them chosen, before anything is written; the other batches are
     loaded by these keys. `previews` are expressions to select along with each batch when it
-    is loaded, `frozen` ones for all rows when they are chosen. `total` is known from the
-    first batch on.
+    is loaded, `frozen` ones for all rows when they are chosen. The fields named in `replaced`
+    get new values before anybody sees the instances: where nobody has a hand in the loading, the
+    old ones are not loaded. `total` is known from the first batch on.
     """
 
     def __init__(
@@ -123,11 +125,13 @@ class Selection:
         options: Options,
         previews: Expressions,
         frozen: Expressions,
+        replaced: Sequence[str],
     ) -> None:
         self.queryset = queryset
         self.using = using
         self.previews = previews
         self.frozen = frozen
+        self.replaced = replaced
         self.lock = options.lock and connections[using].features.has_select_for_update
         self.size = min(options.batch_size, largest_batch(using, queryset.model))
         self.total = 0
@@ -197,6 +201,7 @@ class Selection:
             annotated = _locked(annotated, self.tables)
         if loading.is_plain(annotated):
             annotated._iterable_class = loading.PlainIterable
+            annotated = QuerySet.defer(annotated, *self._unloaded())
         instances = list(annotated[:limit])
         keys = list(map(self.key_of, instances))
         values = {
@@ -205,6 +210,10 @@ class Selection:
             if frozen
         }
         return Batch(keys, instances, values)
+
+    def _unloaded(self) -> Sequence[str]:
+        # A lock of an ancestor's table needs one of its columns in the SELECT.
+        return () if concrete(self.queryset.model)._meta.parents else self.replaced
 
     def _keys(self, chosen: QuerySet[Any]) -> tuple[list[Any], Frozen]:
         if self.lock:

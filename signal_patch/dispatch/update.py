@@ -69,7 +69,12 @@ class _Update:
 
     def run(self) -> int:
         selection = rows.Selection(
-            self.queryset, self.using, self.options, self.plan.previews, self.plan.frozen
+            self.queryset,
+            self.using,
+            self.options,
+            self.plan.previews,
+            self.plan.frozen,
+            self._replaced(),
         )
         query = self.queryset.query
         if query.where.contains_over_clause or query.select_for_update:
@@ -88,6 +93,10 @@ class _Update:
             return self._update_nothing()
         return matched
 
+    def _replaced(self) -> list[str]:
+        keys = self.model._meta.pk_fields
+        return [field.name for field in self.plan.written if field not in keys]
+
     def _update_nothing(self) -> int:
         """Run Django's statement where the rows were looked for and none was found.
 
@@ -102,8 +111,7 @@ class _Update:
         quiet = sending.in_flight(self.using, self.model, batch.keys)
         with sending.flying(sending.flight_of(self.using, self.model, batch.keys)) as flight:
             pairs = list(zip(batch.keys, batch.instances, strict=True))
-            for key, instance in pairs:
-                self.plan.assign(instance, batch.frozen.get(key, ()), self.connection)
+            self.plan.assign(batch, self.connection)
             self._add_new_keys(flight, batch)
             loud = [pair for pair in pairs if pair[0] not in quiet] if quiet else pairs
             changes = self.teller.before(loud)

@@ -14,11 +14,16 @@ from django.db.models.sql import Query, UpdateQuery
 from . import fields
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Field, Model
     from django.db.models.expressions import BaseExpression
 
+    from .rows import Batch
+
     ModelField = Field[Any, Any]
+    Scaling = Callable[[Any], Any]
 
 
 @dataclass(slots=True)
@@ -37,26 +42,29 @@ class Plan:
     shared: list[tuple[str, Any]] = dataclass_field(default_factory=list)
     copied: list[tuple[str, Any]] = dataclass_field(default_factory=list)
     previews: dict[str, BaseExpression] = dataclass_field(default_factory=dict)
-    previewed: list[tuple[str, ModelField, bool]] = dataclass_field(default_factory=list)
+    previewed: list[tuple[str, ModelField, Scaling | None]] = dataclass_field(default_factory=list)
     frozen: dict[str, BaseExpression] = dataclass_field(default_factory=dict)
     frozen_fields: dict[str, ModelField] = dataclass_field(default_factory=dict)
     unsure: list[ModelField] = dataclass_field(default_factory=list)
     written: list[ModelField] = dataclass_field(default_factory=list)
 
-    def assign(self, instance: Model, frozen: tuple[Any, ...], connection: BaseDatabaseWrapper) -> None:
-        """Give an instance its new values, by attribute, so that trackers see the change."""
+    def assign(self, batch: Batch, connection: BaseDatabaseWrapper) -> None:
+        """Give the instances their new values, by attribute, so that trackers see the change."""
         for attribute, value in self.shared:
-            setattr(instance, attribute, value)
+            for instance in batch.instances:
+                setattr(instance, attribute, value)
         for attribute, value in self.copied:
-            setattr(instance, attribute, copy.deepcopy(value))
-        for alias, target, scales in self.previewed:
-            value = instance.__dict__.pop(alias)
-            if scales:
-                value = fields.scaled(target, value, connection)
-            setattr(instance, target.attname, value)
-        if frozen:
-            for target, value in zip(self.frozen_fields.values(), frozen, strict=True):
-                setattr(instance, target.attname, fields.scaled(target, value, connection))
+            for instance in batch.instances:
+                setattr(instance, attribute, copy.deepcopy(value))
+        for alias, target, scaling in self.previewed:
+            attname = target.attname
+            for instance in batch.instances:
+                value = instance.__dict__.pop(alias)
+                setattr(instance, attname, value if scaling is None else scaling(value))
+        for place, target in enumerate(self.frozen_fields.values()):
+            for key, instance in zip(batch.keys, batch.instances, strict=True):
+                value = fields.scaled(target, batch.frozen[key][place], connection)
+                setattr(instance, target.attname, value)
 
 
 def plan(
@@ -115,7 +123,7 @@ class _Planner:
         else:
             result.statement[name] = statement
             result.previews[alias] = column
-            result.previewed.append((alias, target, fields.is_scaled(target)))
+            result.previewed.append((alias, target, self._scaling(target)))
             result.unsure.append(target)
         self._note(target, shown)
 
@@ -134,9 +142,13 @@ class _Planner:
         # What a field of somebody else's making turns a value into, only a round trip tells.
         alias = f"signal_patch_{len(result.previews) + len(result.frozen)}"
         result.previews[alias] = fields.as_column(Value(value, output_field=target), target, self.connection)
-        result.previewed.append((alias, target, fields.is_scaled(target)))
+        result.previewed.append((alias, target, self._scaling(target)))
         if not fields.saves_as_it_compares(target):
             result.unsure.append(target)
+
+    def _scaling(self, target: ModelField) -> Scaling | None:
+        # On PostgreSQL the preview is cast to the type of the column.
+        return None if self.connection.vendor == "postgresql" else fields.scaling(target, self.connection)
 
     def _may_hold(self, target: Any, value: Any) -> bool:
         # The descriptor refuses what an UPDATE takes: another class with such a key, an
