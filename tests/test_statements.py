@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.db import DatabaseError, connection, connections, transaction
-from django.db.models import F, OuterRef, Subquery, Value
+from django.db.models import F, OuterRef, QuerySet, Subquery, Value
 from django.db.models.functions import Concat
-from django.db.models.signals import post_save, pre_save
+from django.db.models.signals import post_init, post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 
 import signal_patch
 from signal_patch import bulk_signals, no_bulk_signals
+from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from tests.fleet import column, rows, ships
-from tests.models import Berth, Book, Mooring, Novel, Port, Sailor, Ship
+from tests.models import (
+    Beacon,
+    Berth,
+    Book,
+    Cargo,
+    Logbook,
+    Mooring,
+    Novel,
+    Port,
+    Sailor,
+    Ship,
+    Tracked,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from django.db.models import Model, QuerySet
+    from django.db.models import Model
 
     from tests.recording import Receivers
 
@@ -150,6 +164,134 @@ def test_expressions_take_at_most_one_statement_a_batch_more(
     with bulk_signals(batch_size=batch_size):
         statements = _statements(update)
     assert len(statements) <= 3 * batches + (batches > 1)
+
+
+@pytest.fixture
+def _tells_what_it_wrote() -> None:
+    if not getattr(connection.features, "can_return_rows_from_update", False):
+        pytest.skip("this UPDATE has no RETURNING, or this Django does not use it")
+
+
+@pytest.mark.usefixtures("_tells_what_it_wrote")
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 2000])
+@pytest.mark.parametrize("update", [EXPRESSIONS["F"], EXPRESSIONS["several"], EXPRESSIONS["annotation"]])
+def test_an_update_that_tells_what_it_wrote_is_not_read_after(
+    update: Callable[[], int], batch_size: int, receivers: Receivers
+) -> None:
+    ships(*range(7))
+    _listen(receivers, Ship)
+    batches = _batches(7, batch_size)
+    with bulk_signals(batch_size=batch_size):
+        statements = _statements(update)
+    assert len(statements) <= 2 * batches + (batches > 1)
+
+
+def _add_one(instance: Any, **arguments: Any) -> None:
+    instance.tonnage = F("tonnage") + 1
+
+
+ASKED: dict[str, tuple[Callable[[], int], list[str]]] = {
+    "generated": (lambda: Cargo.objects.update(weight=3), ["SELECT", "UPDATE"]),
+    "composite key": (
+        lambda: Mooring.objects.update(holder=Concat("holder", Value("!"))),
+        ["SELECT", "UPDATE"],
+    ),
+    "new key": (lambda: Berth.objects.update(id=F("id") + 100), ["SELECT", "UPDATE", "SELECT"]),
+    "only the new key": (lambda: Beacon.objects.update(code="new"), ["SELECT", "UPDATE"]),
+    "child": (lambda: Novel.objects.update(plot=Concat("plot", Value("!"))), ["SELECT", "UPDATE", "SELECT"]),
+    "changed by a receiver": (
+        lambda: Ship.objects.update(speed=F("speed") + 1),
+        ["SELECT", "UPDATE", "SELECT"],
+    ),
+}
+
+
+@pytest.mark.usefixtures("_tells_what_it_wrote")
+@pytest.mark.parametrize(("update", "kinds"), ASKED.values(), ids=ASKED)
+def test_an_update_tells_of_one_table_whose_keys_stay(
+    update: Callable[[], int], kinds: list[str], receivers: Receivers
+) -> None:
+    ships(1)
+    rows(Cargo, {"weight": 2})
+    rows(Mooring, {"quay": 1, "day": 2})
+    rows(Berth, {"number": 4})
+    rows(Beacon, {"code": "a"})
+    Novel.objects.create(title="a")
+    for model in (Cargo, Mooring, Berth, Beacon, Novel, Ship):
+        _listen(receivers, model)
+    receivers.connect(pre_save, _add_one, Ship)
+    assert [sql.partition(" ")[0] for sql in _statements(update)] == kinds
+
+
+def test_where_an_update_does_not_come_down_to_djangos_the_rows_are_read(receivers: Receivers) -> None:
+    class Slow(QuerySet[Any]):
+        def update(self, **values: Any) -> int:
+            for obj in self:
+                Ship.objects.filter(pk=obj.pk).update(**values)
+            return len(self)
+
+    class Signalling(SignalEnhancedQuerySetMixins, Slow):
+        pass
+
+    ships(1, 2)
+    log = receivers.record(Ship)
+    assert Signalling(Ship).update(speed=F("speed") + 10) == 2
+    assert [sent.values["speed"] for sent in log.of("post_save")] == [11, 12]
+
+
+@pytest.mark.parametrize("value", [F("speed") + 1, Value(7)], ids=["F", "value"])
+def test_where_only_post_save_is_heard_nothing_is_computed_beforehand(
+    value: Any, receivers: Receivers
+) -> None:
+    ships(1, 2, 3)
+    seen = []
+
+    def hear(instance: Ship, **arguments: Any) -> None:
+        seen.append(instance.speed)
+
+    receivers.connect(post_save, hear, Ship)
+    select, *_ = _statements(lambda: Ship.objects.update(speed=value))
+    assert "speed" not in select
+    assert seen == column(Ship, "speed")
+
+
+def test_values_that_are_replaced_before_anybody_can_see_them_are_not_loaded(receivers: Receivers) -> None:
+    ships(1)
+    _listen(receivers, Ship)
+    select, _ = _statements(lambda: Ship.objects.update(name="z", berth=None))
+    assert "slug" in select
+    assert not {"name", "berth_id"} & {*re.findall(r"\w+", select)}
+
+
+SEEN: dict[str, tuple[type[Model], dict[str, Any]]] = {
+    "from_db": (Logbook, {"entry": "z"}),
+    "tracker": (Tracked, {"name": "z"}),
+    "lock of an ancestor": (Novel, {"title": "z", "plot": "z"}),
+    "key": (Beacon, {"code": "z"}),
+}
+
+
+@pytest.mark.parametrize(("model", "values"), SEEN.values(), ids=SEEN)
+def test_old_values_are_loaded_where_somebody_may_look(
+    model: type[Model], values: dict[str, Any], receivers: Receivers
+) -> None:
+    model._default_manager.create()
+    _listen(receivers, model)
+    select, *_ = _statements(lambda: model._default_manager.update(**values))
+    assert {*values} <= {*re.findall(r"\w+", select.partition(" FROM ")[0])}
+
+
+def test_a_receiver_of_post_init_sees_old_values(receivers: Receivers) -> None:
+    ships(1)
+    seen = []
+
+    def look(instance: Ship, **arguments: Any) -> None:
+        seen.append(instance.__dict__["speed"])
+
+    _listen(receivers, Ship)
+    receivers.connect(post_init, look, Ship)
+    Ship.objects.update(speed=9)
+    assert seen == [1]
 
 
 @pytest.mark.parametrize("ordering", ["berth__number", "crew__name", "?"])

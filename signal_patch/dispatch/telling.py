@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync
@@ -115,6 +115,20 @@ class Teller:
         if not changes:
             return [(instance, self.update_fields) for _, instance in pairs]
         return [(instance, self._saved(changes.get(key))) for key, instance in pairs]
+
+    def settle_by(
+        self,
+        stored: Mapping[Any, Sequence[Any]],
+        pairs: list[tuple[Any, Model]],
+        asked: Sequence[ModelField],
+    ) -> Told:
+        """Do as `settle` where the write has told the `asked` fields of its rows, by key."""
+        attnames = [field.attname for field in asked]
+        for key, instance in pairs:
+            # A row that is gone has no values to set.
+            for attname, value in zip(attnames, stored.get(key, ()), strict=False):
+                setattr(instance, attname, value)
+        return [(instance, self.update_fields) for key, instance in pairs if key in stored]
 
     def _settle_changes(self, instance: Model, changes: Changes) -> None:
         for field, value in changes.items():

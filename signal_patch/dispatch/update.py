@@ -10,15 +10,17 @@ from django.db.models import QuerySet, Value
 from django.db.models.lookups import Exact
 from django.db.models.signals import post_save, pre_save
 
-from . import loops, rows, sending, values as planning, writing
+from . import fields, loops, returning, rows, sending, values as planning, writing
 from .progress import reporting
 from .telling import Teller
 
 if TYPE_CHECKING:
-    from django.db.models import Model
+    from django.db.models import Field, Model
 
     from ..options import Options
     from .rows import Batch
+
+    ModelField = Field[Any, Any]
 
 
 def update(
@@ -63,9 +65,21 @@ class _Update:
         self.original = original
         self.model = queryset.model
         self.connection = connections[using]
-        self.plan = planning.plan(queryset, values, using, self.connection)
+        hears_pre_save = sending.is_heard(pre_save, senders)
+        self.plan = planning.plan(queryset, values, using, self.connection, shown=hears_pre_save)
         self.writer = writing.writer_of(queryset, using)
         self.teller = Teller(senders, using, options, self.plan.update_fields, self.plan.written)
+        self.asked = self._asked(senders) if self.teller.hears_post_save else []
+
+    def _asked(self, senders: list[type[Model]]) -> list[ModelField]:
+        """Return the fields that the statement itself can tell, as it has written them."""
+        if senders != [self.model] or self._writes_key():
+            return []
+        asked = [*self.plan.unsure, *fields.generated_from(self.model, self.plan.written)]
+        return asked if returning.is_possible(self.model, asked, self.connection) else []
+
+    def _writes_key(self) -> bool:
+        return any(field in self.model._meta.pk_fields for field in self.plan.written)
 
     def run(self) -> int:
         selection = rows.Selection(
@@ -115,11 +129,15 @@ class _Update:
             self._add_new_keys(flight, batch)
             loud = [pair for pair in pairs if pair[0] not in quiet] if quiet else pairs
             changes = self.teller.before(loud)
-            matched = writing.write(batch, self.plan, changes, self.writer, self.original)
-            told = self.teller.settle(loud, changes, self.plan.unsure, all_there=matched == len(pairs))
+            matched, stored = writing.write(batch, self.plan, changes, self.writer, self.original, self.asked)
+            if stored is None:
+                all_there = matched == len(pairs)
+                told = self.teller.settle(loud, changes, self.plan.unsure, all_there=all_there)
+            else:
+                told = self.teller.settle_by(stored, loud, self.asked)
             return matched - self.teller.after(told, flight)
 
     def _add_new_keys(self, flight: sending.Flight, batch: Batch) -> None:
-        if any(field in self.model._meta.pk_fields for field in self.plan.written):
+        if self._writes_key():
             keys = flight.keys[self.model._meta.concrete_model]
             keys.update(instance.pk for instance in batch.instances)

@@ -68,17 +68,26 @@ class Plan:
 
 
 def plan(
-    queryset: QuerySet[Any], values: dict[str, Any], using: str, connection: BaseDatabaseWrapper
+    queryset: QuerySet[Any],
+    values: dict[str, Any],
+    using: str,
+    connection: BaseDatabaseWrapper,
+    *,
+    shown: bool = True,
 ) -> Plan:
     """Work out what to assign, to preview, to freeze and to write.
 
-    The values are those of an `update()` that Django has not refused.
+    The values are those of an `update()` that Django has not refused. Unless they are `shown`
+    to somebody before the write, nothing needs a preview that the rows tell afterwards.
     """
-    return _Planner(queryset, using, connection).plan(values)
+    return _Planner(queryset, using, connection, shown=shown).plan(values)
 
 
 class _Planner:
-    def __init__(self, queryset: QuerySet[Any], using: str, connection: BaseDatabaseWrapper) -> None:
+    def __init__(
+        self, queryset: QuerySet[Any], using: str, connection: BaseDatabaseWrapper, *, shown: bool
+    ) -> None:
+        self.shown = shown
         self.model = queryset.model
         self.using = using
         self.connection = connection
@@ -115,17 +124,22 @@ class _Planner:
             # Django resolves it later, against the table of the ancestor that has the column.
             resolved = value.resolve_expression(UpdateQuery(owner), allow_joins=False, for_save=True)
             statement, shown = value, value
-        alias = f"signal_patch_{len(result.previews) + len(result.frozen)}"
-        column = fields.as_column(shown, target, self.connection)
         if _reads_other_rows(resolved):
-            result.frozen[alias] = column
+            column = fields.as_column(shown, target, self.connection)
+            result.frozen[f"signal_patch_frozen_{len(result.frozen)}"] = column
             result.frozen_fields[name] = target
         else:
             result.statement[name] = statement
-            result.previews[alias] = column
-            result.previewed.append((alias, target, self._scaling(target)))
+            self._preview(result, target, shown)
             result.unsure.append(target)
         self._note(target, shown)
+
+    def _preview(self, result: Plan, target: ModelField, expression: Any) -> None:
+        # The row of an instance is looked up by its new key.
+        if self.shown or target in self.model._meta.pk_fields:
+            alias = f"signal_patch_{len(result.previews)}"
+            result.previews[alias] = fields.as_column(expression, target, self.connection)
+            result.previewed.append((alias, target, self._scaling(target)))
 
     def _add_constant(self, result: Plan, target: ModelField, value: Any) -> None:
         self._note(target, Value(_raw(target, value), output_field=target))
@@ -140,10 +154,8 @@ class _Planner:
 
     def _add_custom_constant(self, result: Plan, target: ModelField, value: Any) -> None:
         # What a field of somebody else's making turns a value into, only a round trip tells.
-        alias = f"signal_patch_{len(result.previews) + len(result.frozen)}"
-        result.previews[alias] = fields.as_column(Value(value, output_field=target), target, self.connection)
-        result.previewed.append((alias, target, self._scaling(target)))
-        if not fields.saves_as_it_compares(target):
+        self._preview(result, target, Value(value, output_field=target))
+        if not self.shown or not fields.saves_as_it_compares(target):
             result.unsure.append(target)
 
     def _scaling(self, target: ModelField) -> Scaling | None:

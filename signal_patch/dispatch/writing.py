@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import FieldError
@@ -12,7 +12,7 @@ from django.db.models import QuerySet, Value
 from django.db.models.expressions import Col
 from django.db.models.sql import Query
 
-from . import fields, rows, sending
+from . import fields, returning, rows, sending
 from .changes import Changes, PerRow
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .values import Plan
 
     ModelField = Field[Any, Any]
+    Stored = dict[Any, Sequence[Any]]
 
 # A CASE with a branch for each row costs the square of their number, a statement a fixed
 # price; at some hundred rows neither shows.
@@ -34,13 +35,35 @@ def write(
     changes: dict[Any, Changes],
     writer: QuerySet[Any],
     original: Callable[..., int],
-) -> int:
+    asked: Sequence[ModelField],
+) -> tuple[int, Stored | None]:
     """Write a batch, with what receivers changed, and return the number of rows matched.
 
     `changes` are by the key of the row; `writer` is a queryset over all rows, of the class
-    that `original`, Django's own `update()`, expects.
+    that `original`, Django's own `update()`, expects. Returned is also, where one statement can
+    do it all, what the rows hold in the `asked` fields then, by key.
     """
-    return _Writer(plan, writer, original).write(batch, changes)
+    if asked and not changes and not plan.frozen:
+        return _write_and_ask(batch, plan, writer, original, asked)
+    return _Writer(plan, writer, original).write(batch, changes), None
+
+
+def _write_and_ask(
+    batch: Batch,
+    plan: Plan,
+    writer: QuerySet[Any],
+    original: Callable[..., int],
+    asked: Sequence[ModelField],
+) -> tuple[int, Stored | None]:
+    keys = writer.model._meta.pk_fields
+    answering, found = returning.returning(writer, [*keys, *asked])
+    matched = _Writer(plan, answering, original).write(batch, {})
+    if len(found) != matched:
+        # Somebody's own update() did not come down to Django's.
+        return matched, None
+    if len(keys) == 1:
+        return matched, {key: values for key, *values in found}
+    return matched, {row[: len(keys)]: row[len(keys) :] for row in found}
 
 
 class _Writer:

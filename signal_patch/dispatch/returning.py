@@ -1,0 +1,66 @@
+"""What an UPDATE has written, told by the UPDATE itself and not by a SELECT after it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import Field
+from django.db.models.sql import Query, UpdateQuery
+
+from .fields import concrete
+
+if TYPE_CHECKING:
+    from django.db.models import Model, QuerySet
+
+    ModelField = Field[Any, Any]
+    Rows = list[tuple[Any, ...]]
+
+
+def is_possible(model: type[Model], fields: Collection[ModelField], connection: Any) -> bool:
+    """Return whether one UPDATE can tell all these fields of the rows that it writes.
+
+    Django can ask for it from 6.0 on, where the columns are those of a single table. What a SELECT
+    says otherwise than by a column's name (a geometry), it does not.
+    """
+    return (
+        getattr(connection.features, "can_return_rows_from_update", False)
+        and not concrete(model)._meta.parents
+        and all(type(field).select_format is Field.select_format for field in fields)
+    )
+
+
+def returning(queryset: QuerySet[Any], fields: Collection[ModelField]) -> tuple[QuerySet[Any], Rows]:
+    """Return the queryset, and a list that its `update()` fills with these fields of the rows written."""
+    rows: Rows = []
+    answering = queryset._chain()  # type: ignore[attr-defined]  # as QuerySet's own methods copy it
+    answering.query = answering.query.chain(_ReturningQuery)
+    answering.query.fields, answering.query.rows = [*fields], rows
+    return answering, rows
+
+
+class _ReturningQuery(Query):
+    """The query of a queryset whose `update()` is to say what it wrote.
+
+    Django's own `update()` makes an UpdateQuery of it, and takes the number of rows from its compiler
+    (QuerySet.update, Query.chain, SQLUpdateCompiler.execute_returning_sql, Django 6.0 and 6.1).
+    """
+
+    def chain(self, klass: Any = None) -> Any:
+        return super().chain(_ReturningUpdateQuery if klass is UpdateQuery else klass)
+
+
+class _ReturningUpdateQuery(UpdateQuery):
+    fields: list[ModelField]
+    rows: Rows
+
+    def get_compiler(self, *args: Any, **kwargs: Any) -> Any:
+        compiler: Any = super().get_compiler(*args, **kwargs)
+        compiler.execute_sql = partial(self._execute, compiler)
+        return compiler
+
+    def _execute(self, compiler: Any, _: object) -> int:
+        found = compiler.execute_returning_sql(self.fields)
+        self.rows += found
+        return len(found)
