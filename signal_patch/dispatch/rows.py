@@ -158,6 +158,7 @@ class Selection:
         keys, frozen = self._keys(chosen)
         loaded = set(first.keys)
         others = [key for key in keys if key not in loaded]
+        del keys
         self.total = len(first.keys) + len(others)
         yield first
         # One batch is alive at a time.
@@ -395,7 +396,9 @@ def keys_of(queryset: QuerySet[Any]) -> list[Any]:
     """Return the primary keys of a queryset's rows."""
     if queryset.model._meta.is_composite_pk:
         return [key for key, *_ in keyed(queryset)]
-    return list(QuerySet.values_list(queryset, "pk", flat=True))
+    keys = QuerySet.values_list(queryset, "pk", flat=True)
+    # Chunk by chunk: a million rows as tuples take twice the room of their keys.
+    return list(QuerySet.iterator(keys))
 
 
 def keyed(queryset: QuerySet[Any], *names: str) -> Iterable[Any]:
