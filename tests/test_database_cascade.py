@@ -27,6 +27,7 @@ from tests.database_cascade_models import (
     Lorry,
     Rack,
     Rat,
+    Siren,
     Ticket,
     Yard,
 )
@@ -242,6 +243,39 @@ def test_a_row_set_to_null_by_the_database_sends_its_saves(
     expected = {"id": label.pk, "text": "A", "depot_id": None, "rack_id": None, "box_id": None}
     assert pre.values == post.values == expected
     assert Label.objects.get().depot_id is None
+
+
+@pytest.mark.parametrize("is_on", [False, True])
+def test_rows_of_a_model_with_the_mixin_send_their_signals_whatever_is_on(
+    is_on: bool, depot: Depot, delete: Callable[[Depot], Any], receivers: Receivers
+) -> None:
+    if is_on:
+        signal_patch.enable()
+    goes = Siren.objects.create(depot=depot)
+    stays = Siren.objects.create(rack=Rack.objects.create(depot=depot))
+    log = receivers.record(Siren)
+    assert delete(depot) == (2, {"tests.Depot": 1, "tests.Siren": 1})
+    assert [(s.signal, s.values["id"]) for s in log] == [
+        ("pre_delete", goes.pk),
+        ("pre_save", stays.pk),
+        ("post_save", stays.pk),
+        ("post_delete", goes.pk),
+    ]
+    assert list(Siren.objects.values("id", "depot", "rack")) == [
+        {"id": stays.pk, "depot": None, "rack": None}
+    ]
+
+
+def test_they_send_none_if_they_are_silenced(
+    depot: Depot, delete: Callable[[Depot], Any], receivers: Receivers
+) -> None:
+    Siren.objects.create(depot=depot)
+    Siren.objects.create(rack=Rack.objects.create(depot=depot))
+    log = receivers.record(Siren)
+    with signal_patch.no_bulk_signals():
+        assert delete(depot) == (1, {"tests.Depot": 1})
+    assert log == []
+    assert Siren.objects.count() == 1
 
 
 @pytest.mark.parametrize("heard", [pre_save, post_save])
