@@ -7,6 +7,7 @@ import uuid
 from decimal import Decimal
 from typing import Any
 
+import django
 from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelation
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
@@ -14,6 +15,9 @@ from django.db.models.functions import Upper
 
 from tests.parity import deletion_models as deletion_models
 from tests.parity.fields import Colour, ColourField, WordsField
+
+if django.VERSION >= (6, 1):
+    from tests.parity import database_deletion_models as database_deletion_models
 
 EPOCH = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.parity.models import Entry, Flag
 from tests.parity.scenario import Action, Call, Given, Hearing
+from tests.parity.strategies import batch_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -81,12 +82,14 @@ class Relating(Call):
         }[self.method]
 
     def _set_order(self, oracle: Oracle) -> None:
-        objects: list[Any] = self.chosen()
-        for place, obj in enumerate(objects):
-            obj._order = place
-        places = [{"_order": Given(obj._order)} for obj in objects]
-        if objects:
-            oracle.bulk_update(self.rows().filter(flag=self.flag), objects, places)
+        """Give the entries their places, each batch as it is when its turn comes."""
+        mine = self.rows().filter(flag=self.flag)
+        places = [(entry.pk, {"_order": Given(place)}) for place, entry in enumerate(self.chosen())]
+        for batch in oracle.batches(places):
+            found = self.rows().in_bulk([key for key, _ in batch])
+            for key, values in batch:
+                found[key]._order = values["_order"].value
+            oracle.bulk_update(mine, [found[key] for key, _ in batch], [values for _, values in batch])
 
     def given(self) -> Iterable[Given]:
         return ()
@@ -115,12 +118,13 @@ def hearings(draw: st.DrawFn) -> Hearing:
 
 @st.composite
 def relatings(draw: st.DrawFn) -> Relating:
+    hearing = draw(hearings())
     return Relating(
         model=Entry,
         alias=draw(st.sampled_from(["default", "default", "default", "other"])),
         seeds=draw(st.lists(st.integers(0, 99), min_size=1, max_size=5)),
-        hearing=draw(hearings()),
-        batch_size=draw(st.integers(1, 3) | st.just(2000)),
+        hearing=hearing,
+        batch_size=draw(batch_sizes(hearing)),
         flag=draw(st.integers(1, 2)),
         entries=tuple(draw(st.lists(st.integers(1, 5), max_size=4, unique=True))),
         method=draw(st.sampled_from(sorted(CALLS))),
