@@ -18,7 +18,7 @@ from django.db import connection, transaction
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
 import signal_patch
-from tests.cascade_models import SPARE, Dock, Harbour, Note, Tug
+from tests.cascade_models import SPARE, Dock, Docker, Harbour, Note, Shift, Tug
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.django_db
 
 SAVES = ["pre_save", "post_save"]
+DELETES = ["pre_delete", "post_delete"]
 
 
 def run(coroutine: Callable[[], Awaitable[Any]]) -> Any:
@@ -106,6 +107,25 @@ def test_the_async_forms_of_a_generic_manager_send_their_signals(log: Log) -> No
     log.clear()
     run(harbour.notes.aclear)
     assert log.names() == ["pre_delete", "post_delete"]
+
+
+THROUGH: dict[str, tuple[Callable[[Dock, Docker, Docker], Awaitable[Any]], list[str]]] = {
+    "aadd": (lambda dock, one, other: dock.crew.aadd(other), SAVES),
+    "aremove": (lambda dock, one, other: dock.crew.aremove(one), DELETES),
+    "aclear": (lambda dock, one, other: dock.crew.aclear(), DELETES),
+    "aset": (lambda dock, one, other: dock.crew.aset([other]), [*DELETES, *SAVES]),
+}
+
+
+@pytest.mark.parametrize(("call", "sent"), THROUGH.values(), ids=THROUGH)
+def test_the_async_forms_over_an_explicit_through_model_send_those_of_its_rows(
+    call: Callable[[Dock, Docker, Docker], Awaitable[Any]], sent: list[str], log: Log
+) -> None:
+    dock, one, other = Dock.objects.create(), Docker.objects.create(), Docker.objects.create()
+    Shift.objects.create(dock=dock, docker=one)
+    log.clear()
+    run(lambda: call(dock, one, other))
+    assert [(s.signal, s.sender) for s in log] == [(name, Shift) for name in sent]
 
 
 def test_a_scope_follows_into_sync_to_async_and_not_into_other_tasks(log: Log) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.db.models import ProtectedError, RestrictedError
@@ -26,6 +27,8 @@ RULES = {"nulled": None, "defaulted": None, "spared": SPARE, "fixed": CONSTANT, 
 ROADS: dict[str, Callable[[Harbour], Any]] = {
     "of a queryset": lambda harbour: Harbour.objects.filter(pk=harbour.pk).delete(),
     "of an instance": lambda harbour: harbour.delete(),
+    "of a queryset, async": lambda harbour: async_to_sync(Harbour.objects.filter(pk=harbour.pk).adelete)(),
+    "of an instance, async": lambda harbour: async_to_sync(harbour.adelete)(),
 }
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import django
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import connection
 from django.db.models import RestrictedError
 from django.db.models.deletion import Collector
@@ -42,6 +43,8 @@ pytestmark = pytest.mark.django_db
 ROADS: dict[str, Callable[[Depot], Any]] = {
     "of a queryset": lambda depot: Depot.objects.filter(pk=depot.pk).delete(),
     "of an instance": lambda depot: depot.delete(),
+    "of a queryset, async": lambda depot: async_to_sync(Depot.objects.filter(pk=depot.pk).adelete)(),
+    "of an instance, async": lambda depot: async_to_sync(depot.adelete)(),
 }
 defaults_in_the_database = pytest.mark.skipif(
     not connection.features.supports_on_delete_db_default, reason="MariaDB has no ON DELETE SET DEFAULT"
