@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import SupportsIndex, TypeAlias
 
+    from signal_patch.options import Options
+
     Arguments: TypeAlias = tuple[Any, ...]
     Keywords: TypeAlias = dict[str, Any]
     Wrapper: TypeAlias = Callable[[Callable[..., Any], Any, Arguments, Keywords], Any]
@@ -141,18 +143,35 @@ def save_base(wrapped: Callable[..., Any], instance: Model, args: Arguments, key
 
 def delete(wrapped: Callable[..., Any], collector: Collector, args: Arguments, keywords: Keywords) -> Any:
     return dispatch.delete(
-        collector, scopes.options_for, lambda collector: wrapped(collector, *args, **keywords)
+        collector, _options_for, _unsaid, lambda collector: wrapped(collector, *args, **keywords)
     )
 
 
 def update_batch(wrapped: Callable[..., Any], query: UpdateQuery, args: Arguments, keywords: Keywords) -> Any:
     model: Any = query.model
-    options = scopes.options_for(model, "update")
+    options = _options_for(model, "update")
     if options is None or sending.is_silent():
         return wrapped(query, *args, **keywords)
     given = _UPDATE_BATCH.bind(query, *args, **keywords)
     _, keys, values, using = given.args
     return dispatch.update_batch(query, keys, values, using, options, wrapped)
+
+
+def _options_for(model: type[Model], operation: str) -> Options | None:
+    """
+    Return the options that hold in a delete, which takes no manager that might have a mixin.
+
+    Manager._queryset_class, Django 5.2 to 6.1.
+    """
+    manager: Any = model._default_manager
+    return scopes.options_for(model, operation, getattr(manager._queryset_class, "signal_options", None))
+
+
+def _unsaid(queryset: QuerySet[Any]) -> Options | None:
+    """Return the options under which rows send signals of an `update()` that sends none by itself."""
+    if hasattr(queryset, "signal_options") or scopes.options_for(queryset.model, "update") is not None:
+        return None
+    return _options_for(queryset.model, "update")
 
 
 def get_app_configs(wrapped: Callable[..., Any], registry: Apps, args: Arguments, keywords: Keywords) -> Any:
@@ -176,15 +195,19 @@ def quietly(model: type[Model], bulk_update: Callable[..., Any], *args: Any, **k
         return bulk_update(*args, **keywords)
 
 
-# The roads by which rows change, and those whose rows are only marked as in flight.
+# The roads that start at a queryset, and what a mixin needs as well: rows are marked as in flight, and a
+# delete changes others.
 ROADS: tuple[Place, ...] = (
     (QuerySet, "update", update),
     (QuerySet, "bulk_update", bulk_update),
     (QuerySet, "bulk_create", bulk_create),
     (QuerySet, "delete", delete_queryset),
+)
+MARKS: tuple[Place, ...] = (
+    (Model, "save_base", save_base),
+    (Collector, "delete", delete),
     (UpdateQuery, "update_batch", update_batch),
 )
-MARKS: tuple[Place, ...] = ((Model, "save_base", save_base), (Collector, "delete", delete))
 AWAITING: tuple[Place, ...] = ((Apps, "get_app_configs", get_app_configs),)
 
 
@@ -195,7 +218,7 @@ def install() -> None:
 
 
 def install_marks() -> None:
-    """Put on, for good, those that mark rows in flight."""
+    """Put on, for good, what a mixin needs."""
     with scopes.lock:
         scopes.process.marks_rows = True
         _put_on(MARKS)

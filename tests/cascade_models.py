@@ -8,6 +8,8 @@ from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelatio
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
 
+from signal_patch.mixins import SignalEnhancedQuerySetMixins
+
 # Harbours that the rules below fall back on: to be created by the tests that need them.
 SPARE, CONSTANT, COMPUTED = 9001, 9002, 9003
 
@@ -32,6 +34,23 @@ class Tug(models.Model):
     fixed = models.ForeignKey(Harbour, models.SET(CONSTANT), null=True, related_name="+")
     computed = models.ForeignKey(Harbour, models.SET(computed_harbour), null=True, related_name="+")
     removed = models.ForeignKey(Harbour, models.CASCADE, null=True, related_name="+")
+
+
+class LampQuerySet(SignalEnhancedQuerySetMixins, models.QuerySet[Any]):
+    pass
+
+
+class Lamp(models.Model):
+    """Sends signals though nothing is on; Django's own cascades do not take its manager."""
+
+    nulled = models.ForeignKey(Harbour, models.SET_NULL, null=True, related_name="+")
+    defaulted = models.ForeignKey(Harbour, models.SET_DEFAULT, null=True, default=None, related_name="+")
+    spared = models.ForeignKey(Harbour, models.SET_DEFAULT, null=True, default=SPARE, related_name="+")
+    fixed = models.ForeignKey(Harbour, models.SET(CONSTANT), null=True, related_name="+")
+    computed = models.ForeignKey(Harbour, models.SET(computed_harbour), null=True, related_name="+")
+    removed = models.ForeignKey(Harbour, models.CASCADE, null=True, related_name="+")
+
+    objects = LampQuerySet.as_manager()
 
 
 class Customs(models.Model):

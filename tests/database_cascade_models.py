@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import DB_CASCADE, DB_SET_DEFAULT, DB_SET_NULL
 
+from tests.cascade_models import LampQuerySet
+
 # A depot that rows fall back on: to be created by the tests that need it.
 SPARE_DEPOT = 9004
 
@@ -43,6 +45,15 @@ class Lorry(models.Model):
 
     class Meta:
         required_db_features = ("supports_on_delete_db_default",)
+
+
+class Siren(models.Model):
+    """Sends signals though nothing is on."""
+
+    depot = models.ForeignKey(Depot, DB_CASCADE, null=True)
+    rack = models.ForeignKey(Rack, DB_SET_NULL, null=True)
+
+    objects = LampQuerySet.as_manager()
 
 
 class Folder(models.Model):

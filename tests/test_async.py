@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.contenttypes.models import ContentType
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
 import signal_patch
-from tests.cascade_models import SPARE, Dock, Harbour, Note, Tug
+from tests.cascade_models import SPARE, Dock, Docker, Harbour, Note, Shift, Tug
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.django_db
 
 SAVES = ["pre_save", "post_save"]
+DELETES = ["pre_delete", "post_delete"]
 
 
 def run(coroutine: Callable[[], Awaitable[Any]]) -> Any:
@@ -108,6 +109,25 @@ def test_the_async_forms_of_a_generic_manager_send_their_signals(log: Log) -> No
     assert log.names() == ["pre_delete", "post_delete"]
 
 
+THROUGH: dict[str, tuple[Callable[[Dock, Docker, Docker], Awaitable[Any]], list[str]]] = {
+    "aadd": (lambda dock, one, other: dock.crew.aadd(other), SAVES),
+    "aremove": (lambda dock, one, other: dock.crew.aremove(one), DELETES),
+    "aclear": (lambda dock, one, other: dock.crew.aclear(), DELETES),
+    "aset": (lambda dock, one, other: dock.crew.aset([other]), [*DELETES, *SAVES]),
+}
+
+
+@pytest.mark.parametrize(("call", "sent"), THROUGH.values(), ids=THROUGH)
+def test_the_async_forms_over_an_explicit_through_model_send_those_of_its_rows(
+    call: Callable[[Dock, Docker, Docker], Awaitable[Any]], sent: list[str], log: Log
+) -> None:
+    dock, one, other = Dock.objects.create(), Docker.objects.create(), Docker.objects.create()
+    Shift.objects.create(dock=dock, docker=one)
+    log.clear()
+    run(lambda: call(dock, one, other))
+    assert [(s.signal, s.sender) for s in log] == [(name, Shift) for name in sent]
+
+
 def test_a_scope_follows_into_sync_to_async_and_not_into_other_tasks(log: Log) -> None:
     async def inside() -> None:
         with signal_patch.bulk_signals():
@@ -136,9 +156,9 @@ OPERATIONS: dict[str, Callable[[], Any]] = {
 }
 
 
-def _in_batches(operation: Callable[[], Any]) -> None:
+def _in_batches(operation: Callable[[], Any]) -> Any:
     with signal_patch.bulk_signals(batch_size=2):
-        operation()
+        return operation()
 
 
 @pytest.fixture(params=OPERATIONS)
@@ -289,6 +309,146 @@ def test_so_do_those_of_a_delete(delete: Callable[[], Any], receivers: Receivers
         delete()
     assert len(heard) == 8
     assert len(loops) == 1
+
+
+def test_the_rows_of_a_batch_share_one_coroutine(operate: Callable[[], None], receivers: Receivers) -> None:
+    """Each hop between a thread and its event loop costs more than all the rest of a row."""
+    tasks: dict[Any, list[set[Any]]] = {pre_save: [], post_save: []}
+
+    async def hear(signal: Any, **kwargs: Any) -> None:
+        tasks[signal].append(asyncio.all_tasks())
+
+    harbours(3)
+    for signal in tasks:
+        receivers.connect(signal, hear, Harbour)
+    operate()
+    announcing, reporting = (set.intersection(*found[:2]) for found in tasks.values())
+    assert announcing - reporting
+    assert reporting - announcing
+
+
+# bulk_create(): of three instances the middle one is in conflict with a row.
+
+
+@pytest.fixture(params=["plain", "ignore_conflicts", "update_conflicts"])
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def _arguments(mode: str) -> dict[str, Any]:
+    if mode == "plain":
+        return {}
+    if mode == "ignore_conflicts":
+        return {mode: True}
+    targets = connection.features.supports_update_conflicts_with_target
+    return {mode: True, "update_fields": ["name"], "unique_fields": ["pk"] if targets else None}
+
+
+def conflicting(mode: str) -> list[Harbour]:
+    """Return instances to create: if there may be conflicts, the second stands for a row that is there."""
+    there = None if mode == "plain" else Harbour.objects.create(name="there").pk
+    return [Harbour(name="new"), Harbour(pk=there, name="given"), Harbour(name="new")]
+
+
+def created_by(mode: str) -> list[bool | None]:
+    """Return what `created` must say of these instances; None if they get no `post_save`."""
+    return [True, {"plain": True, "ignore_conflicts": None, "update_conflicts": False}[mode], True]
+
+
+CREATING: dict[str, Callable[..., list[Harbour]]] = {
+    "bulk_create": lambda objs, **arguments: Harbour.objects.bulk_create(objs, **arguments),
+    "abulk_create": lambda objs, **arguments: run(lambda: Harbour.objects.abulk_create(objs, **arguments)),
+    "in batches": lambda objs, **arguments: _in_batches(
+        lambda: Harbour.objects.bulk_create(objs, **arguments)
+    ),
+}
+
+
+@pytest.fixture(params=CREATING)
+def create(request: pytest.FixtureRequest, mode: str) -> Callable[[list[Harbour]], list[Harbour]]:
+    def call(objs: list[Harbour]) -> list[Harbour]:
+        with signal_patch.bulk_signals():
+            return CREATING[request.param](objs, **_arguments(mode))
+
+    return call
+
+
+def test_async_receivers_hear_each_new_row_once_with_its_arguments(
+    create: Callable[[list[Harbour]], list[Harbour]], mode: str, company: str, receivers: Receivers
+) -> None:
+    announced: list[Any] = []
+    reported: dict[int, Any] = {}
+
+    async def announce(instance: Harbour, **kwargs: Any) -> None:
+        announced.append((instance, kwargs))
+
+    async def report(instance: Harbour, **kwargs: Any) -> None:
+        assert id(instance) not in reported
+        assert await Harbour.objects.aget(pk=instance.pk) == instance
+        reported[id(instance)] = kwargs
+
+    objs = conflicting(mode)
+    receivers.connect(pre_save, announce, Harbour)
+    receivers.connect(post_save, report, Harbour)
+    assert create(objs) == objs
+    common = {"sender": Harbour, "raw": False, "using": "default", "update_fields": None}
+    assert sorted(map(id, objs)) == sorted(id(obj) for obj, _ in announced)
+    assert all(kwargs == {**common, "signal": pre_save} for _, kwargs in announced)
+    assert [reported.get(id(obj)) for obj in objs] == [
+        None if created is None else {**common, "signal": post_save, "created": created}
+        for created in created_by(mode)
+    ]
+
+
+def test_they_hear_them_as_sync_ones_do(
+    create: Callable[[list[Harbour]], list[Harbour]], mode: str, receivers: Receivers
+) -> None:
+    objs, order = conflicting(mode), []
+
+    async def late(signal: Any, instance: Harbour, **kwargs: Any) -> None:
+        order.append(("async", signal, id(instance)))
+
+    def early(signal: Any, instance: Harbour, **kwargs: Any) -> None:
+        order.append(("sync", signal, id(instance)))
+
+    for signal in (pre_save, post_save):
+        receivers.connect(signal, late, Harbour)
+        receivers.connect(signal, early, Harbour)
+    create(objs)
+    assert [kind for kind, *_ in order] == ["sync", "async"] * (len(order) // 2)
+    assert [said for kind, *said in order if kind == "sync"] == [
+        said for kind, *said in order if kind == "async"
+    ]
+
+
+def test_the_rows_of_a_bulk_create_share_one_event_loop(
+    create: Callable[[list[Harbour]], list[Harbour]], mode: str, company: str, receivers: Receivers
+) -> None:
+    objs, loops = conflicting(mode), set()
+
+    async def hear(**kwargs: Any) -> None:
+        loops.add(asyncio.get_running_loop())
+
+    receivers.connect(pre_save, hear, Harbour)
+    receivers.connect(post_save, hear, Harbour)
+    create(objs)
+    assert len(loops) == 1
+
+
+def test_the_rows_of_a_bulk_creates_batch_share_one_coroutine(mode: str, receivers: Receivers) -> None:
+    objs = conflicting(mode)
+    tasks: dict[Any, list[set[Any]]] = {pre_save: [], post_save: []}
+
+    async def hear(signal: Any, **kwargs: Any) -> None:
+        tasks[signal].append(asyncio.all_tasks())
+
+    for signal in tasks:
+        receivers.connect(signal, hear, Harbour)
+    with signal_patch.bulk_signals():
+        Harbour.objects.bulk_create(objs, **_arguments(mode))
+    announcing, reporting = (set.intersection(*found) for found in tasks.values())
+    assert announcing - reporting
+    assert reporting - announcing
 
 
 class Boom(Exception):

@@ -16,7 +16,20 @@ from django.db.models.signals import post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 
 import signal_patch
-from tests.models import Book, BookProxy, Chapter, Loan, Loud, Member, Novel, Publisher, Reader, Shelf, Token
+from tests.models import (
+    Book,
+    BookProxy,
+    Chapter,
+    Loan,
+    Loud,
+    Member,
+    Novel,
+    Parcel,
+    Publisher,
+    Reader,
+    Shelf,
+    Token,
+)
 from tests.recording import Log, Receivers, field_values
 
 if TYPE_CHECKING:
@@ -685,13 +698,54 @@ def test_a_conflict_beside_the_target_raises_as_django_does(receivers: Receivers
 
 @pytest.mark.skipif("connection.vendor != 'postgresql'", reason="RETURNING of system columns")
 def test_postgresql_tells_with_one_statement(receivers: Receivers) -> None:
-    Shelf(label="a").save()
     receivers.record(Shelf)
+    # The first upsert of a table also asks what kind of table it is.
+    Shelf.objects.bulk_create([Shelf(label="a")], **upserting("label", update_fields=["width"]))
     with transaction.atomic(), CaptureQueriesContext(connection) as queries:
         Shelf.objects.bulk_create(
             [Shelf(label="a"), Shelf(label="b")], **upserting("label", update_fields=["width"])
         )
     assert len(queries) == 1
+
+
+@pytest.fixture
+def _partitioned() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE tests_parcel (code varchar(30) PRIMARY KEY, weight integer NOT NULL)"
+            " PARTITION BY HASH (code)"
+        )
+        for part in range(2):
+            cursor.execute(
+                f"CREATE TABLE tests_parcel_{part} PARTITION OF tests_parcel"
+                f" FOR VALUES WITH (MODULUS 2, REMAINDER {part})"
+            )
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="partitions of PostgreSQL")
+@pytest.mark.parametrize("mode", ["plain", "ignore_conflicts", "update_conflicts"])
+@pytest.mark.usefixtures("_partitioned")
+def test_rows_of_a_partitioned_table_are_told_as_any(mode: str, receivers: Receivers) -> None:
+    """Their system columns cannot be returned."""
+    objs = [Parcel(code=code, weight=2) for code in "abcd"]
+    there = {} if mode == "plain" else {"a": 1, "c": 1}
+    for code, weight in there.items():
+        Parcel(code=code, weight=weight).save()
+    log = receivers.record(Parcel)
+    arguments = {
+        "plain": {},
+        "ignore_conflicts": {"ignore_conflicts": True},
+        "update_conflicts": upserting("code", update_fields=["weight"]),
+    }[mode]
+    Parcel.objects.bulk_create(objs, **arguments)
+    assert len(log.of("pre_save")) == 4
+    assert {instance.code: created for instance, created in post_saved(log)} == {
+        obj.code: obj.code not in there for obj in objs if obj.code not in there or mode == "update_conflicts"
+    }
+    new = dict.fromkeys("abcd", 2)
+    assert dict(Parcel.objects.values_list("code", "weight")) == (
+        {**new, **there} if mode == "ignore_conflicts" else new
+    )
 
 
 @on_its_own

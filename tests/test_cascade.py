@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.db.models import ProtectedError, RestrictedError
@@ -12,7 +13,7 @@ from django.db.models.signals import post_delete, post_init, post_save, pre_dele
 from django.test.utils import CaptureQueriesContext
 
 import signal_patch
-from tests.cascade_models import COMPUTED, CONSTANT, SPARE, Customs, Harbour, Pilot, Tug
+from tests.cascade_models import COMPUTED, CONSTANT, SPARE, Customs, Harbour, Lamp, Pilot, Tug
 from tests.models import Loud
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ RULES = {"nulled": None, "defaulted": None, "spared": SPARE, "fixed": CONSTANT, 
 ROADS: dict[str, Callable[[Harbour], Any]] = {
     "of a queryset": lambda harbour: Harbour.objects.filter(pk=harbour.pk).delete(),
     "of an instance": lambda harbour: harbour.delete(),
+    "of a queryset, async": lambda harbour: async_to_sync(Harbour.objects.filter(pk=harbour.pk).adelete)(),
+    "of an instance, async": lambda harbour: async_to_sync(harbour.adelete)(),
 }
 
 
@@ -132,6 +135,70 @@ def test_the_changed_rows_model_decides_by_its_operation_update(
     with signal_patch.bulk_signals(operations=["delete"]):
         harbour.delete()
     assert log.names() == ["pre_delete", "post_delete"]
+
+
+@pytest.fixture(params=["alone", "with the switch on", "with the switch off for it"])
+def mixin(request: pytest.FixtureRequest) -> None:
+    """What is on beside the mixin, which is a scope that is always open."""
+    if request.param == "with the switch on":
+        signal_patch.enable()
+    elif request.param == "with the switch off for it":
+        signal_patch.enable(exclude=[Lamp])
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.usefixtures("mixin")
+def test_rows_of_a_model_with_the_mixin_send_their_saves_whatever_is_on(
+    rule: str, harbour: Harbour, delete: Callable[[Harbour], Any], receivers: Receivers
+) -> None:
+    values = {"spared": None, rule: harbour}
+    lamps = [Lamp.objects.create(**values).pk for _ in range(2)]
+    log = receivers.record(Lamp)
+    assert delete(harbour) == (1, {"tests.Harbour": 1})
+    assert [(s.signal, s.values["id"]) for s in log] == [
+        (signal, pk) for signal in ("pre_save", "post_save") for pk in lamps
+    ]
+    for sent in log:
+        assert sent.arguments["update_fields"] == {rule}
+        assert sent.values[f"{rule}_id"] == RULES[rule]
+    assert set(Lamp.objects.values_list(rule, flat=True)) == {RULES[rule]}
+
+
+@pytest.mark.usefixtures("mixin")
+def test_those_that_the_same_delete_removes_send_their_deletes_only(
+    harbour: Harbour, delete: Callable[[Harbour], Any], receivers: Receivers
+) -> None:
+    for rule in RULES:
+        Lamp.objects.create(**{"spared": None, "removed": harbour, rule: harbour})
+    log = receivers.record(Lamp)
+    delete(harbour)
+    assert sorted(log.names()) == ["post_delete"] * 5 + ["pre_delete"] * 5
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.usefixtures("mixin")
+def test_they_are_silenced_as_other_rows_are(
+    rule: str, harbour: Harbour, delete: Callable[[Harbour], Any], receivers: Receivers
+) -> None:
+    Lamp.objects.create(**{"spared": None, rule: harbour})
+    log = receivers.record(Lamp)
+    with signal_patch.no_bulk_signals():
+        delete(harbour)
+    assert log == []
+    assert getattr(Lamp.objects.get(), f"{rule}_id") == RULES[rule]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_a_receiver_changes_on_a_row_with_the_mixin_is_saved(
+    rule: str, harbour: Harbour, receivers: Receivers
+) -> None:
+    def redirect(instance: Lamp, **kwargs: Any) -> None:
+        instance.removed_id = SPARE
+
+    Lamp.objects.create(**{"spared": None, rule: harbour})
+    receivers.connect(pre_save, redirect, Lamp)
+    harbour.delete()
+    assert Lamp.objects.get().removed_id == SPARE
 
 
 @pytest.mark.parametrize("rule", RULES)

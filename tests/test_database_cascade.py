@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import django
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import connection
 from django.db.models import RestrictedError
 from django.db.models.deletion import Collector
@@ -27,6 +28,7 @@ from tests.database_cascade_models import (
     Lorry,
     Rack,
     Rat,
+    Siren,
     Ticket,
     Yard,
 )
@@ -41,6 +43,8 @@ pytestmark = pytest.mark.django_db
 ROADS: dict[str, Callable[[Depot], Any]] = {
     "of a queryset": lambda depot: Depot.objects.filter(pk=depot.pk).delete(),
     "of an instance": lambda depot: depot.delete(),
+    "of a queryset, async": lambda depot: async_to_sync(Depot.objects.filter(pk=depot.pk).adelete)(),
+    "of an instance, async": lambda depot: async_to_sync(depot.adelete)(),
 }
 defaults_in_the_database = pytest.mark.skipif(
     not connection.features.supports_on_delete_db_default, reason="MariaDB has no ON DELETE SET DEFAULT"
@@ -242,6 +246,39 @@ def test_a_row_set_to_null_by_the_database_sends_its_saves(
     expected = {"id": label.pk, "text": "A", "depot_id": None, "rack_id": None, "box_id": None}
     assert pre.values == post.values == expected
     assert Label.objects.get().depot_id is None
+
+
+@pytest.mark.parametrize("is_on", [False, True])
+def test_rows_of_a_model_with_the_mixin_send_their_signals_whatever_is_on(
+    is_on: bool, depot: Depot, delete: Callable[[Depot], Any], receivers: Receivers
+) -> None:
+    if is_on:
+        signal_patch.enable()
+    goes = Siren.objects.create(depot=depot)
+    stays = Siren.objects.create(rack=Rack.objects.create(depot=depot))
+    log = receivers.record(Siren)
+    assert delete(depot) == (2, {"tests.Depot": 1, "tests.Siren": 1})
+    assert [(s.signal, s.values["id"]) for s in log] == [
+        ("pre_delete", goes.pk),
+        ("pre_save", stays.pk),
+        ("post_save", stays.pk),
+        ("post_delete", goes.pk),
+    ]
+    assert list(Siren.objects.values("id", "depot", "rack")) == [
+        {"id": stays.pk, "depot": None, "rack": None}
+    ]
+
+
+def test_they_send_none_if_they_are_silenced(
+    depot: Depot, delete: Callable[[Depot], Any], receivers: Receivers
+) -> None:
+    Siren.objects.create(depot=depot)
+    Siren.objects.create(rack=Rack.objects.create(depot=depot))
+    log = receivers.record(Siren)
+    with signal_patch.no_bulk_signals():
+        assert delete(depot) == (1, {"tests.Depot": 1})
+    assert log == []
+    assert Siren.objects.count() == 1
 
 
 @pytest.mark.parametrize("heard", [pre_save, post_save])

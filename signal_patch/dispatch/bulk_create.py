@@ -6,18 +6,20 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import async_to_sync
 from django.db import transaction
 from django.db.models.signals import post_save, pre_save
 
 from . import loops, rows, sending
 from .inserting import Inserter
 from .progress import reporting
-from .telling import reread
+from .telling import tell_after
 
 if TYPE_CHECKING:
-    from django.db.models import QuerySet
+    from django.db.models import Model, QuerySet
 
     from ..options import Options
+    from .telling import Told
 
 
 def bulk_create(
@@ -47,7 +49,7 @@ def bulk_create(
         # executes nothing.
         original(queryset, iter(()), **arguments)
     _refuse(given)
-    operation = _BulkCreate(queryset, options, original, arguments)
+    operation = _BulkCreate(queryset, senders, options, original, arguments)
     with transaction.atomic(using=operation.using, savepoint=False):
         loops.run(lambda: operation.run(given), (pre_save, post_save), senders)
     return given
@@ -66,6 +68,7 @@ class _BulkCreate:
     def __init__(
         self,
         queryset: QuerySet[Any],
+        senders: list[type[Model]],
         options: Options,
         original: Callable[..., list[Any]],
         arguments: dict[str, Any],
@@ -75,6 +78,8 @@ class _BulkCreate:
         self.using = rows.database_for_write(queryset)
         self.inserter = Inserter(queryset, self.using, options, original, arguments)
         self.key_of: Callable[[Any], Any] = attrgetter(self.model._meta.pk.attname)
+        self.awaits_pre_save = sending.is_awaited(pre_save, senders)
+        self.awaits_post_save = sending.is_awaited(post_save, senders)
 
     def run(self, objs: list[Any]) -> None:
         done = 0
@@ -101,27 +106,30 @@ class _BulkCreate:
         if quiet:
             written = [pair for pair in written if self.key_of(pair[0]) not in quiet]
         with sending.flying(sending.flight_of(self.using, self.model, keys)) as flight:
-            self._tell_after(written, flight)
+            told: Told = [(obj, None, created) for obj, created in written]
+            tell_after(told, self.using, flight, awaited=self.awaits_post_save)
 
     def _tell_before(self, batch: list[Any]) -> None:
         keys = {self.key_of(obj) for obj in batch} - {None}
         quiet = self._quiet(batch, keys) if sending.is_any_in_flight(self.using, self.model) else ()
         with sending.flying(sending.flight_of(self.using, self.model, keys)) as flight:
-            for obj in batch:
-                if id(obj) not in quiet:
-                    # Its receivers may give it a key.
-                    flight.instance = obj
-                    sending.send_pre_save(obj, self.using, None)
+            loud = [obj for obj in batch if id(obj) not in quiet]
+            if self.awaits_pre_save:
+                async_to_sync(self._await_sent)(loud, flight)
+            else:
+                self._send(loud, flight)
 
-    def _tell_after(self, written: list[tuple[Any, bool]], flight: sending.Flight) -> None:
-        there: set[Any] | None = None
-        for position, (obj, created) in enumerate(written):
-            if flight.deletions:
-                flight.deletions = 0
-                rest = (other for other, _ in written[position:])
-                there = reread(rest, self.using, lambda model: [])
-            if there is None or obj.pk in there:
-                sending.send_post_save(obj, self.using, None, created=created)
+    def _send(self, objs: list[Any], flight: sending.Flight) -> None:
+        for obj in objs:
+            # Its receivers may give it a key.
+            flight.instance = obj
+            sending.send_pre_save(obj, self.using, None)
+
+    async def _await_sent(self, objs: list[Any], flight: sending.Flight) -> None:
+        """Do as `_send`, all in one coroutine."""
+        for obj in objs:
+            flight.instance = obj
+            await sending.asend_pre_save(obj, self.using, None)
 
     def _quiet(self, batch: list[Any], keys: set[Any]) -> set[int]:
         """Return which instances stand for a row whose signals are being sent up the stack."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     Relation = Any  # ForeignKey, as Django 6.1 has it
     Decide = Callable[[type[Model], str], Options | None]
+    Unsaid = Callable[[QuerySet[Any]], Options | None]
     Deleted = tuple[int, dict[str, int]]
 
 # The rules by which the database acts itself came with Django 6.1; before, no relation has them.
@@ -69,21 +72,58 @@ def _update_by_django(queryset: QuerySet[Any], **values: Any) -> int:
         return QuerySet.update(queryset, **values)
 
 
-def delete(collector: Collector, decide: Decide, original: Callable[[Collector], Deleted]) -> Deleted:
+def delete(
+    collector: Collector, decide: Decide, unsaid: Unsaid, original: Callable[[Collector], Deleted]
+) -> Deleted:
     """Delete what Django has collected, with what the database would remove and change along with it.
 
     `original` is Django's own `Collector.delete()`, unbound; it sends the signals. `decide` gives the
-    options under which an operation on a model's rows sends signals, or None.
+    options under which an operation on a model's rows sends signals, or None; `unsaid` those for a queryset
+    whose own `update()` sends none though its rows are to send them.
     """
     relations = _database_relations(_models_of(collector), connections[collector.using])
     if not any(relations.values()):
+        _tell_changes(collector, unsaid)
         with sending.deleting(collector):
             return _run(collector, original)
     reach = _Reach(collector, decide, relations)
     reach.collect()
+    _tell_changes(collector, unsaid)
     with sending.deleting(collector, reach.left) as flight:
         deleted = _run(collector, original)
     return reach.counted(deleted) if reach.brought and not flight.deletions else deleted
+
+
+def _tell_changes(collector: Collector, unsaid: Unsaid) -> None:
+    """Have the updates of a cascade send signals that they do not send by themselves.
+
+    Django joins the querysets of a field and calls `update()`. What is loaded already goes another way,
+    `UpdateQuery.update_batch()` (Collector.delete, 5.2 to 6.1).
+    """
+    updates: Any = collector.field_updates
+    for found in updates.values():
+        loaded = [some for some in found if not _is_unloaded(some)]
+        querysets = [some for some in found if _is_unloaded(some)]
+        if querysets and (options := unsaid(querysets[0])):
+            found[:] = [*loaded, _telling(reduce(or_, querysets), options)]
+
+
+def _is_unloaded(found: Any) -> bool:
+    return isinstance(found, QuerySet) and found._result_cache is None
+
+
+def _telling(queryset: QuerySet[Any], options: Options) -> QuerySet[Any]:
+    def tell(**values: Any) -> int:
+        return update(queryset, values, options, _update_as_its_class)
+
+    # On this one queryset, which nobody else has.
+    queryset.__dict__["update"] = tell
+    return queryset
+
+
+def _update_as_its_class(queryset: QuerySet[Any], **values: Any) -> int:
+    with sending.silence():
+        return type(queryset).update(queryset, **values)
 
 
 def _run(collector: Collector, original: Callable[[Collector], Deleted]) -> Deleted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError, connections, transaction
@@ -179,7 +180,10 @@ class _Insertion:
             return self._create
         if not self.inserter.returns_rows:
             return self._upsert_each
-        return self._upsert_told if self.connection.vendor == "postgresql" else self._upsert
+        return self._upsert_told if self._returns_xmax() else self._upsert
+
+    def _returns_xmax(self) -> bool:
+        return self.connection.vendor == "postgresql" and _is_plain_table(self.using, self.opts.db_table)
 
     # Instances tell what their rows hold.
 
@@ -320,7 +324,7 @@ class _Insertion:
                 setattr(obj, key.attname, last)
         return inserted
 
-    # Rows in conflict are updated. PostgreSQL tells which ones.
+    # Rows in conflict are updated. PostgreSQL tells which ones, of most tables.
 
     def _upsert_told(self, objs: list[Any]) -> list[Outcome]:
         rows = self._django(objs, [*self.returning, _xmax(self.inserter.model)], **self.upsert)
@@ -429,6 +433,20 @@ def _is_expression(obj: Any, field: ModelField) -> bool:
 
 def _is_comparable(field: ModelField) -> bool:
     return columns.is_plain(field) and not columns.is_opaque(field) and not columns.holds_files(field)
+
+
+@cache
+def _is_plain_table(using: str, table: str) -> bool:
+    """Return whether PostgreSQL returns system columns of the table's rows: not if it is partitioned, or
+    a view.
+
+    Asked once, as no ALTER TABLE changes it.
+    """
+    plain = "SELECT FROM pg_class WHERE oid = to_regclass(%s) AND relkind = 'r'"
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT EXISTS ({plain})", [connection.ops.quote_name(table)])
+        return bool(cursor.fetchone()[0])
 
 
 def _xmax(model: type[Model]) -> ModelField:

@@ -227,9 +227,7 @@ def send_pre_save(instance: Model, using: str, update_fields: frozenset[str] | N
     )
 
 
-def send_post_save(
-    instance: Model, using: str, update_fields: frozenset[str] | None, *, created: bool = False
-) -> None:
+def send_post_save(instance: Model, using: str, update_fields: frozenset[str] | None, created: bool) -> None:
     """Send `post_save` with the arguments of `Model.save_base`."""
     post_save.send(
         sender=type(instance),
@@ -252,12 +250,14 @@ async def asend_pre_save(instance: Model, using: str, update_fields: frozenset[s
     )
 
 
-async def asend_post_save(instance: Model, using: str, update_fields: frozenset[str] | None) -> None:
+async def asend_post_save(
+    instance: Model, using: str, update_fields: frozenset[str] | None, created: bool
+) -> None:
     """Send `post_save` from a coroutine, to receivers that are async."""
     await post_save.asend(
         sender=type(instance),
         instance=instance,
-        created=False,
+        created=created,
         update_fields=update_fields,
         raw=False,
         using=using,

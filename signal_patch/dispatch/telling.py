@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ..options import Options
 
     ModelField = Field[Any, Any]
-    Told = list[tuple[Model, frozenset[str]]]
+    # Instances, and what `post_save` says of their saves: `update_fields` and `created`.
+    Told = list[tuple[Model, frozenset[str] | None, bool]]
 
 
 class Teller:
@@ -113,8 +114,8 @@ class Teller:
             present = reread(instances, self.using, wanted)
             pairs = [(key, instance) for key, instance in pairs if instance.pk in present]
         if not changes:
-            return [(instance, self.update_fields) for _, instance in pairs]
-        return [(instance, self._saved(changes.get(key))) for key, instance in pairs]
+            return [(instance, self.update_fields, False) for _, instance in pairs]
+        return [(instance, self._saved(changes.get(key)), False) for key, instance in pairs]
 
     def settle_by(
         self,
@@ -128,7 +129,7 @@ class Teller:
             # A row that is gone has no values to set.
             for attname, value in zip(attnames, stored.get(key, ()), strict=False):
                 setattr(instance, attname, value)
-        return [(instance, self.update_fields) for key, instance in pairs if key in stored]
+        return [(instance, self.update_fields, False) for key, instance in pairs if key in stored]
 
     def _settle_changes(self, instance: Model, changes: Changes) -> None:
         for field, value in changes.items():
@@ -156,38 +157,40 @@ class Teller:
 
     def after(self, told: Told, flight: sending.Flight) -> int:
         """Send `post_save`, and return how many rows a receiver deleted before their turn."""
-        send = self._await_sent if self.awaits_post_save else self._send
-        gone = 0
-        while told:
-            flight.deletions = 0
-            told = told[send(told, flight) :]
-            if told:
-                there = reread((instance for instance, _ in told), self.using, lambda model: [])
-                left = [(instance, names) for instance, names in told if instance.pk in there]
-                gone += len(told) - len(left)
-                told = left
-        return gone
+        return tell_after(told, self.using, flight, awaited=self.awaits_post_save)
 
-    def _send(self, told: Told, flight: sending.Flight) -> int:
-        """Send `post_save` until a receiver deletes a row, any row, and return how often."""
-        using = self.using
-        for count, (instance, names) in enumerate(told, 1):
-            sending.send_post_save(instance, using, names)
-            if flight.deletions:
-                return count
-        return len(told)
 
-    def _await_sent(self, told: Told, flight: sending.Flight) -> int:
-        """Do as `_send`, all in one coroutine."""
+def tell_after(told: Told, using: str, flight: sending.Flight, *, awaited: bool) -> int:
+    """Send `post_save`, and return how many rows a receiver deleted before their turn."""
+    gone = 0
+    while told:
+        flight.deletions = 0
+        sent = async_to_sync(_await_sent)(told, using, flight) if awaited else _send(told, using, flight)
+        told = told[sent:]
+        if told:
+            there = reread((instance for instance, *_ in told), using, lambda model: [])
+            left = [row for row in told if row[0].pk in there]
+            gone += len(told) - len(left)
+            told = left
+    return gone
 
-        async def send() -> int:
-            for count, (instance, names) in enumerate(told, 1):
-                await sending.asend_post_save(instance, self.using, names)
-                if flight.deletions:
-                    return count
-            return len(told)
 
-        return async_to_sync(send)()
+def _send(told: Told, using: str, flight: sending.Flight) -> int:
+    """Send `post_save` until a receiver deletes a row, any row, and return how often."""
+    for count, (instance, names, created) in enumerate(told, 1):
+        sending.send_post_save(instance, using, names, created)
+        if flight.deletions:
+            return count
+    return len(told)
+
+
+async def _await_sent(told: Told, using: str, flight: sending.Flight) -> int:
+    """Do as `_send`, all in one coroutine."""
+    for count, (instance, names, created) in enumerate(told, 1):
+        await sending.asend_post_save(instance, using, names, created)
+        if flight.deletions:
+            return count
+    return len(told)
 
 
 def _is_unsure(field: ModelField, value: Any) -> bool:

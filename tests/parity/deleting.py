@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
@@ -203,6 +204,8 @@ def save_differences(scenario: Any, before: Tables, after: Tables, seen: Run) ->
     for told in seen.of(*SAVES):
         yield from _dishonest(scenario, told, changed, before, wanted_tables)
     yield from _misplaced([told.signal for told in seen.log])
+    if scenario.signals >= set(SAVES):
+        yield from _unannounced(seen.of(*SAVES))
 
 
 def _with_notes(scenario: Any, after: Tables, loud: set[Change]) -> Tables:
@@ -266,3 +269,12 @@ def _misplaced(names: list[str]) -> Iterator[str]:
     order = [rounds[name] for name in names]
     if order != sorted(order):
         yield f"another order expected than {names}"
+
+
+def _unannounced(saves: list[Told]) -> Iterator[str]:
+    """Each ``post_save`` of a row has had its ``pre_save``."""
+    announced: Counter[tuple[type[Model], Any]] = Counter()
+    for told in saves:
+        announced[told.sender, told.key] += 1 if told.signal == "pre_save" else -1
+        if announced[told.sender, told.key] < 0:
+            yield f"{told}: pre_save expected before"

@@ -7,11 +7,17 @@ import uuid
 from decimal import Decimal
 from typing import Any
 
+import django
+from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelation
+from django.contrib.contenttypes.models import ContentType
 from django.db import models
 from django.db.models.functions import Upper
 
 from tests.parity import deletion_models as deletion_models
 from tests.parity.fields import Colour, ColourField, WordsField
+
+if django.VERSION >= (6, 1):
+    from tests.parity import database_deletion_models as database_deletion_models
 
 EPOCH = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
 
@@ -106,6 +112,20 @@ class Harbour(Common):
 class Flag(models.Model):
     id = models.SmallAutoField(primary_key=True)
     name = models.CharField(max_length=20)
+    tags = GenericRelation("Entry")
+
+
+class Entry(Common):
+    """Has a place among those of its flag, and may refer to any row."""
+
+    id = models.AutoField(primary_key=True)
+    flag = models.ForeignKey(Flag, models.CASCADE, null=True, related_name="entries")
+    content_type = models.ForeignKey(ContentType, models.CASCADE, null=True)
+    object_id = models.SmallIntegerField(null=True)
+    target = GenericForeignKey()
+
+    class Meta:
+        order_with_respect_to = "flag"
 
 
 class Ship(Common):

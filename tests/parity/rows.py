@@ -17,6 +17,7 @@ from tests.parity.models import (
     Berth,
     CarFerry,
     Cargo,
+    Entry,
     Ferry,
     Flag,
     Harbour,
@@ -187,6 +188,19 @@ def _fleet(alias: str, seeds: Sequence[int]) -> None:
     )
 
 
+def _entries(alias: str, seeds: Sequence[int]) -> None:
+    Flag._base_manager.using(alias).bulk_create(Flag(id=n, name=name) for n, name in enumerate("xy", 1))
+    Entry._base_manager.using(alias).bulk_create(
+        Entry(
+            id=number,
+            slug=_slug(number, seed),
+            flag_id=seed % 3 or None,
+            **{**_plain(Entry, seed, ("object_id",)), "_order": number},
+        )
+        for number, seed in enumerate(seeds, 1)
+    )
+
+
 def _vessels(model: type[Vessel]) -> Callable[[str, Sequence[int]], None]:
     def load(alias: str, seeds: Sequence[int]) -> None:
         _harbours(alias, seeds)
@@ -202,12 +216,14 @@ def _vessels(model: type[Vessel]) -> Callable[[str, Sequence[int]], None]:
 LOADERS: dict[type[models.Model], Callable[[str, Sequence[int]], None]] = {
     Wide: _wide,
     Port: _ports,
+    Entry: _entries,
     **dict.fromkeys((Harbour, Ship, Yacht, Cargo, Berth), _fleet),
     **{model: _vessels(model) for model in (Vessel, Ferry, CarFerry)},
 }
 TABLES: dict[Callable[[str, Sequence[int]], None], tuple[type[models.Model], ...]] = {
     LOADERS[Wide]: (Wide,),
     LOADERS[Port]: (Port,),
+    LOADERS[Entry]: (Flag, Entry),
     LOADERS[Ship]: (Harbour, Ship, Ship.flags.through, Cargo, Berth),
     LOADERS[Vessel]: (Harbour, Vessel),
     LOADERS[Ferry]: (Harbour, Vessel, Ferry),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, strategies as st
@@ -11,6 +12,12 @@ from tests.parity.deletion_models import Bud, Bug, Leaf, Node
 from tests.parity.oracle import undone
 from tests.parity.profiles import share
 from tests.parity.receivers import Boom
+from tests.parity.rows import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.parity.deleting import Run, Told
 
 pytestmark = pytest.mark.django_db(databases=["default", "other"])
 MODELS = (Node, Leaf, Bud, Bug)
@@ -64,3 +71,104 @@ def test_an_exception_of_a_receiver_leaves_all_as_it_was(scenario: Deletion, num
         if number <= len(calm.log):
             assert isinstance(seen.error, Boom)
             assert seen.tables == before
+
+
+SCENARIO = Deletion(
+    model=Node,
+    alias="default",
+    nodes=[0, 0],
+    leaves=[2, 3, 5, 8, 9],
+    chosen=frozenset({1, 2}),
+    of_queryset=True,
+    signals=frozenset(SIGNALS),
+    sender=None,
+    batch_size=2000,
+)
+
+
+def _told(signal: str, doctor: Callable[[Told], list[Told]]) -> Callable[[Run], Run]:
+    """Return what puts others in the place of the first such signal."""
+
+    def doctored(seen: Run) -> Run:
+        place = [told.signal for told in seen.log].index(signal)
+        return replace(seen, log=[*seen.log[:place], *doctor(seen.log[place]), *seen.log[place + 1 :]])
+
+    return doctored
+
+
+def _argument(signal: str, name: str, value: object) -> Callable[[Run], Run]:
+    return _told(signal, lambda told: [replace(told, arguments={**told.arguments, name: value})])
+
+
+def _moved(signal: str, where: slice) -> Callable[[Run], Run]:
+    """Return what takes the first such signal to another place."""
+
+    def doctored(seen: Run) -> Run:
+        log = list(seen.log)
+        first = log.pop([told.signal for told in log].index(signal))
+        log[where] = [first]
+        return replace(seen, log=log)
+
+    return doctored
+
+
+FIRST, LAST = slice(0, 0), slice(10_000, None)
+
+
+def _cell(name: str, value: object) -> Callable[[Run], Run]:
+    def doctored(seen: Run) -> Run:
+        rows = seen.tables[Leaf]
+        key = min(rows)
+        return replace(seen, tables={**seen.tables, Leaf: {**rows, key: {**rows[key], name: frozen(value)}}})
+
+    return doctored
+
+
+WRONG: dict[str, Callable[[Run], Run]] = {
+    **{f"a {signal} is missing": _told(signal, lambda told: []) for signal in SIGNALS},
+    **{f"a {signal} comes twice": _told(signal, lambda told: [told, told]) for signal in SIGNALS},
+    "a removed row sends a save": _told("pre_save", lambda told: [told, replace(told, sender=Node, key=1)]),
+    "a row that is not changed sends a save": _told("pre_save", lambda told: [told, replace(told, key=99)]),
+    "update_fields is a list": _told(
+        "pre_save",
+        lambda told: [
+            replace(
+                told, arguments={**told.arguments, "update_fields": list(told.arguments["update_fields"])}
+            )
+        ],
+    ),
+    "update_fields names another field": _argument("post_save", "update_fields", frozenset({"note"})),
+    "created is true": _argument("post_save", "created", True),
+    "the database is another": _argument("pre_save", "using", "other"),
+    "the origin is another": _argument("pre_delete", "origin", Node),
+    "the sender is another": _told("pre_save", lambda told: [replace(told, sender=Bug)]),
+    "an instance is not whole": _told("pre_save", lambda told: [replace(told, fields={})]),
+    "a receiver sees another value": _told(
+        "post_save", lambda told: [replace(told, fields={**told.fields, "note": frozen("another")})]
+    ),
+    "a row is saved before all deletes are announced": _moved("pre_save", FIRST),
+    "a row is saved after the deletes": _moved("post_save", LAST),
+    "post_save comes first": lambda seen: replace(seen, log=_exchanged(seen.log)),
+    "a row is not changed": _cell("defaulted_id", 1),
+    "another column is changed": _cell("note", "another"),
+    "a row is lost": lambda seen: replace(seen, tables={**seen.tables, Bug: {}}),
+    "the count is another": lambda seen: replace(seen, result=(1, {})),
+}
+
+
+def _exchanged(log: list[Told]) -> list[Told]:
+    """Return the log with the saves of the first changed row in each other's place."""
+    names = [told.signal for told in log]
+    pre, post = names.index("pre_save"), names.index("post_save")
+    return [*log[:pre], log[post], *log[pre + 1 : post], log[pre], *log[post + 1 :]]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_the_comparison_notices_that(wrong: str) -> None:
+    with undone("default"):
+        SCENARIO.load()
+        before = tables_of(MODELS, "default")
+        django = run(SCENARIO, MODELS, SCENARIO.call)
+        seen = run(SCENARIO, MODELS, lambda: switched_on(SCENARIO))
+        assert not list(differences(SCENARIO, before, django, seen))
+        assert list(differences(SCENARIO, before, django, WRONG[wrong](seen)))
