@@ -12,7 +12,6 @@ from django.db import connection, connections, transaction
 from django.db.models import F
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
-import signal_patch
 from signal_patch import bulk_signals
 from signal_patch.dispatch import sending
 from tests.fleet import column, rows, ships
@@ -25,15 +24,10 @@ if TYPE_CHECKING:
 
     from tests.recording import Receivers
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
 
 of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 2000])
 of_both_signals = pytest.mark.parametrize("signal", [pre_save, post_save], ids=["pre_save", "post_save"])
-
-
-@pytest.fixture(autouse=True)
-def _on(_leaves_no_trace: None) -> None:
-    signal_patch.enable()
 
 
 def _on_signal(receivers: Receivers, signal: Any, model: type[Model], react: Callable[[Any], object]) -> None:

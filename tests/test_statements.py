@@ -13,7 +13,6 @@ from django.db.models.functions import Concat
 from django.db.models.signals import post_init, post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 
-import signal_patch
 from signal_patch import bulk_signals, no_bulk_signals
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from tests.fleet import column, rows, ships
@@ -38,14 +37,9 @@ if TYPE_CHECKING:
 
     from tests.recording import Receivers
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
 
 TRANSACTIONS = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
-
-
-@pytest.fixture(autouse=True)
-def _on(_leaves_no_trace: None) -> None:
-    signal_patch.enable()
 
 
 def _statements(operation: Callable[[], object]) -> list[str]:

@@ -46,10 +46,9 @@ from django.db.models.signals import post_init, post_save, pre_save
 from django.utils.functional import lazystr
 from django.utils.safestring import mark_safe
 
-import signal_patch
 from signal_patch import bulk_signals, no_bulk_signals
 from tests.fields import Point
-from tests.fleet import column, rows, ships
+from tests.fleet import LAUNCH, column, rows, ships
 from tests.models import (
     Beacon,
     Berth,
@@ -71,15 +70,7 @@ if TYPE_CHECKING:
 
     from tests.recording import Receivers
 
-pytestmark = pytest.mark.django_db
-
-LAUNCH = datetime.datetime(2021, 3, 4, 5, 6, 7, 89, tzinfo=datetime.timezone.utc)
-
-
-@pytest.fixture(autouse=True)
-def _on(_leaves_no_trace: None) -> None:
-    signal_patch.enable()
-
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
 
 of_every_size = pytest.mark.parametrize("batch_size", [1, 2000])
 
