@@ -245,7 +245,7 @@ class Tracked(models.Model):
     tracker = FieldTracker()
 
 
-class Dirty(DirtyFieldsMixin, models.Model):  # type: ignore[misc]
+class Dirty(DirtyFieldsMixin, models.Model):  # type: ignore[misc]  # the mixin has no types
     name = models.CharField(max_length=100, default="")
     size = models.IntegerField(default=0)
 

@@ -124,8 +124,8 @@ REFUSED: dict[str, Callable[[QuerySet[Any], list[Ship]], int]] = {
     ),
     "unknown column": lambda qs, fleet: qs.bulk_update([*fleet, Ship(pk=99, speed=F("sped"))], ["speed"]),
     "wrong type": lambda qs, fleet: qs.bulk_update([*fleet, Ship(pk=99, speed="fast")], ["speed"]),
-    "missing argument": lambda qs, fleet: qs.bulk_update(fleet),  # type: ignore[call-arg]
-    "no objects": lambda qs, fleet: qs.bulk_update(None, ["speed"]),  # type: ignore[arg-type]
+    "missing argument": lambda qs, fleet: qs.bulk_update(fleet),  # type: ignore[call-arg]  # the mistake
+    "no objects": lambda qs, fleet: qs.bulk_update(None, ["speed"]),  # type: ignore[arg-type]  # the mistake
 }
 
 

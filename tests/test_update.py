@@ -85,7 +85,7 @@ REFUSED: dict[str, Callable[[QuerySet[Any]], int]] = {
     "unsaved object": lambda qs: qs.update(berth=Berth()),
     "object for a plain column": lambda qs: qs.update(speed=Berth(pk=1)),
     "wrong type": lambda qs: qs.update(speed="fast"),
-    "positional argument": lambda qs: qs.update(9),  # type: ignore[call-arg]
+    "positional argument": lambda qs: qs.update(9),  # type: ignore[call-arg]  # the mistake
     "values as a dictionary": lambda qs: qs.values("name").distinct().order_by("nope").update(speed=9),
 }
 

@@ -178,7 +178,7 @@ def test_a_change_to_a_column_of_any_type_is_saved(name: str, batch_size: int, r
     truth = receivers.check_truth(Ship)
     with bulk_signals(batch_size=batch_size):
         assert Ship.objects.update(convoy=None) == 3
-    clean = Ship._meta.get_field(name).to_python  # type: ignore[union-attr]
+    clean = Ship._meta.get_field(name).to_python  # type: ignore[union-attr]  # no relation
     assert column(Ship, name) == [*(clean(value) for value in CHANGED[name]), kept]
     assert truth == [True] * 3
 
