@@ -13,7 +13,7 @@ from simple_history.models import HistoricalRecords
 
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from tests import cascade_models as cascade_models
-from tests.fields import PointField, ShoutedField
+from tests.fields import NumberField, PointField, ShoutedField
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -102,6 +102,10 @@ class Token(models.Model):
 
     code = models.CharField(max_length=30, primary_key=True)
     uses = models.IntegerField(default=0)
+
+
+class Receipt(models.Model):
+    number = NumberField(primary_key=True)
 
 
 class Chapter(models.Model):
@@ -206,6 +210,15 @@ class Crate(models.Model):
 
     class Meta:
         required_db_features = ("supports_virtual_generated_columns",)
+
+
+class Gauge(models.Model):
+    """Its column takes numbers of any scale."""
+
+    level = models.DecimalField()
+
+    class Meta:
+        required_db_features = ("supports_no_precision_decimalfield",)
 
 
 class Chart(models.Model):

@@ -331,8 +331,7 @@ def test_a_stop_iteration_beside_async_receivers_is_raised(receivers: Receivers)
     def stop(**kwargs: Any) -> None:
         next(iter(()))
 
-    async def hear(**kwargs: Any) -> None:
-        pass
+    async def hear(**kwargs: Any) -> None: ...
 
     harbours(1)
     receivers.connect(post_save, stop, Harbour)

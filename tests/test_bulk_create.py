@@ -16,7 +16,20 @@ from django.db.models.signals import post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 
 import signal_patch
-from tests.models import Book, BookProxy, Chapter, Loan, Loud, Member, Novel, Publisher, Reader, Shelf, Token
+from tests.models import (
+    Book,
+    BookProxy,
+    Chapter,
+    Loan,
+    Loud,
+    Member,
+    Novel,
+    Publisher,
+    Reader,
+    Receipt,
+    Shelf,
+    Token,
+)
 from tests.recording import Log, Receivers, field_values
 
 if TYPE_CHECKING:
@@ -203,6 +216,13 @@ def test_nobody_listens_and_django_runs_as_it_is(receivers: Receivers) -> None:
     with signal_patch.no_bulk_signals(), CaptureQueriesContext(connection) as plain:
         Publisher.objects.bulk_create([Publisher(name=str(n)) for n in range(3)])
     assert [q["sql"] for q in patched] == [q["sql"] for q in plain]
+
+
+def test_new_keys_may_be_of_a_class_without_a_hash(log: Log) -> None:
+    objs = Receipt.objects.bulk_create([Receipt(), Receipt()])
+    assert log.names() == ["pre_save", "pre_save", "post_save", "post_save"]
+    assert [sent.values["number"] for sent in log.of("post_save")] == [obj.number for obj in objs]
+    assert [obj.number for obj in objs] == list(Receipt.objects.order_by("pk").values_list("pk", flat=True))
 
 
 def test_auto_created_through_rows_send_nothing(log: Log) -> None:

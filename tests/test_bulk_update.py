@@ -550,6 +550,23 @@ def test_deferred_fields_stay_deferred_and_unwritten(batch_size: int, receivers:
 
 
 @of_every_size
+@pytest.mark.parametrize("changed", [False, True])
+def test_of_plain_columns_too_only_those_that_a_receiver_touches_are_loaded(
+    changed: bool, batch_size: int, receivers: Receivers
+) -> None:
+    rows(Book, {"status": "old"}, {"status": "old"})
+    books = list(Book.objects.only("title").order_by("pk"))
+    if changed:
+        receivers.before_saves(Book, lambda book: setattr(book, "status", f"not {book.status}"))
+    log = receivers.record(Book)
+    with bulk_signals(batch_size=batch_size):
+        assert Book.objects.bulk_update(books, ["title"]) == 2
+    assert column(Book, "status") == (["not old"] * 2 if changed else ["old"] * 2)
+    loaded = {"id", "title", "status"} if changed else {"id", "title"}
+    assert all(sent.values.keys() == loaded for sent in log)
+
+
+@of_every_size
 def test_a_receiver_may_change_a_deferred_field(batch_size: int, receivers: Receivers) -> None:
     ships(1, 2, tonnage=5, notes=["old"])
     fleet = list(Ship.objects.only("speed").order_by("pk"))

@@ -563,19 +563,20 @@ def test_a_wrapper_that_puts_its_own_in_place_of_ours_is_not_taken_off(foreign: 
     assert vars(QuerySet)["update"] is update
 
 
-def test_a_wrapper_beneath_with_arguments_of_its_own_gets_them(book: Book, log: Log) -> None:
-    own = QuerySet.bulk_update
+@pytest.mark.parametrize("name", ["bulk_create", "bulk_update"])
+def test_a_wrapper_beneath_with_arguments_of_its_own_gets_them(name: str, book: Book, log: Log) -> None:
+    own = getattr(QuerySet, name)
 
-    def bulk_update(self: Any, objs: Any, fields: Any, batch_size: Any = None, hint: str = "") -> str:
+    def theirs(self: Any, objs: Any, hint: str = "") -> str:
         return hint
 
-    UntypedQuerySet.bulk_update = bulk_update
+    setattr(QuerySet, name, theirs)
     try:
         enable()
-        assert books().bulk_update([book], ["title"], hint="theirs") == "theirs"
+        assert getattr(books(), name)([book], hint="theirs") == "theirs"
         disable()
     finally:
-        UntypedQuerySet.bulk_update = own
+        setattr(QuerySet, name, own)
 
 
 def test_what_is_no_function_is_called_as_django_would(book: Book, foreign: list[str]) -> None:

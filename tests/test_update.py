@@ -504,10 +504,7 @@ def test_the_sender_of_a_proxys_rows_is_the_proxy(receivers: Receivers) -> None:
 
 
 class Elsewhere:
-    """Reads from one database, writes to the other."""
-
-    def db_for_read(self, model: Any, **hints: Any) -> str:
-        return "default"
+    """Writes to the other database, and leaves it to Django to read from the first."""
 
     def db_for_write(self, model: Any, **hints: Any) -> str:
         return "other"

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.core.files.base import ContentFile
 from django.db import DataError, IntegrityError, connection, transaction
-from django.db.models import F, Subquery, Value
+from django.db.models import F, JSONField, Subquery, Value
 from django.db.models.functions import Concat, Upper
 from django.db.models.signals import post_save
 
 from signal_patch import bulk_signals
+from signal_patch.dispatch.writing import BRANCHES
 from tests.fields import Point
 from tests.fleet import LAUNCH, column, rows, ships
 from tests.models import Beacon, Berth, Cargo, Chart, Port, Ship, Wreck
@@ -385,6 +386,41 @@ def test_a_receiver_does_not_write_a_generated_column(receivers: Receivers) -> N
     assert log.of("post_save")[0].arguments["update_fields"] == {"weight"}
 
 
+@of_every_size
+def test_an_expression_that_a_receiver_assigns_to_json_is_saved(
+    batch_size: int, receivers: Receivers
+) -> None:
+    ships(1, 2, notes=["old"])
+
+    def fill(ship: Ship) -> None:
+        if ship.name == "b":
+            ship.notes = Value({"new": [1]}, JSONField())
+
+    receivers.before_saves(Ship, fill)
+    truth = receivers.check_truth(Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.update(speed=9)
+    assert column(Ship, "notes") == [["old"], {"new": [1]}]
+    assert truth == [True, True]
+
+
+@of_every_size
+def test_a_related_object_for_all_gives_way_to_that_of_a_receiver_for_one(
+    batch_size: int, receivers: Receivers
+) -> None:
+    here, there = rows(Berth, {"number": 1}, {"number": 2})
+    ships(1, 2, 3)
+
+    def move(ship: Ship) -> None:
+        if ship.name == "b":
+            ship.berth = there
+
+    receivers.before_saves(Ship, move)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.update(berth=here)
+    assert column(Ship, "berth__number") == [1, 2, 1]
+
+
 def test_receivers_see_each_others_changes(receivers: Receivers) -> None:
     ships(1)
     receivers.before_saves(Ship, lambda ship: setattr(ship, "tonnage", ship.speed + 1))
@@ -414,9 +450,10 @@ def test_a_changed_value_that_the_database_refuses_leaves_no_row_changed(receive
     assert column(Ship, "speed") == [1, 2]
 
 
-def test_many_rows_are_each_given_their_own_values(receivers: Receivers) -> None:
-    # More than one statement takes at a time.
-    rows(Ship, *({"name": str(n), "speed": n} for n in range(1001)))
+@pytest.mark.parametrize("count", [BRANCHES * 3 // 2, BRANCHES * 3 // 2 + 1, 1001])
+def test_many_rows_are_each_given_their_own_values(count: int, receivers: Receivers) -> None:
+    """More than one statement takes at a time; two thirds of them just fill one, or spill into the next."""
+    rows(Ship, *({"name": str(n), "speed": n} for n in range(count)))
 
     def change(ship: Ship) -> None:
         if ship.speed % 3:
@@ -424,10 +461,10 @@ def test_many_rows_are_each_given_their_own_values(receivers: Receivers) -> None
             ship.notes.append(ship.speed)
 
     receivers.before_saves(Ship, change)
-    assert Ship.objects.update(tonnage=F("speed") + 1) == 1001
-    assert column(Ship, "tonnage") == list(range(1, 1002))
-    assert column(Ship, "slug") == [f"slug-{n}" if n % 3 else None for n in range(1001)]
-    assert column(Ship, "notes") == [[n] if n % 3 else [] for n in range(1001)]
+    assert Ship.objects.update(tonnage=F("speed") + 1) == count
+    assert column(Ship, "tonnage") == list(range(1, count + 1))
+    assert column(Ship, "slug") == [f"slug-{n}" if n % 3 else None for n in range(count)]
+    assert column(Ship, "notes") == [[n] if n % 3 else [] for n in range(count)]
 
 
 def test_a_value_that_a_receiver_gives_to_all_rows_is_written_to_all(receivers: Receivers) -> None:

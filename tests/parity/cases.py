@@ -13,7 +13,7 @@ from tests.parity.rows import UTC
 from tests.parity.scenario import Action, BulkUpdate, Given, Hearing, Update, step
 
 if TYPE_CHECKING:
-    from tests.parity.scenario import Call
+    from tests.parity.scenario import Change
 
 MOMENT = datetime.datetime(1999, 12, 31, 23, 59, 59, tzinfo=UTC)
 ACTIONS = (
@@ -35,13 +35,13 @@ def _acting(kind: str, signal: str, batch_size: int, seeds: tuple[int, ...]) -> 
     )
 
 
-ACTING: dict[str, Call] = {
+ACTING: dict[str, Change] = {
     f"{kind} at {signal}, {batch_size} a batch, {len(seeds)} rows": _acting(kind, signal, batch_size, seeds)
     for kind in ACTIONS
     for signal in ("pre", "post")
     for batch_size, seeds in ((1, (1, 2, 3)), (2000, (1, 2, 3)))
 }
-ALONE: dict[str, Call] = {
+ALONE: dict[str, Change] = {
     f"{kind} without a sibling": Update(
         model=Port,
         alias="default",
@@ -52,7 +52,7 @@ ALONE: dict[str, Call] = {
     for kind in ("update_sibling", "save_sibling", "delete_sibling")
 }
 
-FOUND: dict[str, Call] = {
+FOUND: dict[str, Change] = {
     "a key that changes": Update(
         model=Port,
         alias="default",
