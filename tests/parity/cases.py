@@ -11,20 +11,13 @@ from django.db.models.functions import Concat, Now, RowNumber, Upper
 from tests.parity.models import Berth, CarFerry, Ferry, Harbour, Port, Ship, Vessel, Wide, Yacht
 from tests.parity.rows import UTC
 from tests.parity.scenario import Action, BulkUpdate, Given, Hearing, Update, step
+from tests.parity.strategies import OTHERS_ACTIONS
 
 if TYPE_CHECKING:
     from tests.parity.scenario import Change
 
 MOMENT = datetime.datetime(1999, 12, 31, 23, 59, 59, tzinfo=UTC)
-ACTIONS = (
-    "update_same",
-    "update_sibling",
-    "update_all",
-    "update_children",
-    "save_sibling",
-    "delete_sibling",
-    "raise",
-)
+ACTIONS = ("update_same", *OTHERS_ACTIONS)
 
 
 def _acting(kind: str, signal: str, batch_size: int, seeds: tuple[int, ...]) -> Update:
