@@ -104,6 +104,14 @@ class Token(models.Model):
     uses = models.IntegerField(default=0)
 
 
+class Badge(models.Model):
+    """Beside its key it has two more: a column that a project's field converts, and a row of its own."""
+
+    place: models.Field[Any, Any] = PointField(null=True, unique=True)
+    member = models.OneToOneField("Member", models.CASCADE, null=True)
+    size = models.IntegerField(default=0)
+
+
 class Receipt(models.Model):
     number = NumberField(primary_key=True)
 
