@@ -40,14 +40,14 @@ settings.configure(
 django.setup()
 
 # Models can only be imported and defined once Django is set up.
-from auditlog.models import LogEntry  # noqa: E402
-from auditlog.registry import auditlog  # noqa: E402
-from django.core.management import call_command  # noqa: E402
-from django.db import connection, models, transaction  # noqa: E402
-from django.db.models import F  # noqa: E402
-from simple_history.models import HistoricalRecords  # noqa: E402
+from auditlog.models import LogEntry
+from auditlog.registry import auditlog
+from django.core.management import call_command
+from django.db import connection, models, transaction
+from django.db.models import F
+from simple_history.models import HistoricalRecords
 
-from signal_patch import bulk_signals, no_bulk_signals  # noqa: E402
+from signal_patch import bulk_signals, no_bulk_signals
 
 ROWS = 300
 

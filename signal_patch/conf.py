@@ -77,4 +77,4 @@ def _check_options(given: dict[str, Any]) -> None:
 
 
 def _options(given: dict[str, Any]) -> Keywords:
-    return {name.lower(): given[name] for name in _OPTIONS if name in given}  # type: ignore[return-value]
+    return {name.lower(): given[name] for name in _OPTIONS if name in given}  # type: ignore[return-value]  # the keys of Keywords, in lower case

@@ -42,7 +42,7 @@ class SignalEnhancedQuerySetMixins(Base):
             return super().update(**kwargs)
         return dispatch.update(self, kwargs, options, _next_update)
 
-    update.alters_data = True  # type: ignore[attr-defined]
+    update.alters_data = True  # type: ignore[attr-defined]  # as Django marks its own
 
     def bulk_update(self, objs: Iterable[Any], fields: Iterable[str], batch_size: int | None = None) -> int:
         """Update these fields of the instances, as Django does, and send both signals for each."""
@@ -54,7 +54,7 @@ class SignalEnhancedQuerySetMixins(Base):
         # Django's calls update(), which is on, but not what the caller does.
         return _next_bulk_update(self, objs, fields, batch_size)
 
-    bulk_update.alters_data = True  # type: ignore[attr-defined]
+    bulk_update.alters_data = True  # type: ignore[attr-defined]  # as Django marks its own
 
     def bulk_create(
         self,
@@ -78,7 +78,7 @@ class SignalEnhancedQuerySetMixins(Base):
             return super().bulk_create(objs, **arguments)
         return dispatch.bulk_create(self, objs, options, _next_bulk_create, **arguments)
 
-    bulk_create.alters_data = True  # type: ignore[attr-defined]
+    bulk_create.alters_data = True  # type: ignore[attr-defined]  # as Django marks its own
 
     def delete(self) -> tuple[int, dict[str, int]]:
         """Delete the rows, as Django does, which sends `pre_delete` and `post_delete` for each."""
@@ -87,8 +87,8 @@ class SignalEnhancedQuerySetMixins(Base):
             return super().delete()
         return dispatch.delete_in_batches(self, options.delete_batch_size, _next_delete)
 
-    delete.alters_data = True  # type: ignore[attr-defined]
-    delete.queryset_only = True  # type: ignore[attr-defined]
+    delete.alters_data = True  # type: ignore[attr-defined]  # as Django marks its own
+    delete.queryset_only = True  # type: ignore[attr-defined]  # as Django marks its own
 
     def _signal_options(self, operation: str) -> Options | None:
         if sending.is_silent():

@@ -73,7 +73,7 @@ def _operations(names: object) -> frozenset[str]:
     if isinstance(names, str):
         raise TypeError(f"operations must be a collection, such as [{names!r}], not the string {names!r}")
     try:
-        chosen = list(names)  # type: ignore[call-overload]
+        chosen = list(names)  # type: ignore[call-overload]  # to find out is the point
     except TypeError:
         raise TypeError(f"operations must be a collection of names, not {names!r}") from None
     for name in chosen:

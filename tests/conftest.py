@@ -64,6 +64,11 @@ def _leaves_no_trace() -> Iterator[None]:
 
 
 @pytest.fixture
+def everything_on(_leaves_no_trace: None) -> None:
+    signal_patch.enable()
+
+
+@pytest.fixture
 def receivers(_leaves_no_trace: None) -> Iterator[Receivers]:
     with receiving() as receivers:
         yield receivers

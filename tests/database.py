@@ -35,11 +35,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]:
     os.environ[VARIABLE] = chosen = early_config.known_args_namespace.db
     if chosen != "sqlite":
-        _require(chosen)
+        require(chosen)
     return (yield)
 
 
-def _require(chosen: str) -> None:
+def require(chosen: str) -> None:
     """Fail before the first test, with one clear message, if the driver or the server is not there."""
     if not find_spec(DRIVERS[chosen]):
         raise pytest.UsageError(f"--db={chosen} needs {DRIVERS[chosen]}: pip install -e '.[{chosen}]'")

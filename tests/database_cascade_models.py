@@ -73,5 +73,21 @@ class Ticket(models.Model):
     former = models.ForeignKey(Yard, models.SET_NULL, null=True, related_name="+")
 
 
+class Shed(models.Model):
+    """Python deletes its row with the yard's, in one statement if nobody listens."""
+
+    yard = models.ForeignKey(Yard, models.CASCADE)
+
+
+class Tool(models.Model):
+    shed = models.ForeignKey(Shed, DB_CASCADE)
+
+
+class Fence(models.Model):
+    """As a shed, but nothing depends on it."""
+
+    yard = models.ForeignKey(Yard, models.CASCADE)
+
+
 class Guard(models.Model):
     yard = models.ForeignKey(Yard, models.RESTRICT)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any, TypeVar
 
 from django.db.models import Model
 
 from signal_patch import no_bulk_signals
 from tests.models import Ship
+
+LAUNCH = datetime.datetime(2021, 3, 4, 5, 6, 7, 89, tzinfo=datetime.timezone.utc)
 
 Row = TypeVar("Row", bound=Model)
 

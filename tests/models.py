@@ -13,7 +13,7 @@ from simple_history.models import HistoricalRecords
 
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from tests import cascade_models as cascade_models
-from tests.fields import PointField, ShoutedField
+from tests.fields import NumberField, PointField, ShoutedField
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -112,6 +112,18 @@ class Parcel(models.Model):
 
     class Meta:
         managed = False
+
+
+class Badge(models.Model):
+    """Beside its key it has two more: a column that a project's field converts, and a row of its own."""
+
+    place: models.Field[Any, Any] = PointField(null=True, unique=True)
+    member = models.OneToOneField("Member", models.CASCADE, null=True)
+    size = models.IntegerField(default=0)
+
+
+class Receipt(models.Model):
+    number = NumberField(primary_key=True)
 
 
 class Chapter(models.Model):
@@ -218,6 +230,15 @@ class Crate(models.Model):
         required_db_features = ("supports_virtual_generated_columns",)
 
 
+class Gauge(models.Model):
+    """Its column takes numbers of any scale."""
+
+    level = models.DecimalField()
+
+    class Meta:
+        required_db_features = ("supports_no_precision_decimalfield",)
+
+
 class Chart(models.Model):
     sheet = models.FileField(storage=InMemoryStorage(), upload_to="charts", null=True)
     title = models.CharField(max_length=100, default="")
@@ -255,7 +276,7 @@ class Tracked(models.Model):
     tracker = FieldTracker()
 
 
-class Dirty(DirtyFieldsMixin, models.Model):  # type: ignore[misc]
+class Dirty(DirtyFieldsMixin, models.Model):  # type: ignore[misc]  # the mixin has no types
     name = models.CharField(max_length=100, default="")
     size = models.IntegerField(default=0)
 

@@ -28,6 +28,10 @@ def field_values(instance: Model) -> dict[str, Any]:
     return {f.attname: loaded[f.attname] for f in instance._meta.concrete_fields if f.attname in loaded}
 
 
+def _texts(values: dict[str, Any]) -> dict[str, tuple[type, str]]:
+    return {name: (type(value), str(value)) for name, value in values.items()}
+
+
 @dataclass(frozen=True)
 class Sent:
     """One signal as a receiver saw it; ``values`` is a copy from that moment, ``instance`` lives on."""
@@ -75,6 +79,25 @@ class Receivers:
             for sender in senders or (None,):
                 self.connect(signal, record, sender)
         return log
+
+    def before_saves(self, model: type[Model], change: Callable[[Any], object]) -> None:
+        """Have each instance of the model changed at `pre_save`."""
+
+        def receive(instance: Model, **arguments: Any) -> None:
+            change(instance)
+
+        self.connect(pre_save, receive, model)
+
+    def check_truth(self, model: type[Model]) -> list[bool]:
+        """Return a list of whether the instances of `post_save` hold what their rows do, types included."""
+        truth: list[bool] = []
+
+        def compare(instance: Model, **arguments: Any) -> None:
+            stored = model._base_manager.get(pk=instance.pk)
+            truth.append(_texts(field_values(instance)) == _texts(field_values(stored)))
+
+        self.connect(post_save, compare, model)
+        return truth
 
     def disconnect_all(self) -> None:
         while self._connected:

@@ -16,7 +16,9 @@ from django.db.models.signals import post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 
 import signal_patch
+from tests.fields import Point
 from tests.models import (
+    Badge,
     Book,
     BookProxy,
     Chapter,
@@ -27,6 +29,7 @@ from tests.models import (
     Parcel,
     Publisher,
     Reader,
+    Receipt,
     Shelf,
     Token,
 )
@@ -218,6 +221,13 @@ def test_nobody_listens_and_django_runs_as_it_is(receivers: Receivers) -> None:
     assert [q["sql"] for q in patched] == [q["sql"] for q in plain]
 
 
+def test_new_keys_may_be_of_a_class_without_a_hash(log: Log) -> None:
+    objs = Receipt.objects.bulk_create([Receipt(), Receipt()])
+    assert log.names() == ["pre_save", "pre_save", "post_save", "post_save"]
+    assert [sent.values["number"] for sent in log.of("post_save")] == [obj.number for obj in objs]
+    assert [Receipt.objects.get(pk=obj.pk).number for obj in objs] == [obj.number for obj in objs]
+
+
 def test_auto_created_through_rows_send_nothing(log: Log) -> None:
     reader = Reader.objects.create(name="r")
     book = Book.objects.create()
@@ -304,7 +314,7 @@ class Unsaved:
 def test_what_django_refuses_is_refused_before_any_signal(
     model: Any, make: Callable[[], list[Any]], arguments: dict[str, Any], log: Log
 ) -> None:
-    with signal_patch.no_bulk_signals(), pytest.raises(Exception) as plain:  # noqa: PT011
+    with signal_patch.no_bulk_signals(), pytest.raises(Exception) as plain:  # noqa: PT011  # whatever it is
         model.objects.bulk_create(make(), **arguments)
     with pytest.raises(type(plain.value)) as patched:
         model.objects.bulk_create(make(), **arguments)
@@ -478,15 +488,14 @@ def test_nothing_more_is_paid_where_the_database_returns_rows(log: Log) -> None:
 
 @pytest.mark.skipif(django.VERSION < (6, 0), reason="Django 5.2 leaves the order to the caller")
 def test_order_with_respect_to_goes_on_as_django_has_it(log: Log) -> None:
-    book = Book.objects.create()
+    book: Any = Book.objects.create()
     Chapter.objects.create(book=book, heading="zero")
     log.clear()
     with signal_patch.bulk_signals(batch_size=2):
         Chapter.objects.bulk_create([Chapter(book=book, heading=str(n)) for n in range(3)])
     assert [sent.values["_order"] for sent in log.of("post_save")] == [1, 2, 3]
-    assert list(book.get_chapter_order()) == list(  # type: ignore[attr-defined]
-        Chapter.objects.order_by("pk").values_list("pk", flat=True)
-    )
+    keys = Chapter.objects.order_by("pk").values_list("pk", flat=True)
+    assert list(book.get_chapter_order()) == list(keys)
 
 
 # Conflicts left out.
@@ -595,6 +604,36 @@ def test_a_value_that_was_made_to_fit_is_shown_as_it_is(receivers: Receivers) ->
     ]
 
 
+def test_a_key_may_be_a_reference(log: Log) -> None:
+    members = [Member.objects.create() for _ in range(3)]
+    Badge.objects.create(member=members[0])
+    log.clear()
+    objs = [Badge(member=member) for member in members]
+    Badge.objects.bulk_create(objs, ignore_conflicts=True)
+    assert [sent.instance for sent in log.of("post_save")] == objs[1:]
+    assert [obj.pk for obj in objs[1:]] == list(
+        Badge.objects.filter(member__in=members[1:]).order_by("pk").values_list("pk", flat=True)
+    )
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="a trigger, made within a transaction")
+def test_rows_whose_keys_a_trigger_changes_are_told_of_the_right_instances(log: Log) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN NEW.label := upper(NEW.label); RETURN NEW; END $$"
+        )
+        cursor.execute(
+            "CREATE TRIGGER shout BEFORE INSERT ON tests_shelf FOR EACH ROW EXECUTE FUNCTION shout()"
+        )
+    Shelf.objects.create(label="a")
+    log.clear()
+    objs = [Shelf(label="a"), Shelf(label="b")]
+    Shelf.objects.bulk_create(objs, ignore_conflicts=True)
+    assert [sent.instance for sent in log.of("post_save")] == objs[1:]
+    assert objs[1].pk == Shelf.objects.get(label="B").pk
+
+
 # Upserts.
 
 
@@ -681,6 +720,15 @@ def test_instances_in_conflict_with_each_other_create_and_update(
     assert [created for _, created in post_saved(log)] == [True, True, False]
     assert objs[0].pk == objs[2].pk
     assert dict(Shelf.objects.values_list("label", "width")) == {"a": 3, "b": 2}
+
+
+def test_a_row_is_known_by_a_column_that_only_its_own_field_can_compare(receivers: Receivers) -> None:
+    Badge.objects.create(place=Point(1, 2))
+    log = receivers.record(Badge)
+    objs = [Badge(place=Point(1, 2), size=5), Badge(place=Point(3, 4), size=6)]
+    Badge.objects.bulk_create(objs, **upserting("place", update_fields=["size"]))
+    assert sorted(post_saved(log), key=lambda pair: pair[1]) == [(objs[0], False), (objs[1], True)]
+    assert dict(Badge.objects.values_list("place", "size")) == {Point(1, 2): 5, Point(3, 4): 6}
 
 
 @on_its_own

@@ -183,9 +183,10 @@ class TestInASettingsFile:
         "names", ["'library'", "'library.Book', 'library.shelf'", "exclude=['auth', 'contenttypes']"]
     )
     def test_names_resolve_when_the_models_are_loaded(self, names: str, project: Project) -> None:
+        """And once they are, the registry is as it was."""
         project.append("settings.py", CALL.format(arguments=names))
 
-        project.check(BOTH)
+        project.check(BOTH + UNPATCHED_ONCE_OFF)
 
     def test_the_last_word_on_a_model_holds_however_it_is_named(self, project: Project) -> None:
         project.append(
@@ -253,11 +254,6 @@ class TestInASettingsFile:
 
         project.check("import wrapt\n" + UNPATCHED)
 
-    def test_once_names_are_resolved_the_registry_is_as_it_was(self, project: Project) -> None:
-        project.append("settings.py", CALL.format(arguments="'library'"))
-
-        project.check("import signal_patch; signal_patch.disable()\n" + UNPATCHED)
-
 
 SEND = """
 from django.core.management import call_command
@@ -289,6 +285,7 @@ for owner, name in [
 ]:
     assert type(vars(owner)[name]) is FunctionType, (owner, name)
 """
+UNPATCHED_ONCE_OFF = f"import signal_patch; signal_patch.disable()\n{UNPATCHED}"
 
 
 class TestWhileModelsAreLoading:
@@ -296,8 +293,7 @@ class TestWhileModelsAreLoading:
     def test_enable_works_in_a_module_of_the_app(self, module: str, project: Project) -> None:
         project.append(module, CALL.format(arguments="'library.Book'"))
 
-        project.check(ONLY_BOOK)
-        project.check("import signal_patch; signal_patch.disable()\n" + UNPATCHED)
+        project.check(ONLY_BOOK + UNPATCHED_ONCE_OFF)
 
     def test_a_wrong_name_fails_at_setup(self, project: Project) -> None:
         project.append("library/models.py", CALL.format(arguments="'library.Bok'"))

@@ -188,26 +188,24 @@ def test_a_difference_by_chance_does_not_count(
     assert "Again, to rule chance out: a\n" in capsys.readouterr().out
 
 
-def test_a_listed_difference_is_shown_with_its_reason(
-    fake_django: FakeDjango,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def second_test_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = {"a.tests.T.test_2": "counts statements"}
     monkeypatch.setattr(command, "allowed_on", lambda series, database: listed)
 
+
+@pytest.mark.usefixtures("second_test_is_listed")
+def test_a_listed_difference_is_shown_with_its_reason(
+    fake_django: FakeDjango, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command.main(fake_django(patched="failed")) == 0
     assert "listed: a.tests.T.test_2: counts statements" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("second_test_is_listed")
 def test_a_listed_test_that_no_longer_differs_fails_the_run(
-    fake_django: FakeDjango,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    fake_django: FakeDjango, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    listed = {"a.tests.T.test_2": "counts statements"}
-    monkeypatch.setattr(command, "allowed_on", lambda series, database: listed)
-
     assert command.main(fake_django(patched="passed")) == 1
     assert "does not differ any more: a.tests.T.test_2" in capsys.readouterr().out
 

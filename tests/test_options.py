@@ -76,4 +76,4 @@ def test_a_bar_without_tqdm_is_an_error_that_says_what_to_install(monkeypatch: p
 
 def test_options_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
-        Options().batch_size = 1  # type: ignore[misc]
+        Options().batch_size = 1  # type: ignore[misc]  # as mypy knows

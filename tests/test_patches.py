@@ -33,7 +33,7 @@ METHODS = ("update", "bulk_update", "bulk_create", "delete")
 OWN = {name: vars(QuerySet)[name] for name in METHODS}
 SAVED = ["pre_save", "post_save"]
 
-# For calls that mypy would refuse as Django does.
+# For what mypy does not know or, like Django, refuses.
 UntypedQuerySet: Any = QuerySet
 UntypedBook: Any = Book
 UntypedModel: Any = Model
@@ -69,11 +69,11 @@ class TestTheyLookTheSame:
         signature = inspect.signature(before)
         enable()
 
-        method = getattr(Book.objects.all(), name)
+        method: Any = getattr(Book.objects.all(), name)
+        assert method.alters_data
         assert inspect.ismethod(method)
         assert inspect.signature(method) == signature
         assert (method.__name__, method.__doc__) == (before.__name__, before.__doc__)
-        assert method.alters_data  # type: ignore[attr-defined]
         assert inspect.unwrap(method) is OWN[name]
 
     def test_queryset_only_is_kept(self) -> None:
@@ -81,14 +81,14 @@ class TestTheyLookTheSame:
         enable()
 
         assert not hasattr(QuerySet.update, "queryset_only")
-        assert QuerySet.delete.queryset_only  # type: ignore[attr-defined]
+        assert UntypedQuerySet.delete.queryset_only
         assert not hasattr(Book.objects, "delete")
 
     def test_a_template_does_not_call_them(self, book: Book) -> None:
         enable()
 
         Engine().from_string("{{ books.update }}").render(Context({"books": Book.objects.all()}))
-        assert QuerySet.update.alters_data  # type: ignore[attr-defined]
+        assert UntypedQuerySet.update.alters_data
 
     @isolate_apps("tests")
     def test_managers_made_from_querysets_have_them(self, book: Book, log: Log) -> None:
@@ -381,7 +381,7 @@ def by_closure(seen: list[str]) -> Any:
         seen.append(type(self).__name__)
         return original(self, **kwargs)
 
-    update.alters_data = True  # type: ignore[attr-defined]
+    update.alters_data = True  # type: ignore[attr-defined]  # as Django marks its own
     return update
 
 
@@ -398,7 +398,7 @@ def foreign() -> Iterator[list[str]]:
     """What another library's wrapper saw; afterwards Django's own is back, whoever wrapped it."""
     yield []
     disable()
-    QuerySet.update = OWN["update"]  # type: ignore[method-assign]
+    UntypedQuerySet.update = OWN["update"]
 
 
 @pytest.mark.parametrize("theirs", THEIRS)
@@ -406,7 +406,7 @@ class TestWithOtherLibraries:
     def test_theirs_beneath_ours_is_called_with_its_queryset(
         self, theirs: Any, foreign: list[str], book: Book, log: Log
     ) -> None:
-        QuerySet.update = wrapper = theirs(foreign)  # type: ignore[method-assign]
+        UntypedQuerySet.update = wrapper = theirs(foreign)
         enable()
 
         assert Book.objects.update(title="Persuasion") == 1
@@ -426,7 +426,7 @@ class TestWithOtherLibraries:
         self, theirs: Any, foreign: list[str], book: Book, log: Log
     ) -> None:
         enable()
-        QuerySet.update = theirs(foreign)  # type: ignore[method-assign]
+        UntypedQuerySet.update = theirs(foreign)
 
         assert Book.objects.update(title="Persuasion") == 1
         assert log.names() == SAVED
@@ -436,7 +436,7 @@ class TestWithOtherLibraries:
         self, theirs: Any, foreign: list[str], book: Book, log: Log
     ) -> None:
         enable()
-        QuerySet.update = wrapper = theirs(foreign)  # type: ignore[method-assign]
+        UntypedQuerySet.update = wrapper = theirs(foreign)
         disable()
 
         assert vars(QuerySet)["update"] is wrapper
@@ -449,7 +449,7 @@ class TestWithOtherLibraries:
         self, theirs: Any, foreign: list[str], book: Book, log: Log
     ) -> None:
         enable()
-        QuerySet.update = theirs(foreign)  # type: ignore[method-assign]
+        UntypedQuerySet.update = theirs(foreign)
         for _ in range(3):
             disable()
             enable()
@@ -462,8 +462,8 @@ class TestWithOtherLibraries:
     ) -> None:
         enable()
         found = QuerySet.update
-        QuerySet.update = theirs(foreign)  # type: ignore[method-assign]
-        QuerySet.update = found  # type: ignore[method-assign]
+        UntypedQuerySet.update = theirs(foreign)
+        UntypedQuerySet.update = found
 
         Book.objects.update(title="Persuasion")
         assert log.names() == SAVED
@@ -475,9 +475,9 @@ class TestWithOtherLibraries:
     ) -> None:
         enable()
         found = QuerySet.update
-        QuerySet.update = theirs(foreign)  # type: ignore[method-assign]
+        UntypedQuerySet.update = theirs(foreign)
         disable()
-        QuerySet.update = found  # type: ignore[method-assign]
+        UntypedQuerySet.update = found
 
         disable()
         assert vars(QuerySet)["update"] is OWN["update"]
@@ -487,7 +487,7 @@ class TestWithOtherLibraries:
 def test_theirs_can_be_taken_out_from_beneath_ours(
     theirs: Any, foreign: list[str], book: Book, log: Log
 ) -> None:
-    QuerySet.update = wrapper = theirs(foreign)  # type: ignore[method-assign]
+    UntypedQuerySet.update = wrapper = theirs(foreign)
     enable()
     wrapt.unwrap_object(QuerySet, "update", wrapper)
 
@@ -520,7 +520,7 @@ class World:
             pass
 
     def wrap(self) -> None:
-        QuerySet.update = wrapper = by_wrapt(self.seen)  # type: ignore[method-assign]
+        UntypedQuerySet.update = wrapper = by_wrapt(self.seen)
         self.wrappers.append(wrapper)
 
     def unwrap(self) -> None:
@@ -554,28 +554,29 @@ def test_in_whatever_order_they_come_and_go(first: str, foreign: list[str], book
 
 
 def test_a_wrapper_that_puts_its_own_in_place_of_ours_is_not_taken_off(foreign: list[str]) -> None:
-    def update(self: QuerySet[Any], **kwargs: Any) -> int: ...  # type: ignore[empty-body]
+    def update(self: QuerySet[Any], **kwargs: Any) -> None: ...
 
     enable()
-    QuerySet.update = update  # type: ignore[method-assign]
+    UntypedQuerySet.update = update
     disable()
 
     assert vars(QuerySet)["update"] is update
 
 
-def test_a_wrapper_beneath_with_arguments_of_its_own_gets_them(book: Book, log: Log) -> None:
-    own = QuerySet.bulk_update
+@pytest.mark.parametrize("name", ["bulk_create", "bulk_update"])
+def test_a_wrapper_beneath_with_arguments_of_its_own_gets_them(name: str, book: Book, log: Log) -> None:
+    own = getattr(QuerySet, name)
 
-    def bulk_update(self: Any, objs: Any, fields: Any, batch_size: Any = None, hint: str = "") -> str:
+    def theirs(self: Any, objs: Any, hint: str = "") -> str:
         return hint
 
-    QuerySet.bulk_update = bulk_update  # type: ignore[method-assign,assignment]
+    setattr(QuerySet, name, theirs)
     try:
         enable()
-        assert books().bulk_update([book], ["title"], hint="theirs") == "theirs"
+        assert getattr(books(), name)([book], hint="theirs") == "theirs"
         disable()
     finally:
-        QuerySet.bulk_update = own  # type: ignore[method-assign]
+        setattr(QuerySet, name, own)
 
 
 def test_what_is_no_function_is_called_as_django_would(book: Book, foreign: list[str]) -> None:
@@ -583,7 +584,7 @@ def test_what_is_no_function_is_called_as_django_would(book: Book, foreign: list
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             return args, kwargs
 
-    QuerySet.update = Callable()  # type: ignore[method-assign]
+    UntypedQuerySet.update = Callable()
     assert books().update(title="x") == ((), {"title": "x"})
     enable()
 

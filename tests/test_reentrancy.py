@@ -12,7 +12,6 @@ from django.db import connection, connections, transaction
 from django.db.models import F
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
-import signal_patch
 from signal_patch import bulk_signals
 from signal_patch.dispatch import sending
 from tests.fleet import column, rows, ships
@@ -25,15 +24,10 @@ if TYPE_CHECKING:
 
     from tests.recording import Receivers
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
 
 of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 2000])
 of_both_signals = pytest.mark.parametrize("signal", [pre_save, post_save], ids=["pre_save", "post_save"])
-
-
-@pytest.fixture(autouse=True)
-def _on(_leaves_no_trace: None) -> None:
-    signal_patch.enable()
 
 
 def _on_signal(receivers: Receivers, signal: Any, model: type[Model], react: Callable[[Any], object]) -> None:
@@ -194,6 +188,19 @@ def test_rows_of_one_key_in_another_database_are_not_in_flight(receivers: Receiv
     assert column(Ship, "speed", using="other") == [9]
 
 
+@pytest.mark.django_db(databases=["default", "other"])
+def test_a_delete_in_another_database_takes_no_row_from_those_in_flight(receivers: Receivers) -> None:
+    ships(1, 2)
+    rows(Ship, {"name": "a"}, {"name": "b"}, using="other")
+    _on_signal(
+        receivers, post_save, Ship, lambda ship: Ship.objects.using("other").filter(name=ship.name).delete()
+    )
+    log = receivers.record(Ship)
+    assert Ship.objects.update(speed=9) == 2
+    assert log.names() == ["pre_save", "pre_save", *["pre_delete", "post_delete", "post_save"] * 2]
+    assert column(Ship, "name", using="other") == []
+
+
 def test_a_cycle_between_two_rows_ends(receivers: Receivers) -> None:
     first, second = ships(1, 2)
     Ship.objects.filter(pk=first.pk).update(convoy=second)
@@ -325,12 +332,9 @@ def test_a_proxys_row_is_in_flight_as_its_models(receivers: Receivers) -> None:
 
 def test_an_update_of_the_parent_row_is_the_parents(receivers: Receivers) -> None:
     Novel.objects.create(title="a")
-    done: list[bool] = []
 
     def update_book(novel: Novel) -> None:
-        if not done:
-            done.append(True)
-            Book.objects.filter(pk=novel.pk).update(status="x")
+        Book.objects.filter(pk=novel.pk).update(status="x")
 
     _on_signal(receivers, post_save, Novel, update_book)
     log = receivers.record(Book, Novel)
@@ -361,6 +365,10 @@ def test_rows_with_composite_keys_are_in_flight(receivers: Receivers) -> None:
     with bulk_signals(batch_size=1):
         Mooring.objects.update(holder="you")
     assert log.names() == ["pre_save", "post_save"] * 2
+    assert column(Mooring, "holder") == ["me", "me"]
+    log.clear()
+    Mooring(quay="1", day="2", holder="you").save()
+    assert log.names() == ["pre_save", "post_save"]
     assert column(Mooring, "holder") == ["me", "me"]
 
 

@@ -121,12 +121,12 @@ def test_a_generic_relations_set_sends_deletes_and_saves(harbour: Harbour, log: 
     ]
 
 
-def test_set_order_shows_receivers_whole_rows(harbour: Harbour, log: Log) -> None:
+def test_set_order_shows_receivers_whole_rows(harbour: Any, log: Log) -> None:
     docks = [Dock.objects.create(harbour=harbour, name=name) for name in "abc"]
     order = [docks[2].pk, docks[0].pk, docks[1].pk]
     log.clear()
     with signal_patch.bulk_signals():
-        harbour.set_dock_order(order)  # type: ignore[attr-defined]
+        harbour.set_dock_order(order)
     names = {dock.pk: dock.name for dock in docks}
     assert [s.values for s in log.of("pre_save")] == [
         {"id": pk, "name": names[pk], "harbour_id": harbour.pk, "_order": position}
@@ -134,10 +134,10 @@ def test_set_order_shows_receivers_whole_rows(harbour: Harbour, log: Log) -> Non
     ]
     assert [s.values for s in log.of("post_save")] == [s.values for s in log.of("pre_save")]
     assert all(s.arguments["update_fields"] == {"_order"} for s in log)
-    assert list(harbour.get_dock_order()) == order  # type: ignore[attr-defined]
+    assert list(harbour.get_dock_order()) == order
 
 
-def test_set_order_loads_rows_with_their_old_place(harbour: Harbour, receivers: Receivers) -> None:
+def test_set_order_loads_rows_with_their_old_place(harbour: Any, receivers: Receivers) -> None:
     docks = [Dock.objects.create(harbour=harbour) for _ in range(2)]
     places = []
     receivers.connect(post_save, lambda **kwargs: None, Dock)
@@ -145,34 +145,29 @@ def test_set_order_loads_rows_with_their_old_place(harbour: Harbour, receivers: 
         post_init, lambda instance, **kwargs: places.append((instance.pk, instance._order)), Dock
     )
     with signal_patch.bulk_signals():
-        harbour.set_dock_order([docks[1].pk, docks[0].pk])  # type: ignore[attr-defined]
+        harbour.set_dock_order([docks[1].pk, docks[0].pk])
     assert set(places[-2:]) == {(docks[1].pk, 1), (docks[0].pk, 0)}
 
 
-def test_what_a_receiver_changes_while_an_order_is_set_is_saved(
-    harbour: Harbour, receivers: Receivers
-) -> None:
-    def rename(instance: Dock, **kwargs: Any) -> None:
-        instance.name = f"place {instance._order}"  # type: ignore[attr-defined]
+def test_what_a_receiver_changes_while_an_order_is_set_is_saved(harbour: Any, receivers: Receivers) -> None:
+    def rename(instance: Any, **kwargs: Any) -> None:
+        instance.name = f"place {instance._order}"
 
     docks = [Dock.objects.create(harbour=harbour) for _ in range(2)]
     receivers.connect(pre_save, rename, Dock)
     with signal_patch.bulk_signals():
-        harbour.set_dock_order([docks[1].pk, docks[0].pk])  # type: ignore[attr-defined]
+        harbour.set_dock_order([docks[1].pk, docks[0].pk])
     assert list(Dock.objects.order_by("pk").values_list("name", flat=True)) == ["place 1", "place 0"]
 
 
-def test_an_order_with_rows_that_are_not_there_sends_no_post_save_for_them(
-    harbour: Harbour, log: Log
-) -> None:
+def test_an_order_with_rows_that_are_not_there_sends_no_post_save_for_them(harbour: Any, log: Log) -> None:
     dock, elsewhere = Dock.objects.create(harbour=harbour), Dock.objects.create(name="elsewhere")
     log.clear()
     with signal_patch.bulk_signals():
-        harbour.set_dock_order([elsewhere.pk, 0, dock.pk])  # type: ignore[attr-defined]
+        harbour.set_dock_order([elsewhere.pk, 0, dock.pk])
     assert [s.values["id"] for s in log.of("pre_save")] == [elsewhere.pk, 0, dock.pk]
     assert [s.values["id"] for s in log.of("post_save")] == [dock.pk]
-    elsewhere.refresh_from_db()
-    assert elsewhere._order == 0  # type: ignore[attr-defined]
+    assert Dock.objects.filter(pk=elsewhere.pk, _order=0).exists()
 
 
 def test_the_callers_own_instances_of_a_bulk_update_stay_as_they_are(harbour: Harbour, log: Log) -> None:

@@ -13,7 +13,6 @@ from django.db.models.functions import Concat
 from django.db.models.signals import post_init, post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 
-import signal_patch
 from signal_patch import bulk_signals, no_bulk_signals
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from tests.fleet import column, rows, ships
@@ -21,6 +20,7 @@ from tests.models import (
     Beacon,
     Berth,
     Book,
+    Buoy,
     Cargo,
     Logbook,
     Mooring,
@@ -38,14 +38,9 @@ if TYPE_CHECKING:
 
     from tests.recording import Receivers
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
 
 TRANSACTIONS = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
-
-
-@pytest.fixture(autouse=True)
-def _on(_leaves_no_trace: None) -> None:
-    signal_patch.enable()
 
 
 def _statements(operation: Callable[[], object]) -> list[str]:
@@ -95,8 +90,7 @@ def test_where_nobody_listens_djangos_one_statement_runs(
 def test_a_receiver_that_is_gone_is_nobody() -> None:
     ships(1)
 
-    def receiver(**arguments: Any) -> None:
-        pass
+    def receiver(**arguments: Any) -> None: ...
 
     pre_save.connect(receiver, sender=Ship)
     post_save.connect(receiver, sender=Ship)
@@ -388,6 +382,25 @@ def test_more_parts_of_keys_than_the_database_takes_variables(receivers: Receive
     with bulk_signals(batch_size=300_000):
         assert Mooring.objects.update(holder="") == count
     assert column(Mooring, "holder") == [f"{n}/{n % 7}" for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("model", "old", "new"),
+    [(Ship, {"name": "a"}, {"name": "b"}), (Buoy, {"colour": "red"}, {"colour": "green"})],
+)
+def test_many_keys_with_gaps_cost_no_statement_more(
+    model: Any, old: dict[str, Any], new: dict[str, Any], receivers: Receivers
+) -> None:
+    """However the database takes many keys, of numbers or of UUIDs; the rows between them stay."""
+    chosen = {row.pk for row in rows(model, *[old] * 200)[::2]}
+    log = receivers.record(model)
+    with bulk_signals(batch_size=60):
+        statements = _statements(lambda: model.objects.filter(pk__in=chosen).update(**new))
+    # Two batches are loaded and written, and the keys of all are chosen once; for each new connection
+    # Django asks SQLite besides whether it knows JSON.
+    assert len([sql for sql in statements if model._meta.db_table in sql]) == 5
+    assert {sent.instance.pk for sent in log.of("post_save")} == chosen
+    assert set(model.objects.filter(**new).values_list("pk", flat=True)) == chosen
 
 
 # Rows are locked where the database can.

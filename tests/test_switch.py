@@ -226,7 +226,7 @@ class TestDecorating:
     def test_without_the_call_it_is_refused_where_it_stands(self) -> None:
         with pytest.raises(TypeError, match=r"decorated .* is neither a model class nor a label"):
 
-            @bulk_signals  # type: ignore[arg-type]
+            @bulk_signals  # type: ignore[arg-type]  # the mistake
             def decorated() -> None: ...
 
 

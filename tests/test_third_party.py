@@ -13,7 +13,6 @@ from django.db.models.functions import Concat
 from django.db.models.signals import post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 
-import signal_patch
 from signal_patch import bulk_signals, no_bulk_signals
 from tests.fleet import column, rows, ships
 from tests.models import Crane, Digger, Dirty, Historic, Machine, Ship, Tracked
@@ -23,14 +22,9 @@ if TYPE_CHECKING:
 
     from tests.recording import Receivers
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
 
 of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 2000])
-
-
-@pytest.fixture(autouse=True)
-def _on(_leaves_no_trace: None) -> None:
-    signal_patch.enable()
 
 
 # django-auditlog reads the old row from the database in pre_save.

@@ -29,7 +29,6 @@ from django.db.models.functions import Concat, Length, Lower, RowNumber
 from django.db.models.signals import post_init, post_save, pre_delete, pre_save
 from django.test.utils import CaptureQueriesContext
 
-import signal_patch
 from signal_patch import bulk_signals, no_bulk_signals
 from tests.fleet import column, rows, ships
 from tests.models import (
@@ -47,18 +46,14 @@ from tests.models import (
     Sailor,
     Ship,
 )
+from tests.refusals import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.recording import Log, Receivers
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _on(_leaves_no_trace: None) -> None:
-    signal_patch.enable()
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
 
 
 class Lacking(Func):
@@ -90,18 +85,9 @@ REFUSED: dict[str, Callable[[QuerySet[Any]], int]] = {
     "unsaved object": lambda qs: qs.update(berth=Berth()),
     "object for a plain column": lambda qs: qs.update(speed=Berth(pk=1)),
     "wrong type": lambda qs: qs.update(speed="fast"),
-    "positional argument": lambda qs: qs.update(9),  # type: ignore[call-arg]
+    "positional argument": lambda qs: qs.update(9),  # type: ignore[call-arg]  # the mistake
     "values as a dictionary": lambda qs: qs.values("name").distinct().order_by("nope").update(speed=9),
 }
-
-
-def _refusal(refused: Callable[[], int]) -> tuple[type[Exception], str] | None:
-    try:
-        with transaction.atomic():
-            refused()
-    except Exception as error:  # noqa: BLE001  # the same one is what is asked for
-        return type(error), str(error)
-    return None
 
 
 @pytest.mark.parametrize("speed", [5, 6], ids=["rows match", "no row matches"])
@@ -113,8 +99,8 @@ def test_refusals_come_before_any_signal(
     log = receivers.record(Ship)
     queryset = Ship.objects.filter(speed=speed)
     with no_bulk_signals():
-        expected = _refusal(lambda: refused(queryset.all()))
-    assert _refusal(lambda: refused(queryset.all())) == expected
+        expected = refusal(lambda: refused(queryset.all()))
+    assert refusal(lambda: refused(queryset.all())) == expected
     assert expected is not None
     assert log == []
     assert column(Ship, "speed") == [5, 5]
@@ -146,8 +132,8 @@ def test_what_the_database_refuses_comes_before_any_signal_too(
     log = receivers.record(Ship)
     queryset = Ship.objects.filter(speed=speed)
     with no_bulk_signals():
-        expected = _refusal(lambda: refused(queryset.all()))
-    got = _refusal(lambda: refused(queryset.all()))
+        expected = refusal(lambda: refused(queryset.all()))
+    got = refusal(lambda: refused(queryset.all()))
     # PostgreSQL adds the place in the statement, which is another one.
     assert expected is not None
     assert got is not None
@@ -164,11 +150,11 @@ def test_distinct_on_fields_is_refused_where_django_refuses_it(receivers: Receiv
         return Ship.objects.order_by("speed", "pk").distinct("speed").update(tonnage=9)
 
     with no_bulk_signals():
-        expected = _refusal(update)
+        expected = refusal(update)
     tonnage = column(Ship, "tonnage")
     with no_bulk_signals():
         Ship.objects.update(tonnage=0)
-    assert _refusal(update) == expected
+    assert refusal(update) == expected
     assert column(Ship, "tonnage") == tonnage
     assert len(log.of("post_save")) == len([t for t in tonnage if t])
 
@@ -421,8 +407,8 @@ def test_an_update_without_arguments_is_djangos(receivers: Receivers) -> None:
     ships(1)
     log = receivers.record(Ship)
     with no_bulk_signals():
-        expected = _refusal(lambda: Ship.objects.update())
-    assert _refusal(lambda: Ship.objects.update()) == expected
+        expected = refusal(lambda: Ship.objects.update())
+    assert refusal(lambda: Ship.objects.update()) == expected
     assert log == []
 
 
@@ -518,10 +504,7 @@ def test_the_sender_of_a_proxys_rows_is_the_proxy(receivers: Receivers) -> None:
 
 
 class Elsewhere:
-    """Reads from one database, writes to the other."""
-
-    def db_for_read(self, model: Any, **hints: Any) -> str:
-        return "default"
+    """Writes to the other database, and leaves it to Django to read from the first."""
 
     def db_for_write(self, model: Any, **hints: Any) -> str:
         return "other"
@@ -913,12 +896,12 @@ def test_keys_that_move_up_in_turn_move_as_django_moves_them(receivers: Receiver
         return Ship.objects.order_by("-id").update(id=F("id") + 1)
 
     with no_bulk_signals():
-        expected = _refusal(update)
+        expected = refusal(update)
         keys = column(Ship, "pk")
         if expected is None:
             Ship.objects.order_by("id").update(id=F("id") - 1)
     log = receivers.record(Ship)
-    got = _refusal(update)
+    got = refusal(update)
     assert (got and got[0]) == (expected and expected[0])
     assert column(Ship, "pk") == keys
     assert [sent.instance.pk for sent in log.of("post_save")] == ([] if expected else keys[::-1])

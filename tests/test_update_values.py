@@ -46,10 +46,9 @@ from django.db.models.signals import post_init, post_save, pre_save
 from django.utils.functional import lazystr
 from django.utils.safestring import mark_safe
 
-import signal_patch
 from signal_patch import bulk_signals, no_bulk_signals
 from tests.fields import Point
-from tests.fleet import column, rows, ships
+from tests.fleet import LAUNCH, column, rows, ships
 from tests.models import (
     Beacon,
     Berth,
@@ -58,6 +57,7 @@ from tests.models import (
     Cargo,
     Chart,
     Crate,
+    Gauge,
     Mooring,
     Novel,
     Port,
@@ -65,21 +65,14 @@ from tests.models import (
     Wreck,
 )
 from tests.recording import field_values
+from tests.refusals import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.recording import Receivers
 
-pytestmark = pytest.mark.django_db
-
-LAUNCH = datetime.datetime(2021, 3, 4, 5, 6, 7, 89, tzinfo=datetime.timezone.utc)
-
-
-@pytest.fixture(autouse=True)
-def _on(_leaves_no_trace: None) -> None:
-    signal_patch.enable()
-
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
 
 of_every_size = pytest.mark.parametrize("batch_size", [1, 2000])
 
@@ -208,7 +201,8 @@ EXPRESSIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "decimal to its scale": lambda: {"price": F("price") + Decimal("0.89")},
     "number into a decimal": lambda: {"price": F("speed") * 5},
     "a value's expression": lambda: {"price": Value(Decimal(15))},
-    "number into text": lambda: {"name": Cast("speed", CharField(max_length=9))},
+    "number into text": lambda: {"name": F("speed"), "slug": F("price")},
+    "number cast to text": lambda: {"name": Cast("speed", CharField(max_length=9))},
     "case": lambda: {"name": Case(When(speed__gt=1, then=Value("fast")), default=F("name"))},
     "case without default": lambda: {"slug": Case(When(speed=1, then=Value("first")))},
     "concat": lambda: {"name": Concat("name", Value(" / "), Lower("name"))},
@@ -259,6 +253,33 @@ def test_expressions_are_values_before_and_after_the_write(
     assert truth.holds()
 
 
+@pytest.mark.skipif(
+    "not getattr(connection.features, 'supports_no_precision_decimalfield', False)",
+    reason="numbers of any scale came with Django 6.1, and MariaDB has none",
+)
+def test_a_decimal_whose_column_has_no_scale_stays_as_it_is(receivers: Receivers) -> None:
+    rows(Gauge, {"level": Decimal("0.5")}, {"level": Decimal("1.25")})
+    log = receivers.record(Gauge)
+    Gauge.objects.update(level=F("level") * 2)
+    assert column(Gauge, "level") == [1, Decimal("2.5")]
+    Gauge.objects.update(level=Decimal("1.0625"))
+    assert column(Gauge, "level") == [Decimal("1.0625")] * 2
+    told = [sent.values["level"] for sent in log]
+    assert told == [1, Decimal("2.5"), 1, Decimal("2.5"), *[Decimal("1.0625")] * 4]
+
+
+def test_a_number_without_end_is_refused_as_without_signals() -> None:
+    ships(1)
+
+    def update() -> int:
+        return Ship.objects.update(price=Decimal("Infinity"))
+
+    with no_bulk_signals():
+        expected = refusal(update)
+    assert expected is not None
+    assert refusal(update) == expected
+
+
 @of_every_size
 def test_references_to_annotations_are_values(batch_size: int, receivers: Receivers) -> None:
     _fleet()
@@ -279,6 +300,19 @@ def test_references_to_annotations_are_values(batch_size: int, receivers: Receiv
         (5, "BOB", 4),
         (7, "CID", 16),
     ]
+
+
+@of_every_size
+def test_a_value_that_reads_other_rows_reaches_rows_with_composite_keys(
+    batch_size: int, receivers: Receivers
+) -> None:
+    rows(Port, {"code": "N", "name": "north"}, {"code": "S", "name": "south"})
+    rows(Mooring, {"quay": 1, "day": 1}, {"quay": 1, "day": 2})
+    truth = Truth(receivers, Mooring)
+    with bulk_signals(batch_size=batch_size):
+        assert Mooring.objects.update(holder=Subquery(Port.objects.order_by("code").values("name")[:1])) == 2
+    assert column(Mooring, "holder") == ["north", "north"]
+    assert truth.holds()
 
 
 @of_every_size

@@ -139,8 +139,8 @@ def scaling(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> Callable
 
 
 def _as_text(value: Any) -> Any:
-    # The text affinity of SQLite's columns.
-    return str(value) if isinstance(value, (int, float)) else value
+    # The text affinity of SQLite's columns, and what MariaDB and MySQL do.
+    return str(value) if isinstance(value, (int, float, decimal.Decimal)) else value
 
 
 def as_column(expression: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper) -> BaseExpression:

@@ -234,8 +234,6 @@ class _Insertion:
     # each half has a statement of its own; a single row is always certain.
 
     def _ignore(self, objs: list[Any]) -> list[Outcome]:
-        if len(objs) > 1 and not self.connection.features.uses_savepoints:
-            return self._halves(objs)
         savepoint: Any = self.connection.savepoint()
         outcomes = self._told(objs, self._django_ignoring(objs))
         if outcomes is None:

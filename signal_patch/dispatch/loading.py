@@ -85,7 +85,5 @@ def _is_plain_model(model: type[Model]) -> bool:
 
 
 def _is_plain_attribute(model: type[Model], name: str) -> bool:
-    for cls in model.__mro__:
-        if name in vars(cls):
-            return type(vars(cls)[name]) in _PLAIN_DESCRIPTORS
-    return False
+    attribute = next((vars(cls)[name] for cls in model.__mro__ if name in vars(cls)), None)
+    return type(attribute) in _PLAIN_DESCRIPTORS

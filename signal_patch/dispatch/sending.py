@@ -174,8 +174,6 @@ def senders(queryset: QuerySet[Any]) -> list[type[Model]]:
     these are the senders.
     """
     model = queryset.model
-    if model._meta.auto_created:
-        return []
     if not _yields_subclasses(queryset):
         return [model]
     return [model, *(other for other in apps.get_models() if issubclass(other, model) and other is not model)]

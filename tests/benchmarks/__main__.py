@@ -37,7 +37,7 @@ MILLION = 1_000_000
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     # Whoever waits for a long run sees how far it is.
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a text stream, if nobody swaps it
     with throwaway(options.db):
         # They need Django's settings.
         from .clocks import clock

@@ -9,7 +9,7 @@ import os
 
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
-# The settings that Django ships for this very run, on the path because `runtests.py` is.
+# The settings that Django ships for this very run, all of them; on the path because `runtests.py` is.
 from test_sqlite import *  # type: ignore[import-not-found]  # noqa: F403
 
 # Only upper-case names are settings, and one test of Django's wants to find no others.

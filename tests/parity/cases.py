@@ -11,20 +11,13 @@ from django.db.models.functions import Concat, Now, RowNumber, Upper
 from tests.parity.models import Berth, CarFerry, Ferry, Harbour, Port, Ship, Vessel, Wide, Yacht
 from tests.parity.rows import UTC
 from tests.parity.scenario import Action, BulkUpdate, Given, Hearing, Update, step
+from tests.parity.strategies import OTHERS_ACTIONS
 
 if TYPE_CHECKING:
-    from tests.parity.scenario import Call
+    from tests.parity.scenario import Change
 
 MOMENT = datetime.datetime(1999, 12, 31, 23, 59, 59, tzinfo=UTC)
-ACTIONS = (
-    "update_same",
-    "update_sibling",
-    "update_all",
-    "update_children",
-    "save_sibling",
-    "delete_sibling",
-    "raise",
-)
+ACTIONS = ("update_same", *OTHERS_ACTIONS)
 
 
 def _acting(kind: str, signal: str, batch_size: int, seeds: tuple[int, ...]) -> Update:
@@ -35,13 +28,13 @@ def _acting(kind: str, signal: str, batch_size: int, seeds: tuple[int, ...]) -> 
     )
 
 
-ACTING: dict[str, Call] = {
+ACTING: dict[str, Change] = {
     f"{kind} at {signal}, {batch_size} a batch, {len(seeds)} rows": _acting(kind, signal, batch_size, seeds)
     for kind in ACTIONS
     for signal in ("pre", "post")
     for batch_size, seeds in ((1, (1, 2, 3)), (2000, (1, 2, 3)))
 }
-ALONE: dict[str, Call] = {
+ALONE: dict[str, Change] = {
     f"{kind} without a sibling": Update(
         model=Port,
         alias="default",
@@ -52,7 +45,7 @@ ALONE: dict[str, Call] = {
     for kind in ("update_sibling", "save_sibling", "delete_sibling")
 }
 
-FOUND: dict[str, Call] = {
+FOUND: dict[str, Change] = {
     "a key that changes": Update(
         model=Port,
         alias="default",

@@ -23,14 +23,12 @@ from tests.parity.oracle import base, outcome, row_of, statement, undone
 from tests.parity.receivers import Receivers
 from tests.parity.renumbering import renumbered
 from tests.parity.rows import fields_of
-from tests.parity.scenario import Call, Given
+from tests.parity.scenario import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from django.db.models import Model, QuerySet
-
-    from tests.parity.oracle import Oracle
 
 
 class _Stop(Exception):
@@ -62,12 +60,6 @@ class Creation(Call):
         found = self.rows().bulk_create(given, **self.arguments)
         assert list(map(id, found)) == list(map(id, objects))
         return len(found)
-
-    def loop(self, oracle: Oracle) -> int:
-        raise NotImplementedError("bulk_create() has an oracle of its own")
-
-    def given(self) -> Iterable[Given]:
-        return ()
 
     def known_keys(self) -> set[str]:
         """Return the keys that the database did not choose."""

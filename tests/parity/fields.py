@@ -24,7 +24,7 @@ class Colour:
         return cls(*bytes.fromhex(text))
 
 
-class ColourField(models.CharField):  # type: ignore[type-arg]
+class ColourField(models.CharField):  # type: ignore[type-arg]  # generic in the stubs only
     """Stores a Colour as six hexadecimal digits; ``to_python`` takes either."""
 
     def from_db_value(self, value: str | None, *_: Any) -> Colour | None:
@@ -37,7 +37,7 @@ class ColourField(models.CharField):  # type: ignore[type-arg]
         return None if value is None else str(self.to_python(value))
 
 
-class WordsField(models.TextField):  # type: ignore[type-arg]
+class WordsField(models.TextField):  # type: ignore[type-arg]  # generic in the stubs only
     """Stores a list of words, mutable on the instance; like many such fields, it has no ``to_python``."""
 
     def from_db_value(self, value: str | None, *_: Any) -> list[str] | None:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from django.db.models import Model, QuerySet
 
-    from tests.parity.scenario import Call
+    from tests.parity.scenario import Call, Change
 
 
 class _Undo(Exception):
@@ -98,7 +98,7 @@ class _Saving:
 
 
 class Oracle:
-    def __init__(self, scenario: Call) -> None:
+    def __init__(self, scenario: Change) -> None:
         self.scenario = scenario
         self.alias = scenario.alias
         self.receivers = Receivers(scenario.model, scenario.alias, scenario.hearing, self.nested)
@@ -373,7 +373,7 @@ def statement(scenario: Call) -> Outcome:
     return outcome(scenario, scenario.call, deaf)
 
 
-def expected(scenario: Call) -> Outcome:
+def expected(scenario: Change) -> Outcome:
     """What the call must do; an example for which there is no telling is dropped."""
     django = statement(scenario)
     if is_undecided(scenario, django):
@@ -389,7 +389,7 @@ def expected(scenario: Call) -> Outcome:
     return found
 
 
-def is_undecided(scenario: Call, django: Outcome) -> bool:
+def is_undecided(scenario: Change, django: Outcome) -> bool:
     """Tell whether nobody can say what is right.
 
     The database refuses the statement, but might not after what receivers do. Or it refuses to order a
@@ -406,7 +406,7 @@ def is_undecided(scenario: Call, django: Outcome) -> bool:
     return (computed and scenario.joins) or (crosses and scenario.orders)
 
 
-def sees_itself(scenario: Call) -> bool:
+def sees_itself(scenario: Change) -> bool:
     """Tell whether Django's statement may read rows that it has written: on SQLite, with a subquery (7)."""
     reads = scenario.joins or any(given.crosses for given in scenario.given())
     return reads and connections[scenario.alias].vendor == "sqlite"

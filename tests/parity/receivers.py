@@ -127,7 +127,7 @@ class Receivers:
     def _rows(self, instance: Model) -> QuerySet[Any]:
         return type(instance)._base_manager.using(self._alias)
 
-    def _sibling(self, instance: Model) -> Model | None:
+    def _sibling(self, instance: Model) -> Any:
         sibling: Model | None = self._rows(instance).exclude(pk=instance.pk).order_by("pk").first()
         return sibling
 
@@ -155,7 +155,7 @@ class Receivers:
 
     def _save_sibling(self, instance: Model, action: Action) -> None:
         if sibling := self._sibling(instance):
-            sibling.memo = action.value  # type: ignore[attr-defined]
+            sibling.memo = action.value
             sibling.save(update_fields=["memo"])
 
     def _delete_sibling(self, instance: Model, action: Action) -> None:

@@ -123,16 +123,6 @@ class Call(ABC):
         """Do it as the caller does."""
         ...
 
-    @abstractmethod
-    def loop(self, oracle: Oracle) -> int:
-        """Do it as the oracle does."""
-        ...
-
-    @abstractmethod
-    def given(self) -> Iterable[Given]:
-        """Return all values of the call."""
-        ...
-
     @property
     def joins(self) -> bool:
         """Tell whether the statement looks at more than one table."""
@@ -153,7 +143,22 @@ class Call(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Update(Call):
+class Change(Call):
+    """A call that changes rows that are there."""
+
+    @abstractmethod
+    def loop(self, oracle: Oracle) -> int:
+        """Do it as the oracle does."""
+        ...
+
+    @abstractmethod
+    def given(self) -> Iterable[Given]:
+        """Return all values of the call."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update(Change):
     # Annotations, which values may refer to; what chooses rows; how they are ordered; how they are looked at.
     annotations: tuple[Step, ...] = ()
     filters: tuple[Step, ...] = ()
@@ -204,7 +209,7 @@ class Update(Call):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BulkUpdate(Call):
+class BulkUpdate(Change):
     # For each object what the caller gives it, the same fields to all; the last objects may have no row.
     values: tuple[dict[str, Given], ...]
     backwards: bool = False

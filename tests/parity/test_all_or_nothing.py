@@ -16,12 +16,12 @@ from tests.parity.scenario import Action
 from tests.parity.strategies import bulk_updates, updates
 
 if TYPE_CHECKING:
-    from tests.parity.scenario import Call
+    from tests.parity.scenario import Change
 
 
 @st.composite
-def exploding(draw: st.DrawFn) -> Call:
-    scenario: Call = draw(updates() | bulk_updates())
+def exploding(draw: st.DrawFn) -> Change:
+    scenario: Change = draw(updates() | bulk_updates())
     boom = Action("raise", draw(st.sampled_from(["pre", "post"])), call=draw(st.integers(1, 8)))
     hearing = replace(scenario.hearing, actions=(*scenario.hearing.actions, boom))
     return replace(scenario, hearing=hearing)
@@ -30,7 +30,7 @@ def exploding(draw: st.DrawFn) -> Call:
 @pytest.mark.django_db(transaction=True, databases=["default", "other"])
 @share(10)
 @given(exploding())
-def test_an_exception_from_a_receiver_leaves_no_row_changed_and_no_state_behind(scenario: Call) -> None:
+def test_an_exception_from_a_receiver_leaves_no_row_changed_and_no_state_behind(scenario: Change) -> None:
     """Outside any transaction, so that it is the call itself that undoes what was done."""
     with emptied(scenario.model, scenario.alias):
         load(scenario.model, scenario.alias, scenario.seeds)

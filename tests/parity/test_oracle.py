@@ -7,7 +7,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.core.exceptions import FieldDoesNotExist
+from django.core.exceptions import FieldDoesNotExist, FieldError
+from django.db import DatabaseError
 from django.db.models import F
 from django.db.models.functions import Now
 from hypothesis import given, strategies as st
@@ -178,6 +179,13 @@ def test_the_comparison_notices_another_message() -> None:
     wanted = expected(scenario)
     assert not differences(scenario, wanted, wanted)
     assert differences(scenario, wanted, replace(wanted, error=FieldDoesNotExist("other")))
+
+
+def test_the_comparison_lets_a_refusal_of_djangos_come_before_one_of_the_database() -> None:
+    outcome = expected(replace(SCENARIO, values={"nowhere": Given(1)}))
+    late, early = (replace(outcome, error=error("no")) for error in (DatabaseError, FieldError))
+    assert not differences(SCENARIO, late, early)
+    assert differences(SCENARIO, early, late)
 
 
 def test_the_comparison_notices_a_volatile_value_that_is_not_the_rows() -> None:

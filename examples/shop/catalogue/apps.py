@@ -7,5 +7,4 @@ class CatalogueConfig(AppConfig):
     name = "catalogue"
 
     def ready(self) -> None:
-        # Connects the receivers.
-        from catalogue import receivers  # noqa: F401
+        from catalogue import receivers  # noqa: F401  # to import it connects them
