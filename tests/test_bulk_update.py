@@ -725,6 +725,49 @@ def test_an_instance_given_twice_is_told_twice_and_written_once(receivers: Recei
     assert log.names() == ["pre_save", "pre_save", "post_save", "post_save"]
 
 
+@pytest.mark.parametrize("own", [None, 1, 2, 3])
+@pytest.mark.parametrize("places", ["aa", "aba", "abcbacc", "abccba"])
+@of_every_size
+def test_a_key_given_twice_is_written_and_counted_as_django_does(
+    places: str, own: int | None, batch_size: int, receivers: Receivers
+) -> None:
+    ships(0, 0, 0)
+    keys = dict(zip("abc", column(Ship, "pk"), strict=True))
+
+    def fleet() -> list[Ship]:
+        return [Ship(pk=keys[name], speed=speed) for speed, name in enumerate(places, 1)]
+
+    with no_bulk_signals(), transaction.atomic():
+        expected = Ship.objects.bulk_update(fleet(), ["speed"], batch_size=own), column(Ship, "speed")
+        transaction.set_rollback(True)
+    truth: list[bool] = []
+
+    def compare(instance: Ship, **arguments: Any) -> None:
+        stored = Ship.objects.get(pk=instance.pk)
+        truth.append((instance.speed, instance.tonnage) == (stored.speed, stored.tonnage))
+
+    _before_saves(receivers, Ship, lambda ship: setattr(ship, "tonnage", ship.speed + 1))
+    receivers.connect(post_save, compare, Ship)
+    with bulk_signals(batch_size=batch_size):
+        matched = Ship.objects.bulk_update(fleet(), ["speed"], batch_size=own)
+    assert (matched, column(Ship, "speed")) == expected
+    assert truth == [True] * len(places)
+
+
+def test_a_row_that_is_deleted_before_its_key_comes_twice_is_left_out_of_the_count_once(
+    receivers: Receivers,
+) -> None:
+    first, second = _fleet(1, 2)
+
+    def delete(instance: Ship, **arguments: Any) -> None:
+        Ship.objects.exclude(pk=instance.pk).delete()
+
+    receivers.connect(post_save, delete, Ship)
+    log = receivers.record(Ship)
+    assert Ship.objects.bulk_update([first, second, second], ["speed"]) == 1
+    assert [sent.instance for sent in log.of("post_save")] == [first]
+
+
 def test_the_unbound_method_sends_signals_too(receivers: Receivers) -> None:
     fleet = _fleet(1)
     log = receivers.record(Ship)

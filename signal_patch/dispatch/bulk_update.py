@@ -101,16 +101,30 @@ class _BulkUpdate:
 
     def run(self, objs: tuple[Any, ...]) -> int:
         self._freeze(objs)
+        size = self._size(objs)
         matched = 0
         with reporting(self.options, self.model._meta.label) as report:
-            for start in range(0, len(objs), self.size):
-                batch = objs[start : start + self.size]
+            for start in range(0, len(objs), size):
+                batch = objs[start : start + size]
                 matched += self._process([(obj.pk, obj) for obj in batch])
                 report(start + len(batch), len(objs))
         return matched
 
+    def _size(self, objs: tuple[Any, ...]) -> int:
+        """Return how many instances make a batch: as many as in Django's own, if a key is given twice.
+
+        What becomes of the second, and how often its row counts, depends on whether one statement has
+        both (QuerySet.bulk_update, Django 5.2 to 6.1).
+        """
+        if len({obj.pk for obj in objs}) == len(objs):
+            return self.size
+        pk = self.model._meta.pk
+        largest = self.connection.ops.bulk_batch_size([pk, pk, *self.fields], objs)
+        return min(self.batch_size or largest, largest)
+
     def _process(self, pairs: list[tuple[Any, Model]]) -> int:
         keys = [key for key, _ in pairs]
+        distinct = len(set(keys))
         quiet = sending.in_flight(self.using, self.model, keys)
         with sending.flying(sending.flight_of(self.using, self.model, keys)) as flight:
             if self._is_set_order(pairs):
@@ -125,8 +139,12 @@ class _BulkUpdate:
             if present is not None:
                 loud = [pair for pair in loud if pair[0] in present]
             self._write_extras(loud, changes)
-            all_there = matched == (len(set(keys)) if present is None else len(present))
-            told = self.teller.settle(loud, changes, self._unsure(expressions), all_there=all_there)
+            all_there = matched == (distinct if present is None else len(present))
+            unsure = self._unsure(expressions)
+            if distinct < len(keys):
+                # Of two instances with one key, the row holds the values of the first.
+                unsure = [*self.fields, *(field for changed in changes.values() for field in changed)]
+            told = self.teller.settle(loud, changes, unsure, all_there=all_there)
             return matched - self.teller.after(told, flight)
 
     def _is_set_order(self, pairs: list[tuple[Any, Model]]) -> bool:

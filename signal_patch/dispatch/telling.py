@@ -157,16 +157,15 @@ class Teller:
     def after(self, told: Told, flight: sending.Flight) -> int:
         """Send `post_save`, and return how many rows a receiver deleted before their turn."""
         send = self._await_sent if self.awaits_post_save else self._send
-        gone = 0
+        gone: set[Any] = set()
         while told:
             flight.deletions = 0
             told = told[send(told, flight) :]
             if told:
                 there = reread((instance for instance, _ in told), self.using, lambda model: [])
-                left = [(instance, names) for instance, names in told if instance.pk in there]
-                gone += len(told) - len(left)
-                told = left
-        return gone
+                gone.update(instance.pk for instance, _ in told if instance.pk not in there)
+                told = [(instance, names) for instance, names in told if instance.pk in there]
+        return len(gone)
 
     def _send(self, told: Told, flight: sending.Flight) -> int:
         """Send `post_save` until a receiver deletes a row, any row, and return how often."""
