@@ -223,6 +223,23 @@ def test_expressions_are_values_before_and_after_the_write(batch_size: int, rece
     assert truth == [True] * 3
 
 
+@pytest.mark.parametrize("names", [["speed", "tonnage"], ["tonnage", "speed"]])
+@of_every_size
+def test_expressions_over_each_other_are_told_as_the_databases_own_set_has_them(
+    names: list[str], batch_size: int, receivers: Receivers
+) -> None:
+    fleet = ships(1, 2, 3, tonnage=10)
+    fleet[0].speed, fleet[0].tonnage = F("tonnage"), F("speed")
+    fleet[1].speed, fleet[1].tonnage = F("tonnage") + F("speed"), 7
+    fleet[2].speed, fleet[2].tonnage = 5, F("speed") * 2
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.bulk_update(fleet, names)
+    held = list(Ship.objects.order_by("pk").values_list("speed", "tonnage"))
+    for signal in ("pre_save", "post_save"):
+        assert [(sent.values["speed"], sent.values["tonnage"]) for sent in log.of(signal)] == held
+
+
 @of_every_size
 def test_expressions_that_read_other_rows_count_before_the_first_write(
     batch_size: int, receivers: Receivers

@@ -590,6 +590,14 @@ def test_two_columns_swap_where_the_databases_own_statement_swaps_them(receivers
     assert truth.holds()
 
 
+def test_an_expression_over_an_assigned_column_is_told_as_the_database_has_it(receivers: Receivers) -> None:
+    ships(7, tonnage=10)
+    truth = Truth(receivers, Ship)
+    Ship.objects.update(speed=F("speed") * 0.35, tonnage=F("speed") * 10)
+    assert column(Ship, "tonnage") == ([70] if connection.vendor != "mysql" else [20])
+    assert truth.holds("speed")
+
+
 @of_every_size
 def test_a_change_by_a_receiver_does_not_show_in_other_columns(batch_size: int, receivers: Receivers) -> None:
     ships(1, 2, tonnage=7)

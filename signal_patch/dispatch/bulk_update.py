@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections, transaction
 from django.db.models import BinaryField, QuerySet, Value
 from django.db.models.signals import post_save, pre_save
+from django.db.models.sql import UpdateQuery
 
 from . import fields as columns, loops, rows, sending
 from .changes import Changes, PerRow
 from .progress import reporting
 from .telling import Teller
-from .values import reads_other_rows
+from .values import Assigned, reads_other_rows
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
@@ -131,7 +132,7 @@ class _BulkUpdate:
                 pairs = self._whole(pairs)
             present = self._present_beforehand(keys)
             expressions = self._expressions(pairs)
-            self._show(expressions, pairs)
+            self._show(self._as_written(expressions, pairs), pairs)
             loud = [pair for pair in pairs if pair[0] not in quiet] if quiet else pairs
             changes = self.teller.before(loud)
             self._hide(expressions, changes, pairs)
@@ -185,6 +186,31 @@ class _BulkUpdate:
                 if hasattr(value, "resolve_expression"):
                     found[field].setdefault(key, value)
         return found
+
+    def _as_written(self, expressions: Expressions, pairs: list[tuple[Any, Model]]) -> Expressions:
+        """Return expressions that give before the write what these give in it."""
+        if not expressions or self.connection.vendor != "mysql":
+            return expressions
+        # Django writes to an ancestor's table in a statement of its own.
+        here = columns.concrete(self.model)._meta.local_concrete_fields
+        own = [field for field in self.fields if field in here]
+        found = {field: dict(by_key) for field, by_key in expressions.items()}
+        for key, obj in pairs:
+            assigned = Assigned(self.model, self.connection)
+            for field in own:
+                value = getattr(obj, field.attname)
+                if hasattr(value, "resolve_expression"):
+                    value = assigned.seen_by(self._resolved(value))
+                    found[field][key] = value
+                else:
+                    value = Value(value, output_field=field)
+                assigned.note(field, value)
+        return found
+
+    def _resolved(self, expression: Any) -> Any:
+        query = UpdateQuery(self.model)
+        query.get_initial_alias()
+        return expression.resolve_expression(query, allow_joins=False, for_save=True)
 
     def _show(self, expressions: Expressions, pairs: list[tuple[Any, Model]]) -> None:
         if not expressions:
