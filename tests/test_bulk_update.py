@@ -771,6 +771,19 @@ def test_a_key_given_twice_is_written_and_counted_as_django_does(
     assert truth == [True] * len(places)
 
 
+def test_the_callers_own_instances_may_be_deleted_by_a_receiver(receivers: Receivers) -> None:
+    first, second, third = fleet = _fleet(1, 2, 3)
+
+    def delete(instance: Ship, **arguments: Any) -> None:
+        second.delete()
+        third.delete()
+
+    receivers.connect(post_save, delete, Ship)
+    log = receivers.record(Ship)
+    assert Ship.objects.bulk_update(fleet, ["speed"]) == 1
+    assert [sent.instance for sent in log.of("post_save")] == [first]
+
+
 def test_a_row_that_is_deleted_before_its_key_comes_twice_is_left_out_of_the_count_once(
     receivers: Receivers,
 ) -> None:

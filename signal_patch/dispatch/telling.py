@@ -163,7 +163,7 @@ class Teller:
             told = told[send(told, flight) :]
             if told:
                 there = reread((instance for instance, _ in told), self.using, lambda model: [])
-                gone.update(instance.pk for instance, _ in told if instance.pk not in there)
+                gone.update(_row_of(instance) for instance, _ in told if instance.pk not in there)
                 told = [(instance, names) for instance, names in told if instance.pk in there]
         return len(gone)
 
@@ -187,6 +187,11 @@ class Teller:
             return len(told)
 
         return async_to_sync(send)()
+
+
+def _row_of(instance: Any) -> Any:
+    """Return what tells an instance's row from others: its key, unless a receiver's `delete()` took it."""
+    return (instance.pk,) if instance._is_pk_set() else id(instance)
 
 
 def _is_unsure(field: ModelField, value: Any) -> bool:
