@@ -90,9 +90,7 @@ class _Update:
             self.plan.frozen,
             self._replaced(),
         )
-        query = self.queryset.query
-        if query.where.contains_over_clause or query.select_for_update:
-            # An UPDATE may refuse windows and locks that our SELECTs do without or take.
+        if self._may_be_refused():
             self._update_nothing()
         matched = done = 0
         with reporting(self.options, self.model._meta.label) as report:
@@ -110,6 +108,19 @@ class _Update:
     def _replaced(self) -> list[str]:
         keys = self.model._meta.pk_fields
         return [field.name for field in self.plan.written if field not in keys]
+
+    def _may_be_refused(self) -> bool:
+        """Return whether the database may refuse Django's statement where it takes our SELECTs.
+
+        Windows, other tables, the caller's locks, and a column that is assigned twice.
+        """
+        query = self.queryset.query
+        return bool(
+            query.where.contains_over_clause
+            or query.extra_tables
+            or query.select_for_update
+            or len(self.plan.update_fields) < len(self.values)
+        )
 
     def _update_nothing(self) -> int:
         """Run Django's statement where the rows were looked for and none was found.
