@@ -281,6 +281,17 @@ def test_references_to_annotations_are_values(batch_size: int, receivers: Receiv
     ]
 
 
+@pytest.mark.parametrize("part", [1, 2.5, {"deep": [1]}, [1, "x"], True, None], ids=str)
+@of_every_size
+def test_a_part_of_a_json_value_is_a_value(part: Any, batch_size: int, receivers: Receivers) -> None:
+    ships(1, 2, notes={"part": part})
+    truth = Truth(receivers, Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.update(notes=F("notes__part"))
+    assert column(Ship, "notes") == [part, part]
+    assert truth.holds()
+
+
 @of_every_size
 def test_a_condition_is_a_value(batch_size: int, receivers: Receivers) -> None:
     rows(Beacon, {"code": "a"}, {"code": "b"})
