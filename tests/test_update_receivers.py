@@ -421,6 +421,30 @@ def test_a_receiver_does_not_write_a_generated_column(receivers: Receivers) -> N
     assert log.of("post_save")[0].arguments["update_fields"] == {"weight"}
 
 
+@of_every_size
+@pytest.mark.parametrize("road", ["update", "bulk_update"])
+def test_a_receiver_that_another_connects_meanwhile_hears_what_is_sent_from_then_on(
+    road: str, batch_size: int, receivers: Receivers
+) -> None:
+    fleet = ships(1, 2, 3)
+    heard: list[str] = []
+
+    def hear(instance: Ship, **arguments: Any) -> None:
+        heard.append(instance.name)
+
+    def connect(instance: Ship, **arguments: Any) -> None:
+        if instance.name == "a":
+            receivers.connect(post_save, hear, Ship)
+
+    receivers.connect(pre_save, connect, Ship)
+    with bulk_signals(batch_size=batch_size):
+        if road == "update":
+            Ship.objects.update(speed=9)
+        else:
+            Ship.objects.bulk_update(fleet, ["speed"])
+    assert heard == ["a", "b", "c"]
+
+
 def test_receivers_see_each_others_changes(receivers: Receivers) -> None:
     ships(1)
     _before_saves(receivers, Ship, lambda ship: setattr(ship, "tonnage", ship.speed + 1))

@@ -42,18 +42,22 @@ class Teller:
         self.update_fields = update_fields
         self.written = set(written)
         self.connection = connections[using]
+        self.senders = senders
+        # Decided for good: if nobody hears it, the values to show are not there.
         self.hears_pre_save = sending.is_heard(pre_save, senders)
-        self.hears_post_save = sending.is_heard(post_save, senders)
-        # A hop between this thread and an event loop costs more than all the rest of a row.
-        self.awaits_pre_save = sending.is_awaited(pre_save, senders)
-        self.awaits_post_save = sending.is_awaited(post_save, senders)
         self.watches: dict[type[Model], Watch] = {}
+
+    @property
+    def hears_post_save(self) -> bool:
+        """Whether somebody listens by now: a receiver may have connected another."""
+        return sending.is_heard(post_save, self.senders)
 
     def before(self, pairs: list[tuple[Any, Model]]) -> dict[Any, Changes]:
         """Send `pre_save` for each instance, and return what receivers changed, by key."""
         if not self.hears_pre_save:
             return {}
-        if self.awaits_pre_save:
+        # A hop between this thread and an event loop costs more than all the rest of a row.
+        if sending.is_awaited(pre_save, self.senders):
             return self._await_before(pairs)
         changes: dict[Any, Changes] = {}
         using, update_fields, watches = self.using, self.update_fields, self.watches
@@ -156,7 +160,7 @@ class Teller:
 
     def after(self, told: Told, flight: sending.Flight) -> int:
         """Send `post_save`, and return how many rows a receiver deleted before their turn."""
-        send = self._await_sent if self.awaits_post_save else self._send
+        send = self._await_sent if sending.is_awaited(post_save, self.senders) else self._send
         gone: set[Any] = set()
         while told:
             flight.deletions = 0
