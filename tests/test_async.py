@@ -485,6 +485,27 @@ def test_an_exception_is_djangos_own_and_leaves_no_row_changed(
     assert len(log) == 4
 
 
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("signal", [pre_save, post_save])
+def test_an_interrupt_of_an_async_receiver_leaves_no_row_in_flight(
+    signal: Any, interrupt: type[BaseException], company: str, receivers: Receivers
+) -> None:
+    """It ends the event loop, whose copy of the context is then of a moment inside the operation."""
+
+    async def stop(**kwargs: Any) -> None:
+        raise interrupt
+
+    harbours(2)
+    receivers.connect(signal, stop, Harbour)
+    with signal_patch.bulk_signals(), pytest.raises(interrupt), transaction.atomic():
+        Harbour.objects.update(name="x")
+    receivers.disconnect_all()
+    log = receivers.record(Harbour)
+    with signal_patch.bulk_signals():
+        Harbour.objects.update(name="y")
+    assert len(log) == 4
+
+
 def test_a_stop_iteration_beside_async_receivers_is_raised(receivers: Receivers) -> None:
     """The futures of asyncio do not take one."""
 

@@ -182,6 +182,23 @@ def test_expressions_are_values_before_and_after_the_write(batch_size: int, rece
     assert truth == [True] * 3
 
 
+@pytest.mark.parametrize("names", [["speed", "tonnage"], ["tonnage", "speed"]])
+@of_every_size
+def test_expressions_over_each_other_are_told_as_the_databases_own_set_has_them(
+    names: list[str], batch_size: int, receivers: Receivers
+) -> None:
+    fleet = ships(1, 2, 3, tonnage=10)
+    fleet[0].speed, fleet[0].tonnage = F("tonnage"), F("speed")
+    fleet[1].speed, fleet[1].tonnage = F("tonnage") + F("speed"), 7
+    fleet[2].speed, fleet[2].tonnage = 5, F("speed") * 2
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.bulk_update(fleet, names)
+    held = list(Ship.objects.order_by("pk").values_list("speed", "tonnage"))
+    for signal in ("pre_save", "post_save"):
+        assert [(sent.values["speed"], sent.values["tonnage"]) for sent in log.of(signal)] == held
+
+
 @of_every_size
 def test_expressions_that_read_other_rows_count_before_the_first_write(
     batch_size: int, receivers: Receivers
@@ -699,6 +716,62 @@ def test_an_instance_given_twice_is_told_twice_and_written_once(receivers: Recei
     log = receivers.record(Ship)
     assert Ship.objects.bulk_update([ship, ship], ["speed"]) == expected
     assert log.names() == ["pre_save", "pre_save", "post_save", "post_save"]
+
+
+@pytest.mark.parametrize("own", [None, 1, 2, 3])
+@pytest.mark.parametrize("places", ["aa", "aba", "abcbacc", "abccba"])
+@of_every_size
+def test_a_key_given_twice_is_written_and_counted_as_django_does(
+    places: str, own: int | None, batch_size: int, receivers: Receivers
+) -> None:
+    ships(0, 0, 0)
+    keys = dict(zip("abc", column(Ship, "pk"), strict=True))
+
+    def fleet() -> list[Ship]:
+        return [Ship(pk=keys[name], speed=speed) for speed, name in enumerate(places, 1)]
+
+    with no_bulk_signals(), transaction.atomic():
+        expected = Ship.objects.bulk_update(fleet(), ["speed"], batch_size=own), column(Ship, "speed")
+        transaction.set_rollback(True)
+    truth: list[bool] = []
+
+    def compare(instance: Ship, **arguments: Any) -> None:
+        stored = Ship.objects.get(pk=instance.pk)
+        truth.append((instance.speed, instance.tonnage) == (stored.speed, stored.tonnage))
+
+    receivers.before_saves(Ship, lambda ship: setattr(ship, "tonnage", ship.speed + 1))
+    receivers.connect(post_save, compare, Ship)
+    with bulk_signals(batch_size=batch_size):
+        matched = Ship.objects.bulk_update(fleet(), ["speed"], batch_size=own)
+    assert (matched, column(Ship, "speed")) == expected
+    assert truth == [True] * len(places)
+
+
+def test_the_callers_own_instances_may_be_deleted_by_a_receiver(receivers: Receivers) -> None:
+    first, second, third = fleet = _fleet(1, 2, 3)
+
+    def delete(instance: Ship, **arguments: Any) -> None:
+        second.delete()
+        third.delete()
+
+    receivers.connect(post_save, delete, Ship)
+    log = receivers.record(Ship)
+    assert Ship.objects.bulk_update(fleet, ["speed"]) == 1
+    assert [sent.instance for sent in log.of("post_save")] == [first]
+
+
+def test_a_row_that_is_deleted_before_its_key_comes_twice_is_left_out_of_the_count_once(
+    receivers: Receivers,
+) -> None:
+    first, second = _fleet(1, 2)
+
+    def delete(instance: Ship, **arguments: Any) -> None:
+        Ship.objects.exclude(pk=instance.pk).delete()
+
+    receivers.connect(post_save, delete, Ship)
+    log = receivers.record(Ship)
+    assert Ship.objects.bulk_update([first, second, second], ["speed"]) == 1
+    assert [sent.instance for sent in log.of("post_save")] == [first]
 
 
 def test_the_unbound_method_sends_signals_too(receivers: Receivers) -> None:

@@ -120,6 +120,9 @@ REFUSED_BY_DATABASES: dict[str, Callable[[QuerySet[Any]], int]] = {
     "window in the filter": lambda qs: (
         qs.annotate(n=Window(RowNumber(), order_by="pk")).filter(n__lt=9).update(speed=9)
     ),
+    "tables beside the model's own": lambda qs: qs.extra(
+        tables=["tests_berth"], where=["tests_berth.id > 0"]
+    ).update(speed=9),
 }
 
 
@@ -129,6 +132,7 @@ def test_what_the_database_refuses_comes_before_any_signal_too(
     refused: Callable[[QuerySet[Any]], int], speed: int, receivers: Receivers
 ) -> None:
     ships(5, 5)
+    rows(Berth, {})
     log = receivers.record(Ship)
     queryset = Ship.objects.filter(speed=speed)
     with no_bulk_signals():
@@ -140,6 +144,25 @@ def test_what_the_database_refuses_comes_before_any_signal_too(
     assert (got[0], got[1].partition("\n")[0]) == (expected[0], expected[1].partition("\n")[0])
     assert log == []
     assert column(Ship, "speed") == [5, 5]
+
+
+def test_a_column_named_twice_is_refused_where_the_database_refuses_it(receivers: Receivers) -> None:
+    ships(5, 5)
+    first, last = rows(Berth, {}, {})
+    log = receivers.record(Ship)
+
+    def update() -> int:
+        return Ship.objects.update(berth=first, berth_id=last.pk)
+
+    with no_bulk_signals():
+        expected = refusal(update)
+        Ship.objects.update(berth=None)
+    got = refusal(update)
+    assert got == expected
+    if got is None:
+        assert {sent.values["berth_id"] for sent in log.of("post_save")} == {*column(Ship, "berth_id")}
+    else:
+        assert log == []
 
 
 def test_distinct_on_fields_is_refused_where_django_refuses_it(receivers: Receivers) -> None:

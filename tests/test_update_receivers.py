@@ -11,7 +11,7 @@ from django.core.files.base import ContentFile
 from django.db import DataError, IntegrityError, connection, transaction
 from django.db.models import F, JSONField, Subquery, Value
 from django.db.models.functions import Concat, Upper
-from django.db.models.signals import post_save
+from django.db.models.signals import post_save, pre_save
 
 from signal_patch import bulk_signals
 from signal_patch.dispatch.writing import BRANCHES
@@ -419,6 +419,50 @@ def test_a_related_object_for_all_gives_way_to_that_of_a_receiver_for_one(
     with bulk_signals(batch_size=batch_size):
         Ship.objects.update(berth=here)
     assert column(Ship, "berth__number") == [1, 2, 1]
+
+
+@of_every_size
+@pytest.mark.parametrize("road", ["update", "bulk_update"])
+def test_a_receiver_that_another_connects_meanwhile_hears_what_is_sent_from_then_on(
+    road: str, batch_size: int, receivers: Receivers
+) -> None:
+    fleet = ships(1, 2, 3)
+    heard: list[str] = []
+
+    def hear(instance: Ship, **arguments: Any) -> None:
+        heard.append(instance.name)
+
+    def connect(instance: Ship, **arguments: Any) -> None:
+        if instance.name == "a":
+            receivers.connect(post_save, hear, Ship)
+
+    receivers.connect(pre_save, connect, Ship)
+    with bulk_signals(batch_size=batch_size):
+        if road == "update":
+            Ship.objects.update(speed=9)
+        else:
+            Ship.objects.bulk_update(fleet, ["speed"])
+    assert heard == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("value", [F("speed") + 1, Value(9)], ids=["F", "value"])
+def test_a_receiver_that_is_connected_between_batches_sees_values_before_they_are_written(
+    value: Any, receivers: Receivers
+) -> None:
+    ships(1, 2, 3)
+    seen: list[int] = []
+
+    def see(instance: Ship, **arguments: Any) -> None:
+        seen.append(instance.speed)
+
+    def connect(instance: Ship, **arguments: Any) -> None:
+        if instance.name == "a":
+            receivers.connect(pre_save, see, Ship)
+
+    receivers.connect(post_save, connect, Ship)
+    with bulk_signals(batch_size=1):
+        Ship.objects.update(speed=value)
+    assert seen == column(Ship, "speed")[1:]
 
 
 def test_receivers_see_each_others_changes(receivers: Receivers) -> None:

@@ -302,6 +302,17 @@ def test_references_to_annotations_are_values(batch_size: int, receivers: Receiv
     ]
 
 
+@pytest.mark.parametrize("part", [1, 2.5, {"deep": [1]}, [1, "x"], True, None], ids=str)
+@of_every_size
+def test_a_part_of_a_json_value_is_a_value(part: Any, batch_size: int, receivers: Receivers) -> None:
+    ships(1, 2, notes={"part": part})
+    truth = Truth(receivers, Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.update(notes=F("notes__part"))
+    assert column(Ship, "notes") == [part, part]
+    assert truth.holds()
+
+
 @of_every_size
 def test_a_value_that_reads_other_rows_reaches_rows_with_composite_keys(
     batch_size: int, receivers: Receivers
@@ -622,6 +633,14 @@ def test_two_columns_swap_where_the_databases_own_statement_swaps_them(receivers
     swapped = [1, 2] if connection.vendor != "mysql" else [7, 7]
     assert (column(Ship, "speed"), column(Ship, "tonnage")) == ([7, 7], swapped)
     assert truth.holds()
+
+
+def test_an_expression_over_an_assigned_column_is_told_as_the_database_has_it(receivers: Receivers) -> None:
+    ships(7, tonnage=10)
+    truth = Truth(receivers, Ship)
+    Ship.objects.update(speed=F("speed") * 0.35, tonnage=F("speed") * 10)
+    assert column(Ship, "tonnage") == ([70] if connection.vendor != "mysql" else [20])
+    assert truth.holds("speed")
 
 
 @of_every_size

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections, transaction
 from django.db.models import BinaryField, QuerySet, Value
 from django.db.models.signals import post_save, pre_save
+from django.db.models.sql import UpdateQuery
 
 from . import fields as columns, loops, rows, sending
 from .changes import Changes, PerRow
 from .progress import reporting
 from .telling import Teller
-from .values import reads_other_rows
+from .values import Assigned, reads_other_rows
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
@@ -101,23 +102,37 @@ class _BulkUpdate:
 
     def run(self, objs: tuple[Any, ...]) -> int:
         self._freeze(objs)
+        size = self._size(objs)
         matched = 0
         with reporting(self.options, self.model._meta.label) as report:
-            for start in range(0, len(objs), self.size):
-                batch = objs[start : start + self.size]
+            for start in range(0, len(objs), size):
+                batch = objs[start : start + size]
                 matched += self._process([(obj.pk, obj) for obj in batch])
                 report(start + len(batch), len(objs))
         return matched
 
+    def _size(self, objs: tuple[Any, ...]) -> int:
+        """Return how many instances make a batch: as many as in Django's own, if a key is given twice.
+
+        What becomes of the second, and how often its row counts, depends on whether one statement has
+        both (QuerySet.bulk_update, Django 5.2 to 6.1).
+        """
+        if len({obj.pk for obj in objs}) == len(objs):
+            return self.size
+        pk = self.model._meta.pk
+        largest = self.connection.ops.bulk_batch_size([pk, pk, *self.fields], objs)
+        return min(self.batch_size or largest, largest)
+
     def _process(self, pairs: list[tuple[Any, Model]]) -> int:
         keys = [key for key, _ in pairs]
+        distinct = len(set(keys))
         quiet = sending.in_flight(self.using, self.model, keys)
         with sending.flying(sending.flight_of(self.using, self.model, keys)) as flight:
             if self._is_set_order(pairs):
                 pairs = self._whole(pairs)
             present = self._present_beforehand(keys)
             expressions = self._expressions(pairs)
-            self._show(expressions, pairs)
+            self._show(self._as_written(expressions, pairs), pairs)
             loud = [pair for pair in pairs if pair[0] not in quiet] if quiet else pairs
             changes = self.teller.before(loud)
             self._hide(expressions, changes, pairs)
@@ -125,8 +140,12 @@ class _BulkUpdate:
             if present is not None:
                 loud = [pair for pair in loud if pair[0] in present]
             self._write_extras(loud, changes)
-            all_there = matched == (len(set(keys)) if present is None else len(present))
-            told = self.teller.settle(loud, changes, self._unsure(expressions), all_there=all_there)
+            all_there = matched == (distinct if present is None else len(present))
+            unsure = self._unsure(expressions)
+            if distinct < len(keys):
+                # Of two instances with one key, the row holds the values of the first.
+                unsure = [*self.fields, *(field for changed in changes.values() for field in changed)]
+            told = self.teller.settle(loud, changes, unsure, all_there=all_there)
             return matched - self.teller.after(told, flight)
 
     def _is_set_order(self, pairs: list[tuple[Any, Model]]) -> bool:
@@ -167,6 +186,31 @@ class _BulkUpdate:
                 if hasattr(value, "resolve_expression"):
                     found[field].setdefault(key, value)
         return found
+
+    def _as_written(self, expressions: Expressions, pairs: list[tuple[Any, Model]]) -> Expressions:
+        """Return expressions that give before the write what these give in it."""
+        if not expressions or self.connection.vendor != "mysql":
+            return expressions
+        # Django writes to an ancestor's table in a statement of its own.
+        here = columns.concrete(self.model)._meta.local_concrete_fields
+        own = [field for field in self.fields if field in here]
+        found = {field: dict(by_key) for field, by_key in expressions.items()}
+        for key, obj in pairs:
+            assigned = Assigned(self.model, self.connection)
+            for field in own:
+                value = getattr(obj, field.attname)
+                if hasattr(value, "resolve_expression"):
+                    value = assigned.seen_by(self._resolved(value))
+                    found[field][key] = value
+                else:
+                    value = Value(value, output_field=field)
+                assigned.note(field, value)
+        return found
+
+    def _resolved(self, expression: Any) -> Any:
+        query = UpdateQuery(self.model)
+        query.get_initial_alias()
+        return expression.resolve_expression(query, allow_joins=False, for_save=True)
 
     def _show(self, expressions: Expressions, pairs: list[tuple[Any, Model]]) -> None:
         if not expressions:

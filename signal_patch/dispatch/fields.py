@@ -155,6 +155,9 @@ def as_column(expression: Any, field: Field[Any, Any], connection: BaseDatabaseW
         connection.vendor == "mysql" and isinstance(target, _CAST_ON_MYSQL)
     ):
         return Cast(expression, output_field=target)
+    if connection.vendor == "sqlite" and isinstance(target, JSONField):
+        # A number inside a JSON value comes as a number, and goes into a column of text.
+        expression = Cast(expression, output_field=TextField())
     return ExpressionWrapper(expression, output_field=target)
 
 

@@ -42,5 +42,7 @@ def _within_a_loop(work: Callable[[], T]) -> T:
         except BaseException as error:  # noqa: BLE001  # result() raises it
             outcome.set_exception(error)
 
-    async_to_sync(sync_to_async(settle))()
+    # A KeyboardInterrupt in a coroutine ends the loop, and asgiref restores the context as it was then.
+    with sending.flights_kept():
+        async_to_sync(sync_to_async(settle))()
     return outcome.result()

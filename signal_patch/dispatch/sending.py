@@ -104,6 +104,16 @@ def flying(flight: Flight) -> Iterator[Flight]:
         _flights.set(outer)
 
 
+@contextmanager
+def flights_kept() -> Iterator[None]:
+    """Leave in flight what is found in flight, whichever copy of the context comes back from the block."""
+    outer = _flights.get()
+    try:
+        yield
+    finally:
+        _flights.set(outer)
+
+
 def flight_of(using: str, model: type[Model], keys: Iterable[Any]) -> Flight:
     """Return a flight of rows of one model, to be held with `flying`."""
     return Flight(using, {concrete(model): _hashable(keys)})

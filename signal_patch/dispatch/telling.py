@@ -43,18 +43,20 @@ class Teller:
         self.update_fields = update_fields
         self.written = set(written)
         self.connection = connections[using]
-        self.hears_pre_save = sending.is_heard(pre_save, senders)
-        self.hears_post_save = sending.is_heard(post_save, senders)
-        # A hop between this thread and an event loop costs more than all the rest of a row.
-        self.awaits_pre_save = sending.is_awaited(pre_save, senders)
-        self.awaits_post_save = sending.is_awaited(post_save, senders)
+        self.senders = senders
         self.watches: dict[type[Model], Watch] = {}
+
+    @property
+    def hears_post_save(self) -> bool:
+        """Whether somebody listens by now: a receiver may have connected another."""
+        return sending.is_heard(post_save, self.senders)
 
     def before(self, pairs: list[tuple[Any, Model]]) -> dict[Any, Changes]:
         """Send `pre_save` for each instance, and return what receivers changed, by key."""
-        if not self.hears_pre_save:
+        if not sending.is_heard(pre_save, self.senders):
             return {}
-        if self.awaits_pre_save:
+        # A hop between this thread and an event loop costs more than all the rest of a row.
+        if sending.is_awaited(pre_save, self.senders):
             return self._await_before(pairs)
         changes: dict[Any, Changes] = {}
         using, update_fields, watches = self.using, self.update_fields, self.watches
@@ -157,22 +159,21 @@ class Teller:
 
     def after(self, told: Told, flight: sending.Flight) -> int:
         """Send `post_save`, and return how many rows a receiver deleted before their turn."""
-        return tell_after(told, self.using, flight, awaited=self.awaits_post_save)
+        return tell_after(told, self.using, flight, awaited=sending.is_awaited(post_save, self.senders))
 
 
 def tell_after(told: Told, using: str, flight: sending.Flight, *, awaited: bool) -> int:
     """Send `post_save`, and return how many rows a receiver deleted before their turn."""
-    gone = 0
+    gone: set[Any] = set()
     while told:
         flight.deletions = 0
         sent = async_to_sync(_await_sent)(told, using, flight) if awaited else _send(told, using, flight)
         told = told[sent:]
         if told:
             there = reread((instance for instance, *_ in told), using, lambda model: [])
-            left = [row for row in told if row[0].pk in there]
-            gone += len(told) - len(left)
-            told = left
-    return gone
+            gone.update(_row_of(instance) for instance, *_ in told if instance.pk not in there)
+            told = [row for row in told if row[0].pk in there]
+    return len(gone)
 
 
 def _send(told: Told, using: str, flight: sending.Flight) -> int:
@@ -191,6 +192,11 @@ async def _await_sent(told: Told, using: str, flight: sending.Flight) -> int:
         if flight.deletions:
             return count
     return len(told)
+
+
+def _row_of(instance: Any) -> Any:
+    """Return what tells an instance's row from others: its key, unless a receiver's `delete()` took it."""
+    return (instance.pk,) if instance._is_pk_set() else id(instance)
 
 
 def _is_unsure(field: ModelField, value: Any) -> bool:

@@ -59,17 +59,21 @@ class _Update:
         original: Callable[..., int],
     ) -> None:
         self.queryset = queryset
+        self.senders = senders
         self.values = values
         self.using = using
         self.options = options
         self.original = original
         self.model = queryset.model
         self.connection = connections[using]
-        hears_pre_save = sending.is_heard(pre_save, senders)
-        self.plan = planning.plan(queryset, values, using, self.connection, shown=hears_pre_save)
+        self.plan = self._plan()
         self.writer = writing.writer_of(queryset, using)
         self.teller = Teller(senders, using, options, self.plan.update_fields, self.plan.written)
         self.asked = self._asked(senders) if self.teller.hears_post_save else []
+
+    def _plan(self) -> planning.Plan:
+        shown = sending.is_heard(pre_save, self.senders)
+        return planning.plan(self.queryset, self.values, self.using, self.connection, shown=shown)
 
     def _asked(self, senders: list[type[Model]]) -> list[ModelField]:
         """Return the fields that the statement itself can tell, as it has written them."""
@@ -90,9 +94,7 @@ class _Update:
             self.plan.frozen,
             self._replaced(),
         )
-        query = self.queryset.query
-        if query.where.contains_over_clause or query.select_for_update:
-            # An UPDATE may refuse windows and locks that our SELECTs do without or take.
+        if self._may_be_refused():
             self._update_nothing()
         matched = done = 0
         with reporting(self.options, self.model._meta.label) as report:
@@ -103,13 +105,33 @@ class _Update:
                 report(done, selection.total)
                 # The next one is loaded when this one is gone.
                 del batch
+                self._ask_again_who_listens(selection)
         if not selection.total:
             return self._update_nothing()
         return matched
 
+    def _ask_again_who_listens(self, selection: rows.Selection) -> None:
+        # A receiver may have connected one that is to see the next values before they are written.
+        if not self.plan.shown and sending.is_heard(pre_save, self.senders):
+            self.plan = self._plan()
+            selection.previews = self.plan.previews
+
     def _replaced(self) -> list[str]:
         keys = self.model._meta.pk_fields
         return [field.name for field in self.plan.written if field not in keys]
+
+    def _may_be_refused(self) -> bool:
+        """Return whether the database may refuse Django's statement where it takes our SELECTs.
+
+        Windows, other tables, the caller's locks, and a column that is assigned twice.
+        """
+        query = self.queryset.query
+        return bool(
+            query.where.contains_over_clause
+            or query.extra_tables
+            or query.select_for_update
+            or len(self.plan.update_fields) < len(self.values)
+        )
 
     def _update_nothing(self) -> int:
         """Run Django's statement where the rows were looked for and none was found.

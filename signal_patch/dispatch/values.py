@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 class Plan:
     """What `update(**values)` means for one row, worked out once for all rows.
 
-    `names` are the caller's, in the caller's order.
+    `names` are the caller's, in the caller's order. `shown` tells whether receivers see the
+    values before they are written.
     `previews` and `frozen` are expressions to select along with the rows, by alias. The
     frozen ones read other rows, and so count as they were before the first write: what they
     gave is written as a constant of each row.
@@ -38,6 +39,7 @@ class Plan:
 
     names: tuple[str, ...]
     update_fields: frozenset[str]
+    shown: bool
     statement: dict[str, Any] = dataclass_field(default_factory=dict)
     shared: list[tuple[str, Any]] = dataclass_field(default_factory=list)
     copied: list[tuple[str, Any]] = dataclass_field(default_factory=list)
@@ -65,6 +67,29 @@ class Plan:
             for key, instance in zip(batch.keys, batch.instances, strict=True):
                 value = fields.scaled(target, batch.frozen[key][place], connection)
                 setattr(instance, target.attname, value)
+
+
+class Assigned:
+    """What one statement has assigned so far, for the expressions that come later in it.
+
+    MariaDB's and MySQL's SET goes from left to right: there, these see the new values.
+    """
+
+    def __init__(self, model: type[Model], connection: BaseDatabaseWrapper) -> None:
+        self.table = model._meta.db_table
+        self.connection = connection
+        self.values: dict[Any, Any] = {}
+
+    def note(self, target: ModelField, value: Any) -> None:
+        """Remember what a field is set to: a resolved expression."""
+        if self.connection.vendor == "mysql":
+            self.values[target.get_col(self.table)] = fields.as_column(value, target, self.connection)
+
+    def seen_by(self, resolved: Any) -> Any:
+        """Return a resolved expression that gives before the statement what this one gives in it."""
+        if not self.values or not hasattr(resolved, "replace_expressions"):
+            return resolved
+        return resolved.replace_expressions(self.values)
 
 
 def plan(
@@ -95,12 +120,12 @@ class _Planner:
         # annotations that they may refer to (sql.UpdateQuery, Django 5.2 to 6.1).
         self.query = queryset.query.chain(UpdateQuery)
         self.query.get_initial_alias()
-        self.assigned: dict[Any, Any] = {}
+        self.assigned = Assigned(self.model, connection)
 
     def plan(self, values: dict[str, Any]) -> Plan:
         opts = self.model._meta
         named = {name: opts.get_field(name) for name in values}
-        result = Plan(tuple(named), frozenset(target.name for target in named.values()))
+        result = Plan(tuple(named), frozenset(target.name for target in named.values()), self.shown)
         for name, target in named.items():
             if not target.generated:
                 result.written.append(target)
@@ -119,7 +144,7 @@ class _Planner:
         if owner is self.model._meta.concrete_model:
             resolved = value.resolve_expression(self.query, allow_joins=False, for_save=True)
             statement = resolved
-            shown = resolved = self._after_the_assigned(resolved)
+            shown = resolved = self.assigned.seen_by(resolved)
         else:
             # Django resolves it later, against the table of the ancestor that has the column.
             resolved = value.resolve_expression(UpdateQuery(owner), allow_joins=False, for_save=True)
@@ -132,7 +157,7 @@ class _Planner:
             result.statement[name] = statement
             self._preview(result, target, shown)
             result.unsure.append(target)
-        self._note(target, shown)
+        self.assigned.note(target, shown)
 
     def _preview(self, result: Plan, target: ModelField, expression: Any) -> None:
         # The row of an instance is looked up by its new key.
@@ -142,7 +167,7 @@ class _Planner:
             result.previewed.append((alias, target, self._scaling(target)))
 
     def _add_constant(self, result: Plan, target: ModelField, value: Any) -> None:
-        self._note(target, Value(_raw(target, value), output_field=target))
+        self.assigned.note(target, Value(_raw(target, value), output_field=target))
         if hasattr(value, "prepare_database_save") and self._may_hold(target, value):
             result.shared.append((target.name, value))
         elif fields.is_plain(target):
@@ -167,16 +192,6 @@ class _Planner:
         # object of another database.
         expected = fields.concrete(target.remote_field.model)
         return isinstance(value, expected) and value._state.db in (None, self.using)
-
-    def _note(self, target: ModelField, value: Any) -> None:
-        if self.connection.vendor == "mysql":
-            self.assigned[target.get_col(self.model._meta.db_table)] = value
-
-    def _after_the_assigned(self, resolved: Any) -> Any:
-        """Return the expression as MariaDB and MySQL see it, whose SET goes left to right."""
-        if not self.assigned or not hasattr(resolved, "replace_expressions"):
-            return resolved
-        return resolved.replace_expressions(self.assigned)
 
 
 def _raw(target: ModelField, value: Any) -> Any:

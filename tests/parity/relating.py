@@ -9,7 +9,7 @@ from django.contrib.contenttypes.models import ContentType
 from hypothesis import strategies as st
 
 from tests.parity.models import Entry, Flag
-from tests.parity.scenario import Action, Call, Given, Hearing
+from tests.parity.scenario import Action, Change, Given, Hearing
 from tests.parity.strategies import batch_sizes
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ CALLS: dict[str, Callable[[Any, list[Entry]], object]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Relating(Call):
+class Relating(Change):
     """One call for a flag, with some entries, which may be its own, another's or nobody's."""
 
     flag: int
