@@ -63,7 +63,8 @@ def _write_and_ask(
         return matched, None
     if len(keys) == 1:
         return matched, {key: values for key, *values in found}
-    return matched, {row[: len(keys)]: row[len(keys) :] for row in found}
+    # A converter makes a list of a row.
+    return matched, {tuple(row[: len(keys)]): row[len(keys) :] for row in found}
 
 
 class _Writer:

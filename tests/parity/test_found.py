@@ -32,6 +32,18 @@ def test_a_composite_key_is_whole_beside_annotations(log: Log) -> None:
     assert [sent.values["number"] for sent in log.of("post_save")] == [1, 2] * 4
 
 
+def test_a_composite_key_stands_beside_a_column_that_is_converted(log: Log) -> None:
+    for number in (1, 2):
+        Berth.objects.create(dock="a", number=number, log=["x"])
+    log.clear()
+    with bulk_signals():
+        assert Berth.objects.update(log=F("log")) == 2
+    assert [(sent.values["number"], sent.values["log"]) for sent in log.of("post_save")] == [
+        (1, ["x"]),
+        (2, ["x"]),
+    ]
+
+
 def _outcome(queryset: QuerySet[Any], **values: Any) -> str:
     try:
         with transaction.atomic():
