@@ -165,12 +165,14 @@ def test_a_column_named_twice_is_refused_where_the_database_refuses_it(receivers
         assert log == []
 
 
-def test_distinct_on_fields_is_refused_where_django_refuses_it(receivers: Receivers) -> None:
-    ships(5, 5, 6)
+@pytest.mark.parametrize("name", ["speed", "berth__number"])
+def test_distinct_on_fields_is_refused_where_django_refuses_it(name: str, receivers: Receivers) -> None:
+    berths = rows(Berth, {"number": 5}, {"number": 5}, {"number": 6})
+    rows(Ship, *({"speed": berth.number, "berth": berth} for berth in berths))
     log = receivers.record(Ship)
 
     def update() -> int:
-        return Ship.objects.order_by("speed", "pk").distinct("speed").update(tonnage=9)
+        return Ship.objects.order_by(name, "pk").distinct(name).update(tonnage=9)
 
     with no_bulk_signals():
         expected = refusal(update)
@@ -180,6 +182,35 @@ def test_distinct_on_fields_is_refused_where_django_refuses_it(receivers: Receiv
     assert refusal(update) == expected
     assert column(Ship, "tonnage") == tonnage
     assert len(log.of("post_save")) == len([t for t in tonnage if t])
+
+
+def test_an_annotation_that_is_an_order_is_reversed_where_django_lets_it_be(receivers: Receivers) -> None:
+    """MariaDB and MySQL order the UPDATE by it, and refuse it."""
+    ships(1, 2)
+
+    def update() -> int:
+        return Ship.objects.annotate(upwards=F("speed").asc()).order_by("-upwards").update(tonnage=9)
+
+    with no_bulk_signals():
+        expected = refusal(update)
+    log = receivers.record(Ship)
+    assert (refusal(update) or (None,))[0] == (expected or (None,))[0]
+    told = [sent.instance.name for sent in log.of("post_save") if isinstance(sent.instance, Ship)]
+    assert told == ([] if expected else ["b", "a"])
+
+
+def test_rows_of_several_tables_may_be_chosen_by_a_related_row(receivers: Receivers) -> None:
+    """The row's own tables are locked, the other one is not."""
+    (here, there) = rows(Publisher, {"name": "here"}, {"name": "there"})
+    Novel.objects.create(title="a", publisher=here)
+    Novel.objects.create(title="b", publisher=there)
+    log = receivers.record(Novel)
+    assert Novel.objects.filter(publisher__name="here").update(plot="thick", status="out") == 1
+    assert [sent.values["title"] for sent in log] == ["a", "a"]
+    assert list(Novel.objects.order_by("pk").values_list("plot", "status")) == [
+        ("thick", "out"),
+        ("", "draft"),
+    ]
 
 
 def test_a_refusal_leaves_no_state_behind(receivers: Receivers) -> None:

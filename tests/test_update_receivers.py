@@ -465,6 +465,15 @@ def test_a_receiver_that_is_connected_between_batches_sees_values_before_they_ar
     assert seen == column(Ship, "speed")[1:]
 
 
+def test_a_generated_column_that_the_caller_names_is_left_to_the_database(receivers: Receivers) -> None:
+    rows(Cargo, {"weight": 2, "amount": 3})
+    log = receivers.record(Cargo)
+    assert Cargo.objects.update(weight=4, total=99) == 1
+    assert column(Cargo, "total") == [12]
+    assert log.of("post_save")[0].values["total"] == 12
+    assert {sent.arguments["update_fields"] for sent in log} == {frozenset({"weight", "total"})}
+
+
 def test_receivers_see_each_others_changes(receivers: Receivers) -> None:
     ships(1)
     receivers.before_saves(Ship, lambda ship: setattr(ship, "tonnage", ship.speed + 1))

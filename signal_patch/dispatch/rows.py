@@ -330,12 +330,8 @@ def _inlined(query: Any) -> tuple[Any, ...]:
 def _inlined_term(query: Any, term: Any) -> Any:
     name = term.removeprefix("-") if isinstance(term, str) else None
     annotation = query.annotations.get(name)
-    if not isinstance(annotation, OrderBy):
-        return term
-    ordering = annotation.copy()
-    if term != name:
-        ordering.reverse_ordering()
-    return ordering
+    # For "-name" Django's own update(), which has run over no row, has turned the annotation itself round.
+    return annotation if isinstance(annotation, OrderBy) else term
 
 
 def _direct(queryset: QuerySet[Any], using: str) -> Any:

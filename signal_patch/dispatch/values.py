@@ -211,8 +211,7 @@ def _reads_other_rows(resolved: Any) -> bool:
 
 
 def _nodes(expression: Any) -> Iterator[Any]:
+    """Yield an expression and all inside it; a query, which is no expression, is where to stop."""
     yield expression
-    if not isinstance(expression, (Query, QuerySet)):
-        for source in expression.get_source_expressions():
-            if source is not None:
-                yield from _nodes(source)
+    for source in (part for part in expression.get_source_expressions() if part is not None):
+        yield from _nodes(source)
