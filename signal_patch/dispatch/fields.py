@@ -19,6 +19,7 @@ from django.db.models import (
     DurationField,
     Field,
     FileField,
+    FloatField,
     GenericIPAddressField,
     IntegerField,
     JSONField,
@@ -159,6 +160,14 @@ def as_column(expression: Any, field: Field[Any, Any], connection: BaseDatabaseW
         # A number inside a JSON value comes as a number, and goes into a column of text.
         expression = Cast(expression, output_field=TextField())
     return ExpressionWrapper(expression, output_field=target)
+
+
+def is_returned_as_selected(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
+    """Return whether RETURNING gives the field's values as a SELECT does."""
+    # SQLite keeps a whole number of a REAL column as an integer, and only a SELECT turns it back; a
+    # geometry is selected by a function.
+    is_real = connection.vendor == "sqlite" and isinstance(_target(field), FloatField)
+    return not is_real and type(field).select_format is Field.select_format
 
 
 def is_opaque(field: Field[Any, Any]) -> bool:

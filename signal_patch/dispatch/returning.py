@@ -6,13 +6,12 @@ from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import Field
 from django.db.models.sql import Query, UpdateQuery
 
-from .fields import concrete
+from .fields import concrete, is_returned_as_selected
 
 if TYPE_CHECKING:
-    from django.db.models import Model, QuerySet
+    from django.db.models import Field, Model, QuerySet
 
     ModelField = Field[Any, Any]
     Rows = list[tuple[Any, ...]]
@@ -21,13 +20,12 @@ if TYPE_CHECKING:
 def is_possible(model: type[Model], fields: Collection[ModelField], connection: Any) -> bool:
     """Return whether one UPDATE can tell all these fields of the rows that it writes.
 
-    Django can ask for it from 6.0 on, where the columns are those of a single table. What a SELECT
-    says otherwise than by a column's name (a geometry), it does not.
+    Django can ask for it from 6.0 on, where the columns are those of a single table.
     """
     return (
         getattr(connection.features, "can_return_rows_from_update", False)
         and not concrete(model)._meta.parents
-        and all(type(field).select_format is Field.select_format for field in fields)
+        and all(is_returned_as_selected(field, connection) for field in fields)
     )
 
 

@@ -32,6 +32,14 @@ def test_a_composite_key_is_whole_beside_annotations(log: Log) -> None:
     assert [sent.values["number"] for sent in log.of("post_save")] == [1, 2] * 4
 
 
+def test_a_whole_number_of_a_column_of_floats_is_a_float(log: Log) -> None:
+    Wide.objects.create(floating=1.5)
+    log.clear()
+    with bulk_signals():
+        Wide.objects.update(floating=F("floating") * 2)
+    assert [type(sent.values["floating"]) for sent in log] == [float, float]
+
+
 def test_a_composite_key_stands_beside_a_column_that_is_converted(log: Log) -> None:
     for number in (1, 2):
         Berth.objects.create(dock="a", number=number, log=["x"])
