@@ -98,7 +98,7 @@ def plan(
     using: str,
     connection: BaseDatabaseWrapper,
     *,
-    shown: bool = True,
+    shown: bool,
 ) -> Plan:
     """Work out what to assign, to preview, to freeze and to write.
 
