@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import django
 import pytest
 from django.db import connection
-from hypothesis import given, strategies as st
+from hypothesis import given
 
-from tests.parity.deleting import SIGNALS, Deletion, Run, run, save_differences, tables_of
+from tests.parity.deleting import Deletion, Run, run, save_differences, tables_of
 from tests.parity.oracle import undone
 from tests.parity.profiles import share
-from tests.parity.test_delete import DELETES, SAVES, switched_on
+from tests.parity.test_delete import DELETES, deletions, switched_on
 
 if django.VERSION < (6, 1):
     pytest.skip("DB_CASCADE, DB_SET_NULL and DB_SET_DEFAULT came with Django 6.1", allow_module_level=True)
@@ -67,24 +67,6 @@ class DatabaseDeletion(Deletion):
         return any(map(self.hears_deletes, {model, *GOING.get(model, ())}))
 
 
-@st.composite
-def deletions(draw: st.DrawFn) -> DatabaseDeletion:
-    seeds = st.lists(st.integers(0, 999), min_size=1, max_size=5)
-    heard = st.sampled_from([set(SIGNALS)] * 4 + [DELETES, SAVES, {"pre_save"}, {"post_delete"}])
-    return DatabaseDeletion(
-        model=draw(st.sampled_from([Trunk, Trunk, Branch])),
-        alias=draw(st.sampled_from(["default", "default", "default", "other"])),
-        nodes=draw(seeds),
-        leaves=draw(seeds),
-        chosen=draw(st.frozensets(st.integers(1, 5), min_size=1, max_size=4)),
-        of_queryset=draw(st.booleans()),
-        signals=frozenset(draw(heard)),
-        sender=draw(st.sampled_from([None, None, None, *MODELS])),
-        batch_size=draw(st.integers(1, 3) | st.just(2000)),
-        note=draw(st.sampled_from([None, None, "set"])),
-    )
-
-
 def differences(scenario: DatabaseDeletion, before: Tables, vanilla: Run, seen: Run) -> Iterator[str]:
     removed = {
         (model, key): row
@@ -126,7 +108,7 @@ def _counts(scenario: DatabaseDeletion, found: Run) -> dict[str, int]:
 
 
 @share(4)
-@given(deletions())
+@given(deletions(DatabaseDeletion, [Trunk, Trunk, Branch], MODELS))
 def test_delete_tells_what_the_database_removes_and_changes(scenario: DatabaseDeletion) -> None:
     with undone(scenario.alias):
         scenario.load()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 from hypothesis import given, strategies as st
@@ -15,7 +15,9 @@ from tests.parity.receivers import Boom
 from tests.parity.rows import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from django.db.models import Model
 
     from tests.parity.deleting import Run, Told
 
@@ -24,20 +26,25 @@ MODELS = (Node, Leaf, Bud, Bug)
 DELETES = {"pre_delete", "post_delete"}
 SAVES = {"pre_save", "post_save"}
 
+AnyDeletion = TypeVar("AnyDeletion", bound=Deletion)
+
 
 @st.composite
-def deletions(draw: st.DrawFn) -> Deletion:
+def deletions(
+    draw: st.DrawFn, kind: type[AnyDeletion], models: Sequence[type[Model]], senders: Sequence[type[Model]]
+) -> AnyDeletion:
+    """Draw a delete of rows of one of the models, with receivers of all senders or of one."""
     seeds = st.lists(st.integers(0, 999), min_size=1, max_size=5)
     heard = st.sampled_from([set(SIGNALS)] * 5 + [DELETES, SAVES, {"pre_save"}, {"post_save", "post_delete"}])
-    return Deletion(
-        model=draw(st.sampled_from([Node, Node, Node, Leaf, Bud, Bug])),
+    return kind(
+        model=draw(st.sampled_from(models)),
         alias=draw(st.sampled_from(["default", "default", "default", "other"])),
         nodes=draw(seeds),
         leaves=draw(seeds),
         chosen=draw(st.frozensets(st.integers(1, 5), min_size=1, max_size=4)),
         of_queryset=draw(st.booleans()),
         signals=frozenset(draw(heard)),
-        sender=draw(st.sampled_from([None, None, None, *MODELS])),
+        sender=draw(st.sampled_from([None, None, None, *senders])),
         batch_size=draw(st.integers(1, 3) | st.just(2000)),
         note=draw(st.sampled_from([None, None, "set"])),
     )
@@ -48,8 +55,11 @@ def switched_on(scenario: Deletion) -> object:
         return scenario.call()
 
 
+deletions_in_python = deletions(Deletion, [Node, Node, Node, Leaf, Bud, Bug], MODELS)
+
+
 @share(2)
-@given(deletions())
+@given(deletions_in_python)
 def test_delete_tells_what_it_removes_and_what_it_changes(scenario: Deletion) -> None:
     with undone(scenario.alias):
         scenario.load()
@@ -60,7 +70,7 @@ def test_delete_tells_what_it_removes_and_what_it_changes(scenario: Deletion) ->
 
 
 @share(10)
-@given(deletions(), st.integers(1, 12))
+@given(deletions_in_python, st.integers(1, 12))
 def test_an_exception_of_a_receiver_leaves_all_as_it_was(scenario: Deletion, number: int) -> None:
     with undone(scenario.alias):
         scenario.load()
