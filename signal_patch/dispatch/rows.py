@@ -169,6 +169,9 @@ class Selection:
 
     def _in_foreign_order(self) -> Iterator[Batch]:
         ordered = _on(self.using, self.queryset)
+        if not _foreign_joins(ordered.query):
+            # As Django's statement over a single table does (5.2 and 6.0; 6.1 refuses them).
+            ordered.query.distinct_fields = ()
         if not ordered.query.distinct_fields:
             # MariaDB finds a distinct composite key ambiguous in an ORDER BY; no key counts twice below.
             ordered.query.distinct = False
