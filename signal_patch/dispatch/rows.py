@@ -425,7 +425,6 @@ def _parent_paths(opts: Any) -> list[str]:
     """Return what `select_for_update(of=…)` calls the tables of a row's ancestors."""
     paths: list[str] = []
     for parent, link in opts.concrete_model._meta.parents.items():
-        if link is not None:
-            paths.append(link.name)
-            paths += [f"{link.name}{LOOKUP_SEP}{path}" for path in _parent_paths(parent._meta)]
+        paths.append(link.name)
+        paths += [f"{link.name}{LOOKUP_SEP}{path}" for path in _parent_paths(parent._meta)]
     return paths

@@ -5,7 +5,7 @@ Django's own run tells what is left; what it has removed and changed, signals mu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,10 @@ import pytest
 from django.db import connection
 from hypothesis import given
 
-from tests.parity.deleting import Deletion, Run, run, save_differences, tables_of
+from tests.parity.deleting import SIGNALS, Deletion, Run, run, save_differences, tables_of
 from tests.parity.oracle import undone
 from tests.parity.profiles import share
-from tests.parity.test_delete import DELETES, deletions, switched_on
+from tests.parity.test_delete import DELETES, deletions, switched_on, with_argument, with_told
 
 if django.VERSION < (6, 1):
     pytest.skip("DB_CASCADE, DB_SET_NULL and DB_SET_DEFAULT came with Django 6.1", allow_module_level=True)
@@ -25,7 +25,7 @@ if django.VERSION < (6, 1):
 from tests.parity.database_deletion_models import SPARE, Branch, Sprout, Trunk, Twig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from django.db.models import Model
 
@@ -116,3 +116,36 @@ def test_delete_tells_what_the_database_removes_and_changes(scenario: DatabaseDe
         vanilla = run(scenario, MODELS, scenario.call)
         seen = run(scenario, MODELS, lambda: switched_on(scenario))
         assert not list(differences(scenario, before, vanilla, seen))
+
+
+SCENARIO = DatabaseDeletion(
+    model=Trunk,
+    alias="default",
+    nodes=[0, 1, 2, 3],
+    leaves=[0, 1, 2, 3, 4],
+    chosen=frozenset({1, 2, 3, 4}),
+    of_queryset=True,
+    signals=frozenset(SIGNALS),
+    sender=None,
+    batch_size=2000,
+)
+
+WRONG: dict[str, Callable[[Run], Run]] = {
+    **{f"a {signal} is missing": with_told(signal, lambda told: []) for signal in SIGNALS},
+    **{f"a {signal} comes twice": with_told(signal, lambda told: [told, told]) for signal in SIGNALS},
+    "the origin is another": with_argument("post_delete", "origin", Twig),
+    "the database is another": with_argument("pre_delete", "using", "other"),
+    "an instance is not whole": with_told("pre_delete", lambda told: [replace(told, fields={})]),
+    "the count is another": lambda seen: replace(seen, result=(0, {})),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_the_comparison_notices_that(wrong: str) -> None:
+    with undone("default"):
+        SCENARIO.load()
+        before = tables_of(MODELS, "default")
+        vanilla = run(SCENARIO, MODELS, SCENARIO.call)
+        seen = run(SCENARIO, MODELS, lambda: switched_on(SCENARIO))
+        assert not list(differences(SCENARIO, before, vanilla, seen))
+        assert list(differences(SCENARIO, before, vanilla, WRONG[wrong](seen)))

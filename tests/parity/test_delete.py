@@ -96,7 +96,7 @@ SCENARIO = Deletion(
 )
 
 
-def _told(signal: str, doctor: Callable[[Told], list[Told]]) -> Callable[[Run], Run]:
+def with_told(signal: str, doctor: Callable[[Told], list[Told]]) -> Callable[[Run], Run]:
     """Return what puts others in the place of the first such signal."""
 
     def doctored(seen: Run) -> Run:
@@ -106,8 +106,8 @@ def _told(signal: str, doctor: Callable[[Told], list[Told]]) -> Callable[[Run], 
     return doctored
 
 
-def _argument(signal: str, name: str, value: object) -> Callable[[Run], Run]:
-    return _told(signal, lambda told: [replace(told, arguments={**told.arguments, name: value})])
+def with_argument(signal: str, name: str, value: object) -> Callable[[Run], Run]:
+    return with_told(signal, lambda told: [replace(told, arguments={**told.arguments, name: value})])
 
 
 def _moved(signal: str, where: slice) -> Callable[[Run], Run]:
@@ -135,11 +135,15 @@ def _cell(name: str, value: object) -> Callable[[Run], Run]:
 
 
 WRONG: dict[str, Callable[[Run], Run]] = {
-    **{f"a {signal} is missing": _told(signal, lambda told: []) for signal in SIGNALS},
-    **{f"a {signal} comes twice": _told(signal, lambda told: [told, told]) for signal in SIGNALS},
-    "a removed row sends a save": _told("pre_save", lambda told: [told, replace(told, sender=Node, key=1)]),
-    "a row that is not changed sends a save": _told("pre_save", lambda told: [told, replace(told, key=99)]),
-    "update_fields is a list": _told(
+    **{f"a {signal} is missing": with_told(signal, lambda told: []) for signal in SIGNALS},
+    **{f"a {signal} comes twice": with_told(signal, lambda told: [told, told]) for signal in SIGNALS},
+    "a removed row sends a save": with_told(
+        "pre_save", lambda told: [told, replace(told, sender=Node, key=1)]
+    ),
+    "a row that is not changed sends a save": with_told(
+        "pre_save", lambda told: [told, replace(told, key=99)]
+    ),
+    "update_fields is a list": with_told(
         "pre_save",
         lambda told: [
             replace(
@@ -147,13 +151,13 @@ WRONG: dict[str, Callable[[Run], Run]] = {
             )
         ],
     ),
-    "update_fields names another field": _argument("post_save", "update_fields", frozenset({"note"})),
-    "created is true": _argument("post_save", "created", True),
-    "the database is another": _argument("pre_save", "using", "other"),
-    "the origin is another": _argument("pre_delete", "origin", Node),
-    "the sender is another": _told("pre_save", lambda told: [replace(told, sender=Bug)]),
-    "an instance is not whole": _told("pre_save", lambda told: [replace(told, fields={})]),
-    "a receiver sees another value": _told(
+    "update_fields names another field": with_argument("post_save", "update_fields", frozenset({"note"})),
+    "created is true": with_argument("post_save", "created", True),
+    "the database is another": with_argument("pre_save", "using", "other"),
+    "the origin is another": with_argument("pre_delete", "origin", Node),
+    "the sender is another": with_told("pre_save", lambda told: [replace(told, sender=Bug)]),
+    "an instance is not whole": with_told("pre_save", lambda told: [replace(told, fields={})]),
+    "a receiver sees another value": with_told(
         "post_save", lambda told: [replace(told, fields={**told.fields, "note": frozen("another")})]
     ),
     "a row is saved before all deletes are announced": _moved("pre_save", FIRST),
