@@ -7,7 +7,7 @@ from decimal import Decimal
 from math import isclose
 from typing import TYPE_CHECKING, Any
 
-from django.core.exceptions import FieldError
+from django.core.exceptions import FieldError, ValidationError
 from django.db import DatabaseError
 
 from tests.parity.rows import frozen
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tests.parity.scenario import Call
 
 Frozen = tuple[str, object]
+
+# How Django refuses values and references without asking the database.
+REFUSALS = (FieldError, TypeError, ValidationError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def _is_refused_earlier(wanted: Outcome, seen: Outcome) -> bool:
 
     An update of several tables is several statements, and Django refuses each when its turn comes.
     """
-    return isinstance(wanted.error, DatabaseError) and isinstance(seen.error, FieldError) and not seen.log
+    return isinstance(wanted.error, DatabaseError) and isinstance(seen.error, REFUSALS) and not seen.log
 
 
 def _errors(volatile: set[str], wanted: Outcome, seen: Outcome) -> Iterator[str]:

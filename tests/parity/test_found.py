@@ -141,3 +141,15 @@ def test_an_order_that_keeps_unique_values_apart_reaches_the_write(log: Log, ord
         # A single statement does it on MariaDB and MySQL only, which have UPDATE … ORDER BY.
         assert queryset.update(number=F("number") + 1) == 2
     assert [sent.values["code"] for sent in log.of("post_save")] == ["2", "1"]
+
+
+def test_what_only_django_refuses_is_refused_first(log: Log) -> None:
+    ferry = Ferry.objects.create(rank=2, decks=3)
+    log.clear()
+    # Its first statement, over the child's table, does not have the parent's column.
+    decks = Case(When(rank__gt=1, then=Value(None)), default=F("decks"))
+    with pytest.raises(ValueError, match="rank"), transaction.atomic(), bulk_signals():
+        Ferry.objects.update(decks=decks, rank="abc")
+    assert not log
+    ferry.refresh_from_db()
+    assert (ferry.rank, ferry.decks) == (2, 3)
