@@ -41,10 +41,12 @@ def condition(model: type[Model], keys: Sequence[Any], connection: Any) -> Any:
 def _are_without_gap(keys: Sequence[Any]) -> bool:
     # Whole numbers without a gap are the same set as the range between their ends.
     return (
-        all(type(key) is int for key in keys)
-        and max(keys) - min(keys) == len(keys) - 1
-        and len(set(keys)) == len(keys)
+        _are_of_types(keys, {int}) and max(keys) - min(keys) == len(keys) - 1 and len(set(keys)) == len(keys)
     )
+
+
+def _are_of_types(keys: Sequence[Any], types: set[type]) -> bool:
+    return types.issuperset(map(type, keys))
 
 
 class Among(_Lookup):
@@ -61,7 +63,7 @@ class Among(_Lookup):
         return (
             connection.vendor == "sqlite"
             and connection.features.supports_json_field
-            and all(type(key) in (int, str) for key in keys)
+            and _are_of_types(keys, {int, str})
         )
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
@@ -75,7 +77,7 @@ class Among(_Lookup):
         return f"{sql} = ANY(%s::{db_type}[])", (*params, self._array(connection))
 
     def _array(self, connection: Any) -> Any:
-        if all(type(key) is int for key in self.rhs):
+        if _are_of_types(self.rhs, {int}):
             # Written out at once: the driver would look at each number by itself.
             return f"{{{','.join(map(str, self.rhs))}}}"
         return self._prepared(connection)

@@ -37,13 +37,16 @@ class PlainIterable(_ModelIterable):
         results = compiler.execute_sql(chunked_fetch=self.chunked_fetch, chunk_size=self.chunk_size)
         model = queryset.model
         names = _names(compiler)
-        state = _state(queryset)
+        using = queryset.db
+        fetch_mode = getattr(queryset, "_fetch_mode", None)  # Django 6.1
         new = model.__new__
         for row in compiler.results_iter(results):
             instance = new(model)
             instance.__dict__ = attributes = dict(zip(names, row, strict=True))
             attributes["_state"] = own = ModelState()
-            own.__dict__.update(state)
+            own.adding, own.db = False, using
+            if fetch_mode is not None:
+                own.fetch_mode = fetch_mode
             yield instance
 
 
@@ -53,13 +56,6 @@ def _names(compiler: Any) -> list[str]:
     names = [compiler.select[index][0].target.attname for index in columns]
     annotations = sorted(compiler.annotation_col_map.items(), key=lambda item: item[1])
     return [*names, *(name for name, _ in annotations)]
-
-
-def _state(queryset: Any) -> dict[str, Any]:
-    state = {"adding": False, "db": queryset.db}
-    if hasattr(queryset, "_fetch_mode"):  # Django 6.1
-        state["fetch_mode"] = queryset._fetch_mode
-    return state
 
 
 def is_plain(queryset: Any) -> bool:

@@ -191,6 +191,8 @@ class Selection:
 
     def _chunk(self, keys: list[Any], frozen: Frozen) -> Batch:
         batch = self._load(at(everything(self.queryset, self.using), keys), {})
+        if batch.keys == keys and not frozen:
+            return batch
         loaded = dict(zip(batch.keys, batch.instances, strict=True))
         present = [key for key in keys if key in loaded]
         return Batch(
