@@ -15,7 +15,7 @@ from . import fields as columns, loops, rows, sending
 from .changes import Changes, PerRow
 from .progress import reporting
 from .telling import Teller
-from .values import Assigned, reads_other_rows
+from .values import Assigned, read_by, reads_other_rows
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
@@ -191,9 +191,7 @@ class _BulkUpdate:
         """Return expressions that give before the write what these give in it."""
         if not expressions or self.connection.vendor != "mysql":
             return expressions
-        # Django writes to an ancestor's table in a statement of its own.
-        here = columns.concrete(self.model)._meta.local_concrete_fields
-        own = [field for field in self.fields if field in here]
+        own = self._own_fields()
         found = {field: dict(by_key) for field, by_key in expressions.items()}
         for key, obj in pairs:
             assigned = Assigned(self.model, self.connection)
@@ -206,6 +204,11 @@ class _BulkUpdate:
                     value = Value(value, output_field=field)
                 assigned.note(field, value)
         return found
+
+    def _own_fields(self) -> list[ModelField]:
+        # Django writes to an ancestor's table in a statement of its own.
+        here = columns.concrete(self.model)._meta.local_concrete_fields
+        return [field for field in self.fields if field in here]
 
     def _resolved(self, expression: Any) -> Any:
         query = UpdateQuery(self.model)
@@ -236,8 +239,16 @@ class _BulkUpdate:
         for field, by_key in expressions.items():
             for key, obj in pairs:
                 # What a receiver has put in the place of the value is what gets saved.
-                if key in by_key and field not in changes.get(key, {}):
+                if key not in by_key or field in (changed := changes.get(key, {})):
+                    continue
+                if not self._is_overtaken(field, by_key[key], changed):
                     setattr(obj, field.attname, by_key[key])
+
+    def _is_overtaken(self, field: ModelField, expression: Any, changed: Changes) -> bool:
+        """Return whether an expression would see, in MariaDB's SET, what a receiver has set."""
+        if not changed or self.connection.vendor != "mysql" or field not in self._own_fields():
+            return False
+        return not read_by(self._resolved(expression)).isdisjoint(changed)
 
     def _freeze(self, objs: tuple[Any, ...]) -> None:
         """Replace expressions that read other rows by what they give before the first write."""

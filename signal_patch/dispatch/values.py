@@ -8,7 +8,7 @@ from dataclasses import dataclass, field as dataclass_field
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import QuerySet, Value
-from django.db.models.expressions import RawSQL, Subquery
+from django.db.models.expressions import Col, RawSQL, Subquery
 from django.db.models.sql import Query, UpdateQuery
 
 from . import fields
@@ -34,7 +34,8 @@ class Plan:
     values before they are written.
     `previews` and `frozen` are expressions to select along with the rows, by alias. The
     frozen ones read other rows, and so count as they were before the first write: what they
-    gave is written as a constant of each row.
+    gave is written as a constant of each row. `reads` are the columns that the other expressions
+    read, by name, where the statement shows them what it has assigned before.
     """
 
     names: tuple[str, ...]
@@ -47,6 +48,7 @@ class Plan:
     previewed: list[tuple[str, ModelField, Scaling | None]] = dataclass_field(default_factory=list)
     frozen: dict[str, BaseExpression] = dataclass_field(default_factory=dict)
     frozen_fields: dict[str, ModelField] = dataclass_field(default_factory=dict)
+    reads: dict[str, set[ModelField]] = dataclass_field(default_factory=dict)
     unsure: list[ModelField] = dataclass_field(default_factory=list)
     written: list[ModelField] = dataclass_field(default_factory=list)
 
@@ -141,13 +143,15 @@ class _Planner:
 
     def _add_expression(self, result: Plan, name: str, target: ModelField, value: Any) -> None:
         owner = target.model._meta.concrete_model
-        if owner is self.model._meta.concrete_model:
-            resolved = value.resolve_expression(self.query, allow_joins=False, for_save=True)
+        is_own = owner is self.model._meta.concrete_model
+        query = self.query if is_own else UpdateQuery(owner)
+        resolved = value.resolve_expression(query, allow_joins=False, for_save=True)
+        reads = read_by(resolved)
+        if is_own:
             statement = resolved
             shown = resolved = self.assigned.seen_by(resolved)
         else:
             # Django resolves it later, against the table of the ancestor that has the column.
-            resolved = value.resolve_expression(UpdateQuery(owner), allow_joins=False, for_save=True)
             statement, shown = value, value
         if _reads_other_rows(resolved):
             column = fields.as_column(shown, target, self.connection)
@@ -156,6 +160,8 @@ class _Planner:
         else:
             result.statement[name] = statement
             self._preview(result, target, shown)
+            if self.shown and self.connection.vendor == "mysql":
+                result.reads[name] = reads
             result.unsure.append(target)
         self.assigned.note(target, shown)
 
@@ -204,6 +210,11 @@ def reads_other_rows(expression: Any, model: type[Model]) -> bool:
     """Return whether an expression's value for a row depends on other rows."""
     resolved = expression.resolve_expression(UpdateQuery(model), allow_joins=True)
     return _reads_other_rows(resolved)
+
+
+def read_by(resolved: Any) -> set[ModelField]:
+    """Return the fields that a resolved expression reads of its row."""
+    return {node.target for node in _nodes(resolved) if isinstance(node, Col)}
 
 
 def _reads_other_rows(resolved: Any) -> bool:

@@ -79,34 +79,60 @@ class _Writer:
         if not changes and not self.plan.frozen:
             return self._update(self.queryset, batch.keys, self.plan.statement)
         pairs = list(zip(batch.keys, batch.instances, strict=True))
-        matched = sum(self._write_part(part, changes) for part in self._parts(pairs, changes))
+        fixed = self._fixed(changes)
+        matched = sum(self._write_part(part, changes, fixed) for part in self._parts(pairs, changes, fixed))
         self._write_subclasses(pairs, changes)
         return matched
 
+    def _fixed(self, changes: dict[Any, Changes]) -> list[ModelField]:
+        """Return the fields that get, in each row, what its instance holds.
+
+        Beside the frozen ones, these are fields with expressions that would see, in MariaDB's SET, what
+        receivers have put in the place of the caller's values, or a key that does not change yet.
+        """
+        fixed = [*self.plan.frozen_fields.values()]
+        changed = set().union(*changes.values())
+        passed: set[ModelField] = set()
+        for name in self.plan.names:
+            field: ModelField = self.model._meta.get_field(name)
+            if passed & self.plan.reads.get(name, set()):
+                fixed.append(field)
+            if field in changed or self._is_key(name):
+                passed.add(field)
+        return fixed
+
     def _parts(
-        self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]
+        self,
+        pairs: list[tuple[Any, Model]],
+        changes: dict[Any, Changes],
+        fixed: Sequence[ModelField],
     ) -> Iterator[list[tuple[Any, Model]]]:
-        branches = self._branches(changes)
+        branches = self._branches(changes, fixed)
         part: list[tuple[Any, Model]] = []
         count = 0
         for key, instance in pairs:
             part.append((key, instance))
-            count += bool(self.plan.frozen or key in changes)
+            count += bool(fixed or key in changes)
             if count == branches:
                 yield part
                 part, count = [], 0
         if part:
             yield part
 
-    def _branches(self, changes: dict[Any, Changes]) -> int:
-        columns = {*self.plan.frozen_fields.values()}.union(*changes.values())
+    def _branches(self, changes: dict[Any, Changes], fixed: Sequence[ModelField]) -> int:
+        columns = set(fixed).union(*changes.values())
         room = rows.largest_batch(self.queryset.db, self.model)
         return max(1, min(BRANCHES, room // max(1, len(columns))))
 
-    def _write_part(self, part: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> int:
+    def _write_part(
+        self,
+        part: list[tuple[Any, Model]],
+        changes: dict[Any, Changes],
+        fixed: Sequence[ModelField],
+    ) -> int:
         own: dict[ModelField, dict[Any, Any]] = defaultdict(dict)
         for key, instance in part:
-            for field in self.plan.frozen_fields.values():
+            for field in fixed:
                 own[field][self._key(field, key, instance)] = getattr(instance, field.attname)
             for field, value in changes.get(key, {}).items():
                 if field in self.columns:

@@ -46,6 +46,20 @@ ALONE: dict[str, Change] = {
 }
 
 FOUND: dict[str, Change] = {
+    "a row in flight that a nested update comes to after another batch": Update(
+        model=Wide,
+        alias="default",
+        seeds=(1, 2),
+        filters=(step("filter", pk=2),),
+        hearing=Hearing(
+            actions=(
+                Action("update_sibling", "post", value="sibling"),
+                Action("update_all", "post", value="all", call=2),
+            )
+        ),
+        batch_size=1,
+        values={"rank": Given(0)},
+    ),
     "a key that changes": Update(
         model=Port,
         alias="default",

@@ -147,19 +147,16 @@ class Oracle:
         if not self.scenario.hearing.listens(model):
             return queryset.update(**fresh(values))
         keys = chosen(queryset)
-        loud = [key for key in keys if flight(model, key) not in +self.flying]
-        silent = [key for key in keys if flight(model, key) in +self.flying]
         rows = base(plain)
         settled = {key: settle(model, values, partial(truth, plain, key, values)) for key in keys}
-        for key in silent:
-            plain.filter(pk=key).update(**fresh(settled[key]))
         count = 0
-        for batch in self.batches(loud):
+        for batch in self.batches(keys):
+            silent = [key for key in batch if flight(model, key) in +self.flying]
             loaded = {row.pk: row for row in rows.filter(pk__in=batch)}
-            instances = {key: loaded[key] for key in batch if key in loaded}
+            instances = {key: loaded[key] for key in batch if key in loaded and key not in silent}
             truths = {key: truth(plain, key, settled[key]) for key in instances}
-            count += _Batch(self, rows, instances, truths, settled).send()
-        return len(silent) + count
+            count += _Batch(self, rows, instances, truths, settled, silent).send()
+        return count
 
     def bulk_update(
         self, rows: QuerySet[Any], objects: Sequence[Any], given: Sequence[dict[str, Given]]
@@ -186,7 +183,10 @@ class Oracle:
 
 
 class _Batch:
-    """Some rows of an update: announced, written and reported together; all by their key before the write."""
+    """Some rows of an update: announced, written and reported together; all by their key before the write.
+
+    ``silent`` are rows that are in flight: written, and nothing else.
+    """
 
     def __init__(
         self,
@@ -195,6 +195,7 @@ class _Batch:
         instances: dict[Any, Any],
         truths: dict[Any, Any],
         values: dict[Any, dict[str, Given]],
+        silent: Sequence[Any] = (),
     ) -> None:
         self.oracle = oracle
         self.rows = rows
@@ -202,6 +203,7 @@ class _Batch:
         self.instances = instances
         self.truths = truths
         self.values = values
+        self.silent = silent
         self.fields: list[Any] = [self.model._meta.get_field(name) for name in next(iter(values.values()))]
         self.names = frozenset(field.name for field in self.fields)
 
@@ -212,9 +214,10 @@ class _Batch:
         for key, instance in self.instances.items():
             self._assign(key, instance)
         changed = {key: self._announce(instance) for key, instance in self.instances.items()}
+        count = sum(self.rows.filter(pk=key).update(**fresh(self.values[key])) for key in self.silent)
         for key, instance in self.instances.items():
             self._write(key, instance, changed[key])
-        count = sum(map(self._report, self.instances.values()))
+        count += sum(map(self._report, self.instances.values()))
         self.oracle.flying.subtract(flights)
         return count
 

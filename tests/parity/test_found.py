@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, connection, transaction
 from django.db.models import Case, Count, F, OuterRef, QuerySet, Subquery, Value, When, Window
-from django.db.models.functions import Coalesce, RowNumber, Upper
+from django.db.models.functions import Coalesce, Concat, RowNumber, Upper
 from django.db.models.signals import pre_save
 from django.utils import timezone
 
@@ -153,3 +153,43 @@ def test_what_only_django_refuses_is_refused_first(log: Log) -> None:
     assert not log
     ferry.refresh_from_db()
     assert (ferry.rank, ferry.decks) == (2, 3)
+
+
+# What a receiver changes, and what the caller writes.
+RANK = ({"rank": 0}, {"rank": F("rank"), "note": Concat(F("rank"), Value("!"))})
+CHAIN = ({"rank": 0}, {"rank": F("number"), "length": F("rank"), "note": Concat(F("length"), Value("!"))})
+KEY = ({"memo": "x"}, {"number": F("number") + 5, "note": Concat(F("number"), Value("!"))})
+
+
+@pytest.mark.parametrize(
+    ("by", "changed", "values"),
+    [
+        ("update", *RANK),
+        ("update", *CHAIN),
+        ("update", *KEY),
+        ("bulk_update", *RANK),
+        ("bulk_update", *CHAIN),
+    ],
+)
+def test_what_pre_save_announced_is_written_whatever_a_receiver_changes(
+    receivers: Receivers, by: str, changed: dict[str, Any], values: dict[str, Any]
+) -> None:
+    # MariaDB's SET goes from left to right: the expressions would see there what a receiver has set.
+    berths = [Berth.objects.create(dock="a", number=number, rank=3) for number in (1, 20)]
+    log = receivers.record(Berth)
+    receivers.before_saves(Berth, lambda instance: vars(instance).update(changed))
+    with bulk_signals():
+        if by == "update":
+            assert Berth.objects.update(**values) == 2
+        else:
+            for berth in berths:
+                vars(berth).update(values)
+            assert Berth.objects.bulk_update(berths, [*values]) == 2
+    assert log.names() == ["pre_save"] * 2 + ["post_save"] * 2
+    stored: list[dict[str, Any]] = [*map(dict, Berth.objects.order_by("pk").values())]
+    written = {*values, *changed}
+    for announced, told, row in zip(log, log[2:], stored, strict=False):
+        assert {name: row[name] for name in written} == {
+            name: {**announced.values, **changed}[name] for name in written
+        }
+        assert told.values == {name: row[name] for name in told.values}
