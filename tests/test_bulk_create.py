@@ -723,6 +723,28 @@ def test_instances_in_conflict_with_each_other_create_and_update(
     assert dict(Shelf.objects.values_list("label", "width")) == {"a": 3, "b": 2}
 
 
+@pytest.mark.skipif("connection.vendor != 'mysql'", reason="conflicts are looked for in the target only")
+def test_a_conflict_with_an_earlier_instance_comes_before_one_with_an_old_row(
+    receivers: Receivers, either_way: None
+) -> None:
+    old = Shelf.objects.create(label="a", width=1)
+
+    def make() -> list[Shelf]:
+        return [Shelf(pk=old.pk + 1, label="b", width=2), Shelf(pk=old.pk + 1, label="a", width=3)]
+
+    arguments = upserting(update_fields=["width"])
+    with taken_back():
+        Shelf.objects.bulk_create(make(), **arguments)
+        expected = rows(Shelf)
+    log = receivers.record(Shelf)
+    Shelf.objects.bulk_create(make(), **arguments)
+    assert rows(Shelf) == expected
+    assert [(instance.pk, created) for instance, created in post_saved(log)] == [
+        (old.pk + 1, True),
+        (old.pk + 1, False),
+    ]
+
+
 def test_a_row_is_known_by_a_column_that_only_its_own_field_can_compare(receivers: Receivers) -> None:
     Badge.objects.create(place=Point(1, 2))
     log = receivers.record(Badge)

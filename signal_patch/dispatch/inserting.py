@@ -337,6 +337,8 @@ class _Insertion:
 
     def _upsert(self, objs: list[Any]) -> list[Outcome]:
         known = self._known(objs)
+        if self._meet_new_rows(objs, known):
+            return self._upsert_each(objs)
         old = [obj for obj, is_known in zip(objs, known, strict=True) if is_known]
         new = [obj for obj, is_known in zip(objs, known, strict=True) if not is_known]
         try:
@@ -356,6 +358,18 @@ class _Insertion:
                 places = [names.index(field.attname) for field in unique]
                 held[unique] = {tuple(row[place] for place in places) for row in rows}
         return [any(self._key(obj, unique) in keys for unique, keys in held.items()) for obj in objs]
+
+    def _meet_new_rows(self, objs: list[Any], known: list[bool]) -> bool:
+        """Return whether an instance with a row is in conflict with one before it that is to get one, too."""
+        for unique in self.unique_sets:
+            new: set[Any] = set()
+            for obj, is_known in zip(objs, known, strict=True):
+                key = self._key(obj, unique)
+                if not is_known:
+                    new.add(key)
+                elif key is not None and key in new:
+                    return True
+        return False
 
     def _upsert_each(self, objs: list[Any]) -> list[Outcome]:
         return [self._upsert_one(obj) for obj in objs]
