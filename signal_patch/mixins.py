@@ -91,26 +91,26 @@ class SignalEnhancedQuerySetMixins(Base):
     delete.queryset_only = True  # type: ignore[attr-defined]  # as Django marks its own
 
     def _signal_options(self, operation: str) -> Options | None:
-        if sending.is_silent():
+        if sending.is_silent(self.model):
             return None
         return scopes.options_for(self.model, operation, self.signal_options)
 
 
 def _next_update(queryset: SignalEnhancedQuerySetMixins, **values: Any) -> int:
     """Call the `update` after the mixin's, which sends nothing of its own if the switch is on as well."""
-    with sending.silence():
+    with sending.silence(queryset.model):
         return super(SignalEnhancedQuerySetMixins, queryset).update(**values)
 
 
 def _next_bulk_update(queryset: SignalEnhancedQuerySetMixins, *args: Any, **kwargs: Any) -> int:
     """Call the `bulk_update` after the mixin's, which sends nothing of its own either."""
-    with sending.silence():
+    with sending.silence(queryset.model):
         return super(SignalEnhancedQuerySetMixins, queryset).bulk_update(*args, **kwargs)
 
 
 def _next_bulk_create(queryset: SignalEnhancedQuerySetMixins, *args: Any, **kwargs: Any) -> list[Any]:
     """Call the `bulk_create` after the mixin's, which sends nothing of its own either."""
-    with sending.silence():
+    with sending.silence(queryset.model):
         return super(SignalEnhancedQuerySetMixins, queryset).bulk_create(*args, **kwargs)
 
 

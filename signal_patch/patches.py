@@ -85,7 +85,7 @@ class Patch(wrapt.CallableObjectProxy[Callable[..., Any]]):
 def update(wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords) -> Any:
     options = scopes.options_for(queryset.model, "update")
     # Positional arguments are for Django to refuse.
-    if options is None or args or sending.is_silent():
+    if options is None or args or sending.is_silent(queryset.model):
         return wrapped(queryset, *args, **keywords)
     return dispatch.update(queryset, keywords, options, wrapped)
 
@@ -93,7 +93,7 @@ def update(wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments
 def bulk_update(
     wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords
 ) -> Any:
-    if sending.is_silent():
+    if sending.is_silent(queryset.model):
         return wrapped(queryset, *args, **keywords)
     options = scopes.options_for(queryset.model, "bulk_update")
     if options is None:
@@ -112,7 +112,7 @@ def bulk_create(
     wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords
 ) -> Any:
     options = scopes.options_for(queryset.model, "bulk_create")
-    if options is None or sending.is_silent():
+    if options is None or sending.is_silent(queryset.model):
         return wrapped(queryset, *args, **keywords)
     try:
         given = _BULK_CREATE.bind(queryset, *args, **keywords)
@@ -126,7 +126,8 @@ def delete_queryset(
     wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords
 ) -> Any:
     options = scopes.options_for(queryset.model, "delete")
-    if options is None or options.delete_batch_size is None or args or keywords or sending.is_silent():
+    # Arguments are for Django to refuse.
+    if options is None or options.delete_batch_size is None or args or keywords:
         return wrapped(queryset, *args, **keywords)
     return dispatch.delete_in_batches(queryset, options.delete_batch_size, wrapped)
 
@@ -150,7 +151,7 @@ def delete(wrapped: Callable[..., Any], collector: Collector, args: Arguments, k
 def update_batch(wrapped: Callable[..., Any], query: UpdateQuery, args: Arguments, keywords: Keywords) -> Any:
     model: Any = query.model
     options = _options_for(model, "update")
-    if options is None or sending.is_silent():
+    if options is None or sending.is_silent(model):
         return wrapped(query, *args, **keywords)
     given = _UPDATE_BATCH.bind(query, *args, **keywords)
     _, keys, values, using = given.args
@@ -191,7 +192,7 @@ def get_app_configs(wrapped: Callable[..., Any], registry: Apps, args: Arguments
 def quietly(model: type[Model], bulk_update: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
     """Call a `bulk_update` that is not on: the `update()` inside it, if on, is not the caller's."""
     inner = scopes.options_for(model, "update") is not None
-    with sending.silence() if inner else nullcontext():
+    with sending.silence(model) if inner else nullcontext():
         return bulk_update(*args, **keywords)
 
 

@@ -60,7 +60,7 @@ def _leaves_no_trace() -> Iterator[None]:
     assert _live_receivers() == receivers, "receivers left behind"
     assert not scopes._open.get(), "a scope left open"
     assert not sending._flights.get(), "rows left in flight"
-    assert not sending.is_silent(), "left silent"
+    assert not sending._silent.get(), "left silent"
 
 
 @pytest.fixture

@@ -79,6 +79,13 @@ class Shed(models.Model):
     yard = models.ForeignKey(Yard, models.CASCADE)
 
 
+class Drawer(models.Model):
+    """A tree in a yard."""
+
+    yard = models.ForeignKey(Yard, DB_CASCADE, null=True)
+    parent = models.ForeignKey("self", DB_CASCADE, null=True)
+
+
 class Tool(models.Model):
     shed = models.ForeignKey(Shed, DB_CASCADE)
 

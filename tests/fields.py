@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from django.apps import apps
 from django.db import models
 
 if TYPE_CHECKING:
     BigAutoField = models.BigAutoField[Any, Any]
     CharField = models.CharField[Any, Any]
+    IntegerField = models.IntegerField[Any, Any]
 else:
     BigAutoField = models.BigAutoField
     CharField = models.CharField
+    IntegerField = models.IntegerField
 
 
 class Point(NamedTuple):
@@ -45,6 +48,28 @@ class ShoutedField(CharField):
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
         saved = super().get_db_prep_save(value, connection)
         return saved.upper() if isinstance(saved, str) else saved
+
+
+class DrawnField(IntegerField):
+    """A number that is drawn from a table when the row is made."""
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> int:
+        counters = apps.get_model("tests", "Counter")._default_manager
+        counters.update(drawn=models.F("drawn") + 1)
+        return counters.get().drawn
+
+
+class NewNumber(models.Func):
+    """A number that the database makes for a row."""
+
+    output_field = models.BigIntegerField()
+    template = "floor(random() * 1000000000)"
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        return self.as_sql(compiler, connection, template="abs(random() / 2)", **context)
+
+    def as_mysql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        return self.as_sql(compiler, connection, template="floor(rand() * 1000000000)", **context)
 
 
 class Number:

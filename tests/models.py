@@ -13,7 +13,7 @@ from simple_history.models import HistoricalRecords
 
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from tests import cascade_models as cascade_models
-from tests.fields import NumberField, PointField, ShoutedField
+from tests.fields import DrawnField, NewNumber, NumberField, PointField, ShoutedField
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -120,6 +120,18 @@ class Badge(models.Model):
     place: models.Field[Any, Any] = PointField(null=True, unique=True)
     member = models.OneToOneField("Member", models.CASCADE, null=True)
     size = models.IntegerField(default=0)
+
+
+class Counter(models.Model):
+    drawn = models.IntegerField(default=0)
+
+
+class Lot(models.Model):
+    """The database gives it its key, and a counter its number."""
+
+    key = models.BigIntegerField(primary_key=True, db_default=NewNumber())
+    number = DrawnField()
+    name = models.CharField(max_length=30, default="")
 
 
 class Receipt(models.Model):

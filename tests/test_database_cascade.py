@@ -22,6 +22,7 @@ from tests.database_cascade_models import (
     SPARE_DEPOT,
     Box,
     Depot,
+    Drawer,
     Fence,
     Folder,
     Guard,
@@ -399,3 +400,28 @@ def test_many_referenced_rows_need_no_statement_with_all_their_keys(receivers: R
     with signal_patch.bulk_signals():
         assert Depot.objects.all().delete() == (count, {"tests.Depot": count})
     assert log.names() == ["pre_save", "pre_save", "post_save", "post_save"]
+
+
+def test_a_tree_among_them_leaves_the_order_of_the_others(receivers: Receivers) -> None:
+    # MariaDB would refuse to delete a yard before its sheds.
+    yard = Yard.objects.create()
+    Shed.objects.create(yard=yard)
+    parent = Drawer.objects.create(yard=yard)
+    Drawer.objects.create(yard=yard, parent=parent)
+    log = receivers.record(Yard, Shed, Drawer)
+    with signal_patch.bulk_signals():
+        assert yard.delete() == (4, {"tests.Yard": 1, "tests.Shed": 1, "tests.Drawer": 2})
+    deleted = [sent.sender.__name__ for sent in log.of("post_delete")]
+    assert deleted.index("Shed") < deleted.index("Yard")
+
+
+def test_a_delete_of_other_rows_by_a_receiver_leaves_the_count_alone(receivers: Receivers) -> None:
+    parent = Folder.objects.create()
+    Folder.objects.create(parent=Folder.objects.create(parent=parent))
+
+    def clear(**arguments: Any) -> None:
+        Depot.objects.filter(name="to be cleared").delete()
+
+    receivers.connect(post_delete, clear, Folder)
+    with signal_patch.bulk_signals():
+        assert parent.delete() == (3, {"tests.Folder": 3})

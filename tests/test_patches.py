@@ -242,7 +242,7 @@ class TestCalling:
     def test_while_the_library_writes_they_go_straight_to_django(self, book: Book, log: Log) -> None:
         enable()
 
-        with sending.silence():
+        with sending.silence(Book):
             Book.objects.update(title="Persuasion")
             Book.objects.bulk_update([book], ["title"])
 

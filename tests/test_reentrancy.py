@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import uuid
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,11 +13,25 @@ from asgiref.sync import sync_to_async
 from django.db import connection, connections, transaction
 from django.db.models import F
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
+from django.test.utils import CaptureQueriesContext
 
 from signal_patch import bulk_signals
 from signal_patch.dispatch import sending
 from tests.fleet import column, rows, ships
-from tests.models import Beacon, Berth, Book, BookProxy, Mooring, Novel, Port, Ship
+from tests.models import (
+    Beacon,
+    Berth,
+    Book,
+    BookProxy,
+    Buoy,
+    Counter,
+    Lot,
+    Mooring,
+    Novel,
+    Port,
+    Ship,
+    Token,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -372,6 +388,124 @@ def test_rows_with_composite_keys_are_in_flight(receivers: Receivers) -> None:
     assert column(Mooring, "holder") == ["me", "me"]
 
 
+KEYS_AS_GIVEN: dict[str, Callable[[], list[Model]]] = {
+    "text for a UUID": lambda: [Buoy(id=str(uuid.uuid4())) for _ in range(3)],
+    "a number for text": lambda: [Token(code=number) for number in range(3)],
+    "text for a part of a composite key": lambda: [Mooring(quay="1", day=day) for day in range(3)],
+}
+
+
+@pytest.mark.parametrize("make", KEYS_AS_GIVEN.values(), ids=KEYS_AS_GIVEN)
+def test_created_rows_are_in_flight_whatever_their_keys_were_given_as(
+    make: Callable[[], list[Model]], receivers: Receivers
+) -> None:
+    objs: list[Any] = make()
+    model: Any = type(objs[0])
+    name = model._meta.concrete_fields[-1].name
+
+    def touch(obj: Any) -> None:
+        model.objects.filter(pk=obj.pk).update(**{name: getattr(obj, name)})
+
+    _on_signal(receivers, post_save, model, touch)
+    log = receivers.record(model)
+    model.objects.bulk_create(objs)
+    assert log.names() == ["pre_save"] * 3 + ["post_save"] * 3
+
+
+@pytest.mark.parametrize("make", KEYS_AS_GIVEN.values(), ids=KEYS_AS_GIVEN)
+def test_a_delete_by_a_receiver_takes_no_signals_from_rows_that_stay(
+    make: Callable[[], list[Model]], receivers: Receivers
+) -> None:
+    *objs, other = make()
+    model: Any = type(other)
+    other.save()
+    _on_signal(receivers, post_save, model, lambda obj: model.objects.filter(pk=other.pk).delete())
+    log = receivers.record(model)
+    model.objects.bulk_create(objs)
+    assert log.of("post_save")[-1].instance is objs[-1]
+
+
+@pytest.mark.parametrize("by", ["save", "bulk_create"])
+def test_a_key_that_the_database_is_to_make_is_not_in_flight(by: str, receivers: Receivers) -> None:
+    Counter.objects.create()
+
+    def follow(lot: Lot) -> None:
+        if lot.name == "first":
+            Lot.objects.bulk_create([Lot(name="second")])
+
+    _on_signal(receivers, pre_save, Lot, follow)
+    log = receivers.record(Lot)
+    if by == "save":
+        Lot(name="first").save()
+    else:
+        Lot.objects.bulk_create([Lot(name="first")])
+    assert [(sent.signal, sent.values["name"]) for sent in log] == [
+        ("pre_save", "second"),
+        ("post_save", "second"),
+        ("pre_save", "first"),
+        ("post_save", "first"),
+    ]
+
+
+def test_nor_is_a_composite_key_that_lacks_a_part(receivers: Receivers) -> None:
+    def place(mooring: Any) -> None:
+        mooring.day = 1 if mooring.holder == "first" else 2
+        if mooring.holder == "first":
+            Mooring.objects.bulk_create([Mooring(quay=1, holder="second")])
+
+    _on_signal(receivers, pre_save, Mooring, place)
+    log = receivers.record(Mooring)
+    Mooring.objects.bulk_create([Mooring(quay=1, holder="first")])
+    assert log.names() == ["pre_save", "post_save"] * 2
+    assert set(Mooring.objects.values_list("day", "holder")) == {(1, "first"), (2, "second")}
+
+
+@pytest.mark.parametrize("by", ["save", "bulk_create"])
+def test_a_key_that_no_row_can_have_holds_the_place_of_one_to_come(by: str, receivers: Receivers) -> None:
+    Buoy.objects.create()
+
+    def place(buoy: Any) -> None:
+        if buoy.id == "to come":
+            Buoy.objects.update(colour="blue")
+            buoy.id = uuid.uuid4()
+
+    _on_signal(receivers, pre_save, Buoy, place)
+    buoy = Buoy(id="to come")
+    if by == "save":
+        buoy.save(force_insert=True)
+    else:
+        Buoy.objects.bulk_create([buoy])
+    assert set(column(Buoy, "colour")) == {"blue", "red"}
+
+
+@pytest.mark.parametrize("by", ["update", "bulk_create"])
+def test_a_delete_of_other_models_rows_by_a_receiver_costs_no_look_at_the_batch(
+    by: str, receivers: Receivers
+) -> None:
+    _on_signal(receivers, post_save, Token, lambda token: Port.objects.filter(pk=token.uses).delete())
+    Token.objects.bulk_create([Token(code=str(number)) for number in range(5)])
+    with CaptureQueriesContext(connection) as queries:
+        if by == "update":
+            assert Token.objects.update(uses=-1) == 5
+        else:
+            Token.objects.bulk_create([Token(code=str(number), uses=-1) for number in range(5, 10)])
+    looks = [
+        query for query in queries if query["sql"].startswith("SELECT") and "tests_token" in query["sql"]
+    ]
+    assert len(looks) == (by == "update")
+
+
+def test_what_a_field_draws_from_a_table_sends_its_signals(receivers: Receivers) -> None:
+    Counter.objects.create()
+    log = receivers.record(Counter)
+    Lot.objects.bulk_create([Lot(), Lot()])
+    assert log.names() == ["pre_save", "post_save"] * 2
+    receivers.record(Lot)
+    Lot.objects.bulk_create([Lot(), Lot()])
+    assert log.names() == ["pre_save", "post_save"] * 4
+    assert sorted(column(Lot, "number")) == [1, 2, 3, 4]
+
+
 # Cleaned up whatever happens.
 
 
@@ -441,6 +575,17 @@ def test_once_told_a_row_is_no_longer_in_flight(receivers: Receivers) -> None:
     log = receivers.record(Ship)
     Ship.objects.update(speed=8)
     Ship.objects.update(speed=9)
+    assert log.names() == ["pre_save", "post_save"] * 2
+
+
+def test_nor_in_a_context_that_a_receiver_has_handed_on(receivers: Receivers) -> None:
+    ships(1)
+    contexts: list[Context] = []
+    _on_signal(receivers, post_save, Ship, lambda ship: contexts.append(copy_context()))
+    log = receivers.record(Ship)
+    Ship.objects.update(speed=8)
+    for context in contexts[:]:
+        context.run(Ship.objects.update, speed=9)
     assert log.names() == ["pre_save", "post_save"] * 2
 
 

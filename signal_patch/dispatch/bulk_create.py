@@ -42,9 +42,9 @@ def bulk_create(
         arguments[name] = arguments[name] and list(arguments[name])
     senders = sending.senders_of(given)
     if not sending.hears_saves(senders):
-        with sending.silence():
+        with sending.silence(queryset.model):
             return original(queryset, given, **arguments)
-    with sending.silence():
+    with sending.silence(queryset.model):
         # An iterator is true, though nothing comes: Django checks the other arguments and
         # executes nothing.
         original(queryset, iter(()), **arguments)
@@ -101,17 +101,18 @@ class _BulkCreate:
     def _process(self, batch: list[Any]) -> None:
         self._tell_before(batch)
         written = self.inserter.insert(batch)
-        keys = [self.key_of(obj) for obj, _ in written]
+        keys = self._keys(obj for obj, _ in written)
         quiet = sending.in_flight(self.using, self.model, keys)
         if quiet:
-            written = [pair for pair in written if self.key_of(pair[0]) not in quiet]
+            written = [pair for key, pair in zip(keys, written, strict=True) if key not in quiet]
         with sending.flying(sending.flight_of(self.using, self.model, keys)) as flight:
             told: Told = [(obj, None, created) for obj, created in written]
             tell_after(told, self.using, flight, awaited=self.awaits_post_save)
 
     def _tell_before(self, batch: list[Any]) -> None:
-        keys = {self.key_of(obj) for obj in batch} - {None}
-        quiet = self._quiet(batch, keys) if sending.is_any_in_flight(self.using, self.model) else ()
+        given = self._keys(batch)
+        keys = [key for key in given if sending.is_key(key)]
+        quiet = self._quiet(batch, given) if sending.is_any_in_flight(self.using, self.model) else ()
         with sending.flying(sending.flight_of(self.using, self.model, keys)) as flight:
             loud = [obj for obj in batch if id(obj) not in quiet]
             if self.awaits_pre_save:
@@ -131,10 +132,17 @@ class _BulkCreate:
             flight.instance = obj
             await sending.asend_pre_save(obj, self.using, None)
 
-    def _quiet(self, batch: list[Any], keys: set[Any]) -> set[int]:
+    def _keys(self, objs: Iterable[Any]) -> list[Any]:
+        return sending.stored_keys(self.model, map(self.key_of, objs))
+
+    def _quiet(self, batch: list[Any], keys: list[Any]) -> set[int]:
         """Return which instances stand for a row whose signals are being sent up the stack."""
         held = sending.in_flight(self.using, self.model, keys)
-        return {id(obj) for obj in batch if self.key_of(obj) in held or self._is_update_of_flying(obj)}
+        return {
+            id(obj)
+            for key, obj in zip(keys, batch, strict=True)
+            if key in held or self._is_update_of_flying(obj)
+        }
 
     def _is_update_of_flying(self, obj: Any) -> bool:
         if not self.inserter.updates:

@@ -44,7 +44,7 @@ def bulk_update(
     objs, names = tuple(objs), list(fields)
     senders = sending.senders_of(objs)
     if not sending.hears_saves(senders) or not all(obj._is_pk_set() for obj in objs):
-        with sending.silence():
+        with sending.silence(queryset.model):
             return original(queryset, objs, names, batch_size=batch_size)
     # With no objects, Django checks the names of the fields and executes nothing.
     original(queryset, (), names, batch_size=batch_size)
@@ -93,7 +93,7 @@ class _BulkUpdate:
         computed = [obj for obj in objs if self._is_computed(obj)]
         # Where there are no rows, the statement is built and not run.
         nowhere = QuerySet.none(self.queryset)
-        with sending.silence():
+        with sending.silence(self.model):
             self.original(nowhere, computed or objs[:1], self.names, batch_size=self.batch_size)
         self._normalize(objs)
 
@@ -305,7 +305,7 @@ class _BulkUpdate:
         return groups
 
     def _write(self, queryset: QuerySet[Any], pairs: list[tuple[Any, Model]], names: list[str]) -> int:
-        with sending.silence():
+        with sending.silence(queryset.model):
             return self.original(queryset, [obj for _, obj in pairs], names, batch_size=self.batch_size)
 
     def _unsure(self, expressions: Expressions) -> list[ModelField]:

@@ -68,7 +68,7 @@ def update_batch(
 
 
 def _update_by_django(queryset: QuerySet[Any], **values: Any) -> int:
-    with sending.silence():
+    with sending.silence(queryset.model):
         return QuerySet.update(queryset, **values)
 
 
@@ -89,7 +89,7 @@ def delete(
     reach = _Reach(collector, decide, relations)
     reach.collect()
     _tell_changes(collector, unsaid)
-    with sending.deleting(collector, reach.left) as flight:
+    with sending.deleting(collector, reach.left, relations) as flight:
         deleted = _run(collector, original)
     return reach.counted(deleted) if reach.brought and not flight.deletions else deleted
 
@@ -122,7 +122,7 @@ def _telling(queryset: QuerySet[Any], options: Options) -> QuerySet[Any]:
 
 
 def _update_as_its_class(queryset: QuerySet[Any], **values: Any) -> int:
-    with sending.silence():
+    with sending.silence(queryset.model):
         return type(queryset).update(queryset, **values)
 
 
@@ -226,7 +226,7 @@ class _Reach:
                 self.collector.fast_deletes.remove(queryset)
                 self.collector.add(queryset)
                 for field in model._meta.concrete_fields:
-                    if field.is_relation and field.remote_field.on_delete is deletion.CASCADE:
+                    if _is_cascade(field) and not _refers_to_itself(field):
                         self.collector.add_dependency(field.remote_field.model, model)
 
     def _remove(self, field: Relation, referenced: list[Model]) -> list[Model]:
@@ -237,7 +237,9 @@ class _Reach:
         for found in self._referring(field, referenced):
             if collected:
                 # Without collect(), which would follow Python's relations: the database does not.
-                added = self.collector.add(found, source=field.remote_field.model)
+                # A model that waited for itself, Collector.sort() would leave unsorted, with all others.
+                source = None if _refers_to_itself(field) else field.remote_field.model
+                added = self.collector.add(found, source=source)
                 self.brought.update({model} if added else ())
                 new += added
             else:
@@ -267,6 +269,14 @@ class _Reach:
             label = model._meta.label
             counter[label] = max(counter.get(label, 0), len(self.collector.data[model]))
         return sum(counter.values()), counter
+
+
+def _is_cascade(field: Any) -> bool:
+    return bool(field.is_relation and field.remote_field.on_delete is deletion.CASCADE)
+
+
+def _refers_to_itself(field: Relation) -> bool:
+    return concrete(field.remote_field.model) is concrete(field.model)
 
 
 def _removes(field: Relation) -> bool:

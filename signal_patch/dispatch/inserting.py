@@ -67,7 +67,7 @@ class Inserter:
 
     def run_original(self, queryset: QuerySet[Any], objs: list[Any]) -> None:
         """Run Django's `bulk_create()`."""
-        with sending.silence():
+        with sending.silence(self.model):
             self.original(queryset, objs, **self.arguments)
 
     def _expressions(self, objs: list[Any]) -> list[ModelField]:

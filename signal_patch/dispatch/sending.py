@@ -13,7 +13,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
-from django.db.models import QuerySet
+from django.core.exceptions import ValidationError
+from django.db.models import IntegerField, QuerySet
 from django.db.models.signals import ModelSignal, post_save, pre_save
 
 from .fields import concrete
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from django.db.models.deletion import Collector
 
 _flights: ContextVar[tuple[Flight, ...]] = ContextVar("signal_patch_flights", default=())
-_silent: ContextVar[bool] = ContextVar("signal_patch_silent", default=False)
+_silent: ContextVar[frozenset[type[Model]]] = ContextVar("signal_patch_silent", default=frozenset())
 
 
 class Flight:
@@ -51,13 +52,17 @@ class Flight:
         own = self.keys.get(model)
         held = own & _hashable(keys) if own else set()
         if self.instance is not None and self._has_instance_of(model):
-            stored = _stored_key(self.instance)
-            held |= {key for key in keys if key == stored}
+            (stored,) = stored_keys(model, [self.instance.pk])
+            held |= {key for key in keys if key == stored and is_key(key)}
         return held
 
     def speaks_of(self, model: type[Model]) -> bool:
         """Return whether rows of a concrete model are in this flight."""
         return bool(self.keys.get(model)) or self._has_instance_of(model)
+
+    def may_lose(self, keys: Mapping[type[Model], set[Any]], models: Iterable[type[Model]]) -> bool:
+        """Return whether a delete may be of rows in this flight: those with the keys, any of the models."""
+        return any(map(self.speaks_of, models)) or any(self.holds(*item) for item in keys.items())
 
     def _has_instance_of(self, model: type[Model]) -> bool:
         return self.instance is not None and concrete(self.instance) is model
@@ -69,14 +74,36 @@ def is_any_in_flight(using: str, model: type[Model]) -> bool:
     return any(flight.using == using and flight.speaks_of(owner) for flight in _flights.get())
 
 
-def _stored_key(instance: Model) -> Any:
-    """Return an instance's key as its row has it; a caller may have given it as text."""
-    key, opts = instance.pk, instance._meta
-    if type(key) is int or hasattr(key, "resolve_expression"):  # db_default is not known yet
+def is_key(key: Any) -> bool:
+    """Return whether a row may have the key: one in which a part is yet to be made, no row has."""
+    parts = key if isinstance(key, tuple) else (key,)
+    return not any(part is None or hasattr(part, "resolve_expression") for part in parts)
+
+
+def stored_keys(model: type[Model], keys: Iterable[Any]) -> list[Any]:
+    """Return the keys of instances as their rows have them; a caller may have given them as text."""
+    keys = list(keys)
+    if _holds_numbers(model._meta.pk) and {int}.issuperset(map(type, keys)):
+        return keys
+    return [_stored_key(model._meta, key) for key in keys]
+
+
+def _holds_numbers(pk: Any) -> bool:
+    while pk.remote_field is not None:
+        pk = pk.target_field
+    return isinstance(pk, IntegerField)
+
+
+def _stored_key(opts: Any, key: Any) -> Any:
+    if not is_key(key):
         return key
-    if opts.is_composite_pk:
-        return tuple(field.to_python(part) for field, part in zip(opts.pk_fields, key, strict=True))
-    return opts.pk.to_python(key)
+    try:
+        if opts.is_composite_pk:
+            return tuple(field.to_python(part) for field, part in zip(opts.pk_fields, key, strict=True))
+        return opts.pk.to_python(key)
+    except ValidationError:
+        # It holds the place of a key that a receiver is to give.
+        return key
 
 
 def in_flight(using: str, model: type[Model], keys: Collection[Any]) -> set[Any]:
@@ -102,6 +129,8 @@ def flying(flight: Flight) -> Iterator[Flight]:
         yield flight
     finally:
         _flights.set(outer)
+        # A receiver may have handed the context on, to a task that outlives the operation.
+        flight.keys, flight.instance = {}, None
 
 
 @contextmanager
@@ -137,44 +166,53 @@ def saving(instance: Model, using: str) -> Iterator[None]:
 
 @contextmanager
 def deleting(
-    collector: Collector, others: Mapping[type[Model], Iterable[Any]] | None = None
+    collector: Collector,
+    others: Mapping[type[Model], Iterable[Any]] | None = None,
+    unknown: Iterable[type[Model]] = (),
 ) -> Iterator[Flight]:
     """Mark the rows that a delete has collected as in flight while Django deletes them.
 
-    `others` are keys of rows that go with them though nobody has collected them.
+    `others` are keys of rows that go with them though nobody has collected them, `unknown` the models
+    of which the database may remove rows that nobody has looked at.
     """
     keys: dict[type[Model], set[Any]] = {}
     for model, instances in collector.data.items():
-        keys.setdefault(concrete(model), set()).update(map(_stored_key, instances))
+        own = stored_keys(model, [instance.pk for instance in instances])
+        keys.setdefault(concrete(model), set()).update(own)
     for model, more in (others or {}).items():
         keys.setdefault(concrete(model), set()).update(more)
+    fast: Iterable[Any] = collector.fast_deletes
+    models = {*unknown, *(concrete(queryset.model) for queryset in fast)}
     try:
         with flying(Flight(collector.using, keys)) as flight:
             yield flight
     finally:
-        _note_deletion(collector.using)
+        _note_deletion(collector.using, keys, models)
 
 
-def _note_deletion(using: str) -> None:
+def _note_deletion(using: str, keys: Mapping[type[Model], set[Any]], models: Collection[type[Model]]) -> None:
     for flight in _flights.get():
-        if flight.using == using:
+        if flight.using == using and flight.may_lose(keys, models):
             flight.deletions += 1
 
 
 @contextmanager
-def silence() -> Iterator[None]:
-    """Let Django's own statements through for the length of the block, patched or not."""
+def silence(model: type[Model]) -> Iterator[None]:
+    """Let Django's own statements on a model through for the length of the block, patched or not.
+
+    On other models they are somebody else's: a field's `pre_save()` may draw a number from a table.
+    """
     outer = _silent.get()
-    _silent.set(True)
+    _silent.set(outer | {concrete(model)})
     try:
         yield
     finally:
         _silent.set(outer)
 
 
-def is_silent() -> bool:
-    """Return True while this library runs a statement of its own."""
-    return _silent.get()
+def is_silent(model: type[Model]) -> bool:
+    """Return True while this library runs a statement of its own on the model."""
+    return concrete(model) in _silent.get()
 
 
 def senders(queryset: QuerySet[Any]) -> list[type[Model]]:

@@ -114,7 +114,7 @@ class Teller:
             self._settle_changes(instance, changes.get(key, {}))
         if not all_there or any(map(wanted, set(map(type, instances)))):
             present = reread(instances, self.using, wanted)
-            pairs = [(key, instance) for key, instance in pairs if instance.pk in present]
+            pairs = [(key, instance) for key, instance in pairs if id(instance) in present]
         if not changes:
             return [(instance, self.update_fields, False) for _, instance in pairs]
         return [(instance, self._saved(changes.get(key)), False) for key, instance in pairs]
@@ -171,8 +171,8 @@ def tell_after(told: Told, using: str, flight: sending.Flight, *, awaited: bool)
         told = told[sent:]
         if told:
             there = reread((instance for instance, *_ in told), using, lambda model: [])
-            gone.update(_row_of(instance) for instance, *_ in told if instance.pk not in there)
-            told = [row for row in told if row[0].pk in there]
+            gone.update(_row_of(instance) for instance, *_ in told if id(instance) not in there)
+            told = [row for row in told if id(row[0]) in there]
     return len(gone)
 
 
@@ -205,20 +205,20 @@ def _is_unsure(field: ModelField, value: Any) -> bool:
 
 def reread(
     instances: Iterable[Model], using: str, wanted: Callable[[type[Model]], list[ModelField]]
-) -> set[Any]:
-    """Set the wanted fields to what the rows hold, and return the keys of the rows there are.
+) -> set[int]:
+    """Set the wanted fields to what the rows hold, and return the `id()` of the instances that have a row.
 
     `wanted` gives the fields by the class of an instance.
     """
     by_class: dict[type[Model], list[Model]] = defaultdict(list)
     for instance in instances:
         by_class[type(instance)].append(instance)
-    present: set[Any] = set()
+    present: set[int] = set()
     for model, members in by_class.items():
         attnames = [field.attname for field in wanted(model)]
-        keys = list(map(rows.key_getter(model), members))
+        keys = sending.stored_keys(model, map(rows.key_getter(model), members))
         found = _stored(model, using, keys, attnames)
-        present.update(found)
+        present.update(id(instance) for key, instance in zip(keys, members, strict=True) if key in found)
         for key, instance in zip(keys, members, strict=True):
             # A row that is gone has no values to set.
             for attname, value in zip(attnames, found.get(key, (None,))[1:], strict=False):

@@ -140,7 +140,7 @@ class _Update:
         just made must not be changed in silence, hence the condition.
         """
         nowhere = QuerySet.filter(self.queryset, Exact(Value(1), Value(0)))
-        with sending.silence():
+        with sending.silence(self.model):
             return self.original(nowhere, **self.values)
 
     def _process(self, batch: Batch) -> int:

@@ -199,7 +199,7 @@ class _Writer:
         values: dict[str, Any],
         original: Callable[..., int] | None = None,
     ) -> int:
-        with sending.silence():
+        with sending.silence(queryset.model):
             return (original or self.original)(rows.at(queryset, keys), **values)
 
 
