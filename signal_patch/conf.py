@@ -43,6 +43,7 @@ class Settings:
         _check_keys(given)
         for name in _NAMES:
             _check_labels(name, given.get(name, []))
+        _check_models(given)
         _check_autoenable(given.get("AUTOENABLE", True))
         _check_options(given)
         return given
@@ -61,6 +62,14 @@ def _check_labels(name: str, labels: Any) -> None:
     if not collection or not all(isinstance(label, str) for label in labels):
         raise ImproperlyConfigured(
             f"SIGNAL_PATCH[{name!r}] must be a list of labels such as 'shop.Book' or 'shop', not {labels!r}"
+        )
+
+
+def _check_models(given: dict[str, Any]) -> None:
+    # A list made from the environment, say: whoever gives none does not mean all.
+    if "MODELS" in given and not given["MODELS"]:
+        raise ImproperlyConfigured(
+            "SIGNAL_PATCH['MODELS'] is empty; left out, it means every model, and 'AUTOENABLE': False none"
         )
 
 

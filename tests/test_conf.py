@@ -119,6 +119,7 @@ class TestSettings:
                 {"MODELS": "tests"},
                 r"SIGNAL_PATCH\['MODELS'\] must be a list of labels such as .*, not 'tests'",
             ),
+            ({"MODELS": []}, r"SIGNAL_PATCH\['MODELS'\] is empty; left out, it means every model"),
             ({"MODELS": [Book]}, r"SIGNAL_PATCH\['MODELS'\] must be a list of labels"),
             ({"EXCLUDE": None}, r"SIGNAL_PATCH\['EXCLUDE'\] must be a list of labels .*, not None"),
             ({"AUTOENABLE": 1}, r"SIGNAL_PATCH\['AUTOENABLE'\] must be True or False, not 1"),
