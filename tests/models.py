@@ -7,6 +7,7 @@ import django
 from dirtyfields import DirtyFieldsMixin
 from django.core.files.storage import InMemoryStorage
 from django.db import models
+from django.db.models.functions import Lower
 from model_utils import FieldTracker
 from polymorphic.models import PolymorphicModel
 from simple_history.models import HistoricalRecords
@@ -101,6 +102,19 @@ class Token(models.Model):
     """A key that the caller gives."""
 
     code = models.CharField(max_length=30, primary_key=True)
+    uses = models.IntegerField(default=0)
+
+
+class Nickname(models.Model):
+    """Two that differ in their case alone are one."""
+
+    name = models.CharField(max_length=30)
+    folded = models.GeneratedField(
+        expression=Lower("name"),
+        output_field=models.CharField(max_length=30),
+        db_persist=True,
+        unique=True,
+    )
     uses = models.IntegerField(default=0)
 
 

@@ -26,6 +26,7 @@ from tests.models import (
     Loan,
     Loud,
     Member,
+    Nickname,
     Novel,
     Parcel,
     Publisher,
@@ -71,7 +72,7 @@ def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 def _forget_what_is_returned() -> None:
     """Drop what Django has cached of the features."""
-    for model in (Book, BookProxy, Publisher, Shelf, Token):
+    for model in (Book, BookProxy, Nickname, Publisher, Shelf, Token):
         vars(model._meta).pop("db_returning_fields", None)
         for field in model._meta.concrete_fields:
             vars(field).pop("db_returning", None)
@@ -617,6 +618,15 @@ def test_a_key_may_be_a_reference(log: Log) -> None:
     )
 
 
+def test_a_conflict_may_be_one_of_generated_columns(receivers: Receivers, either_way: None) -> None:
+    Nickname.objects.create(name="Ann")
+    log = receivers.record(Nickname)
+    objs = [Nickname(name=name) for name in ("ANN", "bob", "BOB", "cy")]
+    Nickname.objects.bulk_create(objs, ignore_conflicts=True)
+    assert post_saved(log) == [(objs[1], True), (objs[3], True)]
+    assert_tells_the_truth(log, Nickname)
+
+
 @pytest.mark.skipif("connection.vendor != 'postgresql'", reason="a trigger, made within a transaction")
 def test_rows_whose_keys_a_trigger_changes_are_told_of_the_right_instances(log: Log) -> None:
     with connection.cursor() as cursor:
@@ -743,6 +753,29 @@ def test_a_conflict_with_an_earlier_instance_comes_before_one_with_an_old_row(
         (old.pk + 1, True),
         (old.pk + 1, False),
     ]
+
+
+@pytest.mark.parametrize("name", ["ANN", Upper(Value("ann"))])
+def test_a_row_is_known_by_a_generated_column(name: Any, receivers: Receivers, either_way: None) -> None:
+    Nickname.objects.create(name="Ann")
+    log = receivers.record(Nickname)
+    objs = [Nickname(name=name, uses=5), Nickname(name="bob", uses=6)]
+    Nickname.objects.bulk_create(objs, **upserting("folded", update_fields=["uses"]))
+    assert post_saved(log) == [(objs[0], False), (objs[1], True)]
+    assert_tells_the_truth(log, Nickname)
+    assert dict(Nickname.objects.values_list("name", "uses")) == {"Ann": 5, "bob": 6}
+
+
+def test_an_upsert_of_the_own_row_by_a_generated_column_sends_nothing(receivers: Receivers) -> None:
+    def upsert(instance: Any, **arguments: Any) -> None:
+        again = Nickname(name=instance.name.upper(), uses=9)
+        Nickname.objects.bulk_create([again], **upserting("folded", update_fields=["uses"]))
+
+    receivers.connect(post_save, upsert, Nickname)
+    log = receivers.record(Nickname)
+    Nickname.objects.bulk_create([Nickname(name="ann")])
+    assert log.names() == ["pre_save", "post_save"]
+    assert Nickname.objects.get().uses == 9
 
 
 def test_a_row_is_known_by_a_column_that_only_its_own_field_can_compare(receivers: Receivers) -> None:

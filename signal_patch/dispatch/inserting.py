@@ -8,9 +8,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError, connections, transaction
-from django.db.models import FloatField, IntegerField, Q, QuerySet, TextField, UUIDField
+from django.db.models import F, FloatField, IntegerField, Q, QuerySet, TextField, UUIDField, Value
 from django.db.models.constants import OnConflict
-from django.db.models.expressions import DatabaseDefault
+from django.db.models.expressions import DatabaseDefault, ExpressionWrapper
 from django.db.models.sql import InsertQuery
 
 from . import fields as columns, sending
@@ -281,7 +281,8 @@ class _Insertion:
         """Return what the row of an instance would hold in these columns, if that is certain."""
         key = []
         for field in unique:
-            value = getattr(obj, field.attname)
+            # What an instance holds for a generated column, if anything, is of another row.
+            value = None if field.generated else getattr(obj, field.attname)
             if value is None or hasattr(value, "resolve_expression") or not _is_comparable(field):
                 return None
             key.append(columns.row_value(field, value, self.connection))
@@ -429,8 +430,25 @@ def _conditions(objs: list[Any], unique: UniqueSet) -> Iterator[Q]:
 
 
 def _given(obj: Any, field: Any) -> Any:
+    if field.generated:
+        return _generated(obj, field)
     value = getattr(obj, field.attname)
     return field.db_default if isinstance(value, DatabaseDefault) else value
+
+
+def _generated(obj: Any, field: Any) -> Any:
+    """Return the expression of a generated column over the values of an instance."""
+    values = {
+        F(name): _as_expression(_given(obj, other), other)
+        for other in field.model._meta.concrete_fields
+        if not other.generated
+        for name in (other.name, other.attname)
+    }
+    return ExpressionWrapper(field.expression.replace_expressions(values), field.output_field)
+
+
+def _as_expression(value: Any, field: Any) -> Any:
+    return value if hasattr(value, "resolve_expression") else Value(value, field)
 
 
 def _returned(field: ModelField, value: Any) -> Any:
