@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import django
 import pytest
 from asgiref.sync import async_to_sync
-from django.db import IntegrityError, connection, connections, models, transaction
+from django.db import DatabaseError, IntegrityError, connection, connections, models, transaction
 from django.db.models import F, Value
 from django.db.models.functions import Lower, Now, Upper
 from django.db.models.signals import post_save, pre_save
@@ -329,6 +329,47 @@ def test_a_refusal_leaves_an_outer_transaction_usable(log: Log) -> None:
         with pytest.raises(ValueError, match="Batch size"):
             Book.objects.bulk_create([Book()], batch_size=0)
         assert Book.objects.count() == 0
+
+
+with_target = pytest.mark.skipif(
+    "not connection.features.supports_update_conflicts_with_target", reason="upserts without a target"
+)
+
+
+@with_target
+@pytest.mark.parametrize("unique_fields", [["width"], ["room"], ["label", "room"], ["id", "label"]])
+@pytest.mark.parametrize("label", ["old", "new"])
+def test_a_target_that_is_not_unique_is_refused_before_any_signal(
+    unique_fields: list[str], label: str, receivers: Receivers
+) -> None:
+    """By the database, which looks at the statement and not at its rows."""
+    Shelf(pk=1, label="old", room=1, place=1).save()
+    log = receivers.record(Shelf)
+    arguments = upserting(*unique_fields, update_fields=["colour"])
+
+    def upsert() -> None:
+        with transaction.atomic():
+            Shelf.objects.bulk_create([Shelf(pk=1, label=label, room=1)], **arguments)
+
+    with signal_patch.no_bulk_signals(), pytest.raises(DatabaseError) as plain:
+        upsert()
+    with pytest.raises(type(plain.value)) as patched:
+        upsert()
+    assert str(patched.value) == str(plain.value)
+    assert not log
+    assert Shelf.objects.get().label == "old"
+
+
+@with_target
+def test_a_target_may_be_unique_by_an_index_that_the_database_alone_knows(receivers: Receivers) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE UNIQUE INDEX one_of_a_width ON tests_shelf (width)")
+    Shelf(label="old", width=1).save()
+    log = receivers.record(Shelf)
+    objs = [Shelf(label="a", width=1, colour="red"), Shelf(label="b", width=2)]
+    Shelf.objects.bulk_create(objs, **upserting("width", update_fields=["colour"]))
+    assert post_saved(log) == [(objs[0], False), (objs[1], True)]
+    assert Shelf.objects.get(label="old").colour == "red"
 
 
 # Receivers.

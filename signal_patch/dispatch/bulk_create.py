@@ -50,6 +50,7 @@ def bulk_create(
         original(queryset, iter(()), **arguments)
     _refuse(given)
     operation = _BulkCreate(queryset, senders, options, original, arguments)
+    operation.inserter.refuse_target()
     with transaction.atomic(using=operation.using, savepoint=False):
         loops.run(lambda: operation.run(given), (pre_save, post_save), senders)
     return given

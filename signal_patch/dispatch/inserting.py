@@ -84,11 +84,39 @@ class Inserter:
 
     def rivals(self, obj: Any) -> list[Any]:
         """Return the keys of the rows that an upsert of the instance would update."""
-        opts = self.model._meta
-        names = self.arguments.get("unique_fields") or ()
-        target = tuple(opts.get_field(opts.pk.name if name == "pk" else name) for name in names)
-        sets = [_flat(target)] if target else unique_sets(self.model)
+        target = self._fields("unique_fields")
+        sets = [target] if target else unique_sets(self.model)
         return [key for (key,) in self.rows_like([obj], sets, ["pk"])]
+
+    def refuse_target(self) -> None:
+        """Raise what the database raises for an upsert if no unique index is on its target.
+
+        Django's own statement would find out, but there may be no row for it.
+        """
+        target, updated = self._fields("unique_fields"), self._fields("update_fields")
+        if self.updates and target and updated and not self._is_sure_of(target):
+            with self.connection.cursor() as cursor:
+                cursor.execute(self._empty_upsert(target, updated))
+
+    def _empty_upsert(self, target: UniqueSet, updated: UniqueSet) -> str:
+        """Return a statement that is checked as an upsert, and executes nothing."""
+        ops, opts = self.connection.ops, self.model._meta
+        table, key = map(ops.quote_name, (opts.db_table, opts.pk_fields[0].column))
+        columns = ([field.column for field in fields] for fields in (updated, target))
+        on_conflict = ops.on_conflict_suffix_sql([], OnConflict.UPDATE, *columns)
+        rows = ["SELECT", key, "FROM", table, "WHERE 1 = 0"]
+        return " ".join(["EXPLAIN INSERT INTO", table, f"({key})", *rows, on_conflict])
+
+    def _is_sure_of(self, target: UniqueSet) -> bool:
+        # On PostgreSQL a row meets Django's own statement in any case. SQLite's tables lack some of
+        # the constraints that a model may have (deferrable ones), and to ask it costs little.
+        known = map(frozenset, unique_sets(self.model))
+        return self.connection.vendor == "postgresql" and frozenset(target) in known
+
+    def _fields(self, argument: str) -> UniqueSet:
+        opts = self.model._meta
+        names = self.arguments.get(argument) or ()
+        return _flat(opts.get_field(opts.pk.name if name == "pk" else name) for name in names)
 
     def rows_like(self, objs: Iterable[Any], sets: Iterable[UniqueSet], names: list[str]) -> list[Row]:
         """Return these columns of the rows with which the instances would conflict, and lock
