@@ -217,6 +217,37 @@ class TestTheClass:
         assert Quiet(Loud).update(size=1) == 3
         assert {frozenset(sent.arguments["update_fields"]) for sent in log} == {frozenset({"name", "size"})}
 
+    @pytest.mark.parametrize("arguments", [{}, {"ignore_conflicts": True}])
+    def test_what_an_override_beneath_it_leaves_out_gets_no_post_save(
+        self, arguments: dict[str, Any], log: Log
+    ) -> None:
+        class Choosy(QuerySet[Any]):
+            def bulk_create(self, objs: Any, *args: Any, **kwargs: Any) -> list[Any]:
+                return super().bulk_create([obj for obj in objs if obj.size], *args, **kwargs)
+
+        class Quiet(SignalEnhancedQuerySetMixins, Choosy):
+            pass
+
+        objs = [Loud(size=size) for size in (0, 1, 2)]
+        Quiet(Loud).bulk_create(objs, **arguments)
+        assert log.names() == ["pre_save"] * 3 + ["post_save"] * 2
+        assert [sent.instance for sent in log.of("post_save")] == objs[1:]
+        assert {obj.pk for obj in objs[1:]} == set(Loud.objects.values_list("pk", flat=True))
+
+    def test_conflicts_that_an_override_beneath_it_ignores_are_ignored(self, log: Log) -> None:
+        class Lenient(QuerySet[Any]):
+            def bulk_create(self, objs: Any, *args: Any, **kwargs: Any) -> list[Any]:
+                return super().bulk_create(objs, **{**kwargs, "ignore_conflicts": True})
+
+        class Quiet(SignalEnhancedQuerySetMixins, Lenient):
+            pass
+
+        kept = Loud.objects.create()
+        log.clear()
+        objs = [Loud(pk=kept.pk), Loud()]
+        Quiet(Loud).bulk_create(objs)
+        assert [sent.instance for sent in log.of("post_save")] == objs[1:]
+
     def test_methods_keep_signature_and_alters_data(self) -> None:
         for name in ("update", "bulk_update", "bulk_create"):
             own, ours = getattr(QuerySet, name), getattr(LoudQuerySet, name)

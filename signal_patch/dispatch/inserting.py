@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -58,17 +58,7 @@ class Inserter:
         """Write the instances, and return those that have got a row, each with whether the row
         is a new one.
         """
-        expressions = self._expressions(objs)
-        if self.returns_rows and not self.conflicts and not expressions:
-            # All that there is to learn, Django learns.
-            self.run_original(self.queryset, objs)
-            return [(obj, True) for obj in objs]
-        return _Insertion(self, expressions).run(objs)
-
-    def run_original(self, queryset: QuerySet[Any], objs: list[Any]) -> None:
-        """Run Django's `bulk_create()`."""
-        with sending.silence(self.model):
-            self.original(queryset, objs, **self.arguments)
+        return _Insertion(self, self._expressions(objs)).run(objs)
 
     def _expressions(self, objs: list[Any]) -> list[ModelField]:
         """Return the fields for which an instance has an expression that Django leaves there."""
@@ -156,17 +146,20 @@ class _Insertion:
         self.returning = list(dict.fromkeys([*self.of_new, *keys, *self.opts.concrete_fields]))
         self.of_some = self.returning if adjusts else list(dict.fromkeys([*self.of_new, *keys]))
         self.unsure = self.returning if adjusts else returned
-        self.outcomes: dict[int, deque[Outcome]] = defaultdict(deque)
+        self.outcomes: dict[int, list[Outcome]] = defaultdict(list)
 
     def run(self, objs: list[Any]) -> list[tuple[Any, bool]]:
         writer: Any = self.inserter.queryset
         writer = writer._chain()
         # On this one queryset, which nobody else has.
         writer.__dict__["_insert"] = self._insert
-        self.inserter.run_original(writer, objs)
+        with sending.silence(self.inserter.model):
+            self.inserter.original(writer, objs, **self.inserter.arguments)
         written = []
         for obj in objs:
-            if outcome := self.outcomes[id(obj)].popleft():
+            # An override beneath may not have handed the instance on.
+            outcomes = self.outcomes.get(id(obj))
+            if outcomes and (outcome := outcomes.pop(0)):
                 obj._state.adding = False
                 obj._state.db = self.using
                 written.append((obj, outcome[0]))
@@ -191,10 +184,12 @@ class _Insertion:
         }
         # Django takes the key for a set that holds one column or, if composite, several.
         self.unique_sets = [_flat(unique_fields)] if unique_fields else unique_sets(self.inserter.model)
+        # Of a new row without expressions, Django learns all that there is to learn.
+        settles = on_conflict is not None or bool(self.expressions)
         outcomes = self._choose(on_conflict)(objs)
         for obj, outcome in zip(objs, outcomes, strict=True):
             self.outcomes[id(obj)].append(outcome)
-            if outcome and outcome[1] is not None:
+            if settles and outcome and outcome[1] is not None:
                 self._settle(obj, outcome[0], outcome[1])
         if on_conflict == OnConflict.IGNORE:
             # Django takes the rows of all its batches for those of its instances in their order.
