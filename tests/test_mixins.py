@@ -217,6 +217,40 @@ class TestTheClass:
         assert Quiet(Loud).update(size=1) == 3
         assert {frozenset(sent.arguments["update_fields"]) for sent in log} == {frozenset({"name", "size"})}
 
+    @pytest.mark.parametrize("arguments", [{}, {"batch_size": 5}, {"ignore_conflicts": True}])
+    def test_an_override_beneath_it_sees_the_instances_and_nothing_else(
+        self, arguments: dict[str, Any], log: Log
+    ) -> None:
+        class Counting(QuerySet[Any]):
+            def bulk_create(self, objs: Any, *args: Any, **kwargs: Any) -> list[Any]:
+                seen.append((len(objs), objs[0].name))
+                return super().bulk_create(objs, *args, **kwargs)
+
+        class Quiet(SignalEnhancedQuerySetMixins, Counting):
+            pass
+
+        seen: list[tuple[int, str]] = []
+        Quiet(Loud).bulk_create([Loud(name="a"), Loud(name="b")], **arguments)
+        assert seen == [(2, "a")]
+        assert sorted(log.names()) == sorted(SAVED * 2)
+
+    def test_an_override_beneath_it_may_count_the_instances_of_an_upsert(self, log: Log) -> None:
+        class Counting(QuerySet[Any]):
+            def bulk_create(self, objs: Any, *args: Any, **kwargs: Any) -> list[Any]:
+                assert len(objs) <= 2
+                return super().bulk_create(objs, *args, **kwargs)
+
+        class Quiet(SignalEnhancedQuerySetMixins, Counting):
+            pass
+
+        with pytest.raises(ValueError, match="Fields that will be updated"):
+            Quiet(Loud).bulk_create([Loud()], update_conflicts=True)
+        assert not log
+        has_target = connection.features.supports_update_conflicts_with_target
+        target = ["pk"] if has_target else None
+        Quiet(Loud).bulk_create([Loud()], update_conflicts=True, update_fields=["size"], unique_fields=target)
+        assert log.names() == SAVED
+
     @pytest.mark.parametrize("arguments", [{}, {"ignore_conflicts": True}])
     def test_what_an_override_beneath_it_leaves_out_gets_no_post_save(
         self, arguments: dict[str, Any], log: Log

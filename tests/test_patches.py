@@ -579,6 +579,25 @@ def test_a_wrapper_beneath_with_arguments_of_its_own_gets_them(name: str, book: 
         setattr(QuerySet, name, own)
 
 
+def test_a_wrapper_beneath_sees_the_instances_to_create_and_nothing_else(log: Log) -> None:
+    own = OWN["bulk_create"]
+    seen: list[tuple[int, str]] = []
+
+    def theirs(self: Any, objs: Any, **kwargs: Any) -> Any:
+        seen.append((len(objs), objs[0].title))
+        return own(self, objs, **kwargs)
+
+    UntypedQuerySet.bulk_create = theirs
+    try:
+        enable()
+        books().bulk_create([Book(title="Emma"), Book(title="Persuasion")])
+        disable()
+    finally:
+        UntypedQuerySet.bulk_create = own
+    assert seen == [(2, "Emma")]
+    assert log.names() == ["pre_save"] * 2 + ["post_save"] * 2
+
+
 def test_what_is_no_function_is_called_as_django_would(book: Book, foreign: list[str]) -> None:
     class Callable:
         def __call__(self, *args: Any, **kwargs: Any) -> Any:

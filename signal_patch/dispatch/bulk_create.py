@@ -44,16 +44,33 @@ def bulk_create(
     if not sending.hears_saves(senders):
         with sending.silence(queryset.model):
             return original(queryset, given, **arguments)
-    with sending.silence(queryset.model):
-        # An iterator is true, though nothing comes: Django checks the other arguments and
-        # executes nothing.
-        original(queryset, iter(()), **arguments)
+    if _is_doubtful(queryset.model, arguments):
+        with sending.silence(queryset.model):
+            original(queryset, _Nothing(), **arguments)
     _refuse(given)
     operation = _BulkCreate(queryset, senders, options, original, arguments)
     operation.inserter.refuse_target()
     with transaction.atomic(using=operation.using, savepoint=False):
         loops.run(lambda: operation.run(given), (pre_save, post_save), senders)
     return given
+
+
+def _is_doubtful(model: Any, arguments: dict[str, Any]) -> bool:
+    """Return whether Django may refuse the arguments, whatever the instances.
+
+    If not, whoever is beneath is called with instances only: an override may look at the first.
+    """
+    upserts = any(arguments.get(name) for name in ("update_conflicts", "update_fields", "unique_fields"))
+    size = arguments.get("batch_size")
+    is_child = bool(model._meta.concrete_model._meta.parents)
+    return upserts or is_child or (size is not None and size <= 0)
+
+
+class _Nothing(list[Any]):
+    """No instance, and yet true: Django checks its other arguments and executes nothing."""
+
+    def __bool__(self) -> bool:
+        return True
 
 
 def _refuse(objs: list[Any]) -> None:
