@@ -46,17 +46,19 @@ def test_rules_in_their_order_and_each_model_with_its_operations_and_receivers(r
     receivers.connect(post_save, receiver, Publisher)
     receivers.connect(post_save, async_receiver, Publisher)
     receivers.connect(pre_delete, receiver, Publisher)
-    enable("tests", operations=["update", "delete"], batch_size=50, progress=progress)
+    enable("tests", operations=["update", "delete"], batch_size=50, progress=progress, delete_batch_size=9)
     disable("tests.Loud", Book)
     enable("auth.Group", lock=False, operations=["delete"])
 
     lines = shown()
 
+    tests = "operations delete, update; batch_size 50; lock True; write_back True; progress progress"
+    group = "operations delete; batch_size 2000; lock False; write_back True; progress None"
     assert lines[:4] == [
-        "tests: on, operations delete, update; batch_size 50; lock True; write_back True; progress progress",
+        f"tests: on, {tests}; delete_batch_size 9",
         "tests.Loud: off",
         "tests.Book: off",
-        "auth.Group: on, operations delete; batch_size 2000; lock False; write_back True; progress None",
+        f"auth.Group: on, {group}; delete_batch_size None",
     ]
     assert (
         "  tests.Publisher: delete, update; receivers: pre_save 0, post_save 2, pre_delete 1, post_delete 0"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -53,8 +54,10 @@ def _shown(spec: Spec) -> str:
 def _described(rule: Options | None) -> str:
     if rule is None:
         return "off"
-    bar = getattr(rule.progress, "__qualname__", rule.progress)
-    return (
-        f"on, operations {', '.join(sorted(rule.operations))}; batch_size {rule.batch_size}; "
-        f"lock {rule.lock}; write_back {rule.write_back}; progress {bar}"
-    )
+    return "on, " + "; ".join(f"{field.name} {_valued(getattr(rule, field.name))}" for field in fields(rule))
+
+
+def _valued(value: object) -> object:
+    if isinstance(value, frozenset):
+        return ", ".join(sorted(value))
+    return getattr(value, "__qualname__", value)
