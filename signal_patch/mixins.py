@@ -85,7 +85,7 @@ class SignalEnhancedQuerySetMixins(Base):
         options = self._signal_options("delete")
         if options is None or options.delete_batch_size is None:
             return super().delete()
-        return dispatch.delete_in_batches(self, options.delete_batch_size, _next_delete)
+        return dispatch.delete_in_batches(self, options.delete_batch_size, options, _next_delete)
 
     delete.alters_data = True  # type: ignore[attr-defined]  # as Django marks its own
     delete.queryset_only = True  # type: ignore[attr-defined]  # as Django marks its own

@@ -129,7 +129,7 @@ def delete_queryset(
     # Arguments are for Django to refuse.
     if options is None or options.delete_batch_size is None or args or keywords:
         return wrapped(queryset, *args, **keywords)
-    return dispatch.delete_in_batches(queryset, options.delete_batch_size, wrapped)
+    return dispatch.delete_in_batches(queryset, options.delete_batch_size, options, wrapped)
 
 
 def save_base(wrapped: Callable[..., Any], instance: Model, args: Arguments, keywords: Keywords) -> Any:

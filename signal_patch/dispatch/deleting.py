@@ -10,12 +10,17 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from . import rows
+from .progress import reporting
 
 if TYPE_CHECKING:
+    from ..options import Options
+
     Deleted = tuple[int, dict[str, int]]
 
 
-def delete_in_batches(queryset: QuerySet[Any], size: int, original: Callable[..., Deleted]) -> Deleted:
+def delete_in_batches(
+    queryset: QuerySet[Any], size: int, options: Options, original: Callable[..., Deleted]
+) -> Deleted:
     """Delete the rows of a queryset, `size` at a time, in one transaction.
 
     Django collects all rows of a delete, and all that they cascade to, in memory before it deletes the
@@ -30,10 +35,12 @@ def delete_in_batches(queryset: QuerySet[Any], size: int, original: Callable[...
     nothing = original(QuerySet.none(queryset))
     using = rows.database_for_write(queryset)
     by_model: Counter[str] = Counter(nothing[1])
-    with transaction.atomic(using=using, savepoint=False):
+    label = queryset.model._meta.label
+    with transaction.atomic(using=using, savepoint=False), reporting(options, label) as report:
         keys = rows.chosen_keys(queryset, using)
         for start in range(0, len(keys), size):
-            batch = rows.at(rows.everything(queryset, using), keys[start : start + size])
-            by_model.update(original(batch)[1])
+            batch = keys[start : start + size]
+            by_model.update(original(rows.at(rows.everything(queryset, using), batch))[1])
+            report(start + len(batch), len(keys))
     queryset._result_cache = None
     return by_model.total(), dict(by_model)
