@@ -25,7 +25,7 @@ from django.db.models import (
     Value,
     Window,
 )
-from django.db.models.functions import Concat, Length, Lower, RowNumber
+from django.db.models.functions import Concat, Length, Lower, Random, RowNumber
 from django.db.models.signals import post_init, post_save, pre_delete, pre_save
 from django.test.utils import CaptureQueriesContext
 
@@ -431,6 +431,49 @@ def test_a_random_order_visits_each_row_once(batch_size: int, receivers: Receive
     with bulk_signals(batch_size=batch_size):
         assert Ship.objects.order_by("?").update(tonnage=9) == 5
     assert sorted(sent.instance.pk for sent in log.of("post_save")) == [ship.pk for ship in fleet]
+
+
+CHANCES: dict[str, Callable[[QuerySet[Ship]], int]] = {
+    "by key": lambda chosen: chosen.update(tonnage=9),
+    "by column": lambda chosen: chosen.order_by("name").update(tonnage=9),
+    "by an expression": lambda chosen: chosen.order_by(Length("name")).update(tonnage=9),
+    "by other rows": lambda chosen: chosen.order_by("crew__name").update(tonnage=9),
+    "by other rows, of other rows": lambda chosen: chosen.order_by("crew__name").update(
+        tonnage=Subquery(Ship.objects.order_by("pk").values("speed")[:1])
+    ),
+    "of other rows": lambda chosen: chosen.update(
+        tonnage=Subquery(Ship.objects.order_by("pk").values("speed")[:1])
+    ),
+}
+
+
+@of_every_size
+@pytest.mark.parametrize("update", CHANCES.values(), ids=CHANCES)
+def test_rows_that_are_drawn_by_lot_are_drawn_once(
+    update: Callable[[QuerySet[Ship]], int], batch_size: int, receivers: Receivers
+) -> None:
+    if not connection.features.allow_sliced_subqueries_with_in:
+        pytest.skip("no LIMIT inside of IN")
+    ships(*[9] * 40)
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert update(Ship.objects.filter(pk__in=Ship.objects.order_by("?").values("pk")[:5])) == 5
+    assert column(Ship, "tonnage").count(9) == 5
+    assert {sent.instance.pk for sent in log.of("post_save")} == set(
+        Ship.objects.filter(tonnage=9).values_list("pk", flat=True)
+    )
+    assert len(log) == 10
+
+
+@of_every_size
+def test_signals_follow_the_key_though_chance_chooses_the_rows(batch_size: int, receivers: Receivers) -> None:
+    ships(*[1] * 40)
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        matched = Ship.objects.alias(lot=Random()).filter(lot__lt=0.5).update(tonnage=9)
+    told = [sent.instance.pk for sent in log.of("post_save")]
+    assert told == list(Ship.objects.filter(tonnage=9).order_by("pk").values_list("pk", flat=True))
+    assert len(told) == matched
 
 
 @pytest.mark.parametrize("turn", [lambda qs: qs.all(), lambda qs: qs.reverse()], ids=["as it is", "reversed"])

@@ -156,16 +156,26 @@ class Selection:
         first.keys.pop()
         first.instances.pop()
         keys, frozen = self._keys(chosen)
-        loaded = set(first.keys)
-        others = [key for key in keys if key not in loaded]
-        del keys
-        self.total = len(first.keys) + len(others)
-        yield first
+        self.total = len(keys)
+        # Choosing their keys has locked them all.
+        self.lock = False
+        if self._begin_with(keys, first.keys):
+            loaded = set(first.keys)
+            keys = [key for key in keys if key not in loaded]
+            yield first
         # One batch is alive at a time.
         del first
-        # Choosing their keys has locked the others too.
-        self.lock = False
-        yield from self._chunks(others, frozen)
+        yield from self._chunks(keys, frozen)
+
+    def _begin_with(self, keys: list[Any], first: list[Any]) -> bool:
+        """Return whether the rows chosen are the ones that were loaded first, and others after them.
+
+        Where chance has a say in the filter, the second query chooses other rows than the first.
+        """
+        if _explicit_order(self.queryset):
+            # Rows that are equal in the caller's order come in any.
+            return set(keys).issuperset(first)
+        return keys[: len(first)] == first
 
     def _in_foreign_order(self) -> Iterator[Batch]:
         ordered = _on(self.using, self.queryset)
@@ -179,15 +189,31 @@ class Selection:
         frozen: Frozen = {}
         if self.frozen or (self.lock and len(keys) > self.size):
             # Such an ordering can't be locked with; a single batch is locked as it is loaded.
-            held, frozen = self._keys(_nested(self.queryset, self.using))
+            held, frozen = self._held(keys)
             keep = set(held)
             keys = [key for key in keys if key in keep]
         self.total = len(keys)
         yield from self._chunks(keys, frozen)
 
+    def _held(self, keys: list[Any]) -> tuple[list[Any], Frozen]:
+        """Lock the chosen rows, and return their keys and what the frozen expressions give."""
+        held, frozen = self._keys(_nested(self.queryset, self.using))
+        if set(held).issuperset(keys):
+            return held, frozen
+        # Where chance has a say in the filter, that has chosen other rows: then by their keys.
+        everyone = everything(self.queryset, self.using)
+        held, frozen = [], {}
+        for part in self._parts(keys):
+            there, given = self._keys(at(everyone, part))
+            held += there
+            frozen |= given
+        return held, frozen
+
+    def _parts(self, keys: list[Any]) -> Iterator[list[Any]]:
+        return (keys[start : start + self.size] for start in range(0, len(keys), self.size))
+
     def _chunks(self, keys: list[Any], frozen: Frozen) -> Iterator[Batch]:
-        for start in range(0, len(keys), self.size):
-            yield self._chunk(keys[start : start + self.size], frozen)
+        return (self._chunk(part, frozen) for part in self._parts(keys))
 
     def _chunk(self, keys: list[Any], frozen: Frozen) -> Batch:
         batch = self._load(at(everything(self.queryset, self.using), keys), {})
