@@ -72,6 +72,13 @@ class NewNumber(models.Func):
         return self.as_sql(compiler, connection, template="floor(rand() * 1000000000)", **context)
 
 
+class TidyField(CharField):
+    """Text that a save strips of the space around it, in the row and not on the instance."""
+
+    def pre_save(self, instance: models.Model, add: bool) -> Any:
+        return super().pre_save(instance, add).strip()
+
+
 class Number:
     """A key of somebody's own class, which says when two are equal, and so has no hash."""
 

@@ -14,7 +14,7 @@ from simple_history.models import HistoricalRecords
 
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from tests import cascade_models as cascade_models
-from tests.fields import DrawnField, NewNumber, NumberField, PointField, ShoutedField
+from tests.fields import DrawnField, NewNumber, NumberField, PointField, ShoutedField, TidyField
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -275,6 +275,13 @@ class Wreck(models.Model):
 
     place = PointField(null=True)
     name = ShoutedField(max_length=100, default="")
+
+
+class Signpost(models.Model):
+    """The save of its text does more than to write it."""
+
+    text = TidyField(max_length=100, default="")
+    height = models.IntegerField(default=0)
 
 
 class Logbook(models.Model):

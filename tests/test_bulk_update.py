@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from signal_patch import bulk_signals, no_bulk_signals
 from tests.fields import Point
 from tests.fleet import LAUNCH, column, rows, ships
-from tests.models import Beacon, Berth, Book, BookProxy, Cargo, Mooring, Novel, Port, Ship, Wreck
+from tests.models import Beacon, Berth, Book, BookProxy, Cargo, Mooring, Novel, Port, Ship, Signpost, Wreck
 from tests.refusals import refusal
 
 if TYPE_CHECKING:
@@ -364,6 +364,33 @@ def test_a_receiver_may_set_an_expression(batch_size: int, receivers: Receivers)
     assert column(Ship, "name") == ["A", "B"]
     assert column(Ship, "speed") == [0, 20]
     assert truth == [True, True]
+
+
+@of_every_size
+@pytest.mark.parametrize("names", [["height"], ["height", "text"]], ids=["unnamed", "named"])
+def test_what_a_field_makes_of_a_receivers_change_is_saved(
+    names: list[str], batch_size: int, receivers: Receivers
+) -> None:
+    posts = rows(Signpost, {"text": "a"}, {"text": "b"}, {"text": "c"})
+
+    def spread(post: Signpost) -> None:
+        if post.text != "b":
+            post.text = f"  to {post.text} "
+
+    receivers.before_saves(Signpost, spread)
+    truth = receivers.check_truth(Signpost)
+    with bulk_signals(batch_size=batch_size):
+        Signpost.objects.bulk_update(posts, names)
+    assert column(Signpost, "text") == ["to a", "b", "to c"]
+    assert truth == [True] * 3
+
+
+def test_of_a_key_given_twice_each_instances_change_stays_its_own(receivers: Receivers) -> None:
+    (post,) = rows(Signpost, {"text": "a"})
+    twice = [Signpost(pk=post.pk, text="a", height=height) for height in (1, 2)]
+    receivers.before_saves(Signpost, lambda post: setattr(post, "text", f"{post.height} miles"))
+    Signpost.objects.bulk_update(twice, ["height"])
+    assert list(Signpost.objects.values_list("text", "height")) == [("1 miles", 1)]
 
 
 def test_an_expression_that_a_receiver_sets_is_a_change_though_an_equal_one_was_there(

@@ -135,6 +135,7 @@ class _BulkUpdate:
             self._show(self._as_written(expressions, pairs), pairs)
             loud = [pair for pair in pairs if pair[0] not in quiet] if quiet else pairs
             changes = self.teller.before(loud)
+            self._prepare(changes, pairs)
             self._hide(expressions, changes, pairs)
             matched = self._write(self.queryset, pairs, self.names)
             if present is not None:
@@ -232,6 +233,16 @@ class _BulkUpdate:
                 if key in expressions[field]:
                     shown = columns.scaled(field, value, self.connection)
                     setattr(obj, field.attname, shown)
+
+    def _prepare(self, changes: dict[Any, Changes], pairs: list[tuple[Any, Model]]) -> None:
+        """Give the instances what `Field.pre_save` made of a change: Django writes what they hold."""
+        # Of two instances with one key, the changes are the latter's.
+        holders = dict(pairs) if changes else {}
+        for key, changed in changes.items():
+            for field, value in changed.items():
+                # To set an image is to read its file.
+                if getattr(holders[key], field.attname) is not value:
+                    setattr(holders[key], field.attname, value)
 
     def _hide(
         self, expressions: Expressions, changes: dict[Any, Changes], pairs: list[tuple[Any, Model]]
