@@ -520,6 +520,43 @@ def test_an_exception_from_any_receiver_leaves_no_row_changed(
     assert len(log.of("post_save")) == 3
 
 
+@of_every_size
+@pytest.mark.parametrize("call", [1, 3])
+@pytest.mark.parametrize("signal", [pre_save, post_save], ids=["pre_save", "post_save"])
+def test_after_an_exception_the_instances_have_their_expressions_again(
+    signal: Any, call: int, batch_size: int, receivers: Receivers
+) -> None:
+    fleet = _fleet(1, 2, 3)
+    for ship in fleet:
+        ship.speed = F("speed") + 1
+        ship.tonnage = Subquery(Ship.objects.order_by("-speed").values("speed")[:1])
+    calls = iter(range(1, 100))
+
+    def refuse(instance: Ship, **arguments: Any) -> None:
+        if next(calls) == call:
+            raise Refusal
+
+    receivers.connect(signal, refuse, Ship)
+    with bulk_signals(batch_size=batch_size):
+        with pytest.raises(Refusal), transaction.atomic():
+            Ship.objects.bulk_update(fleet, ["speed", "tonnage"])
+        with no_bulk_signals():
+            Ship.objects.update(speed=F("speed") * 10)
+        assert Ship.objects.bulk_update(fleet, ["speed", "tonnage"]) == 3
+    assert column(Ship, "speed") == [11, 21, 31]
+    assert column(Ship, "tonnage") == [30] * 3
+
+
+def test_after_a_refusal_by_the_database_too(receivers: Receivers) -> None:
+    fleet = _fleet(1, 2)
+    for ship in fleet:
+        ship.slug = Concat(Value("same"), Value("!"))
+    receivers.record(Ship)
+    with pytest.raises(IntegrityError), transaction.atomic(), bulk_signals(batch_size=1):
+        Ship.objects.bulk_update(fleet, ["slug"])
+    assert all(isinstance(ship.slug, Concat) for ship in fleet)
+
+
 def test_an_exception_from_the_database_leaves_no_row_changed(receivers: Receivers) -> None:
     fleet = _fleet(1, 2)
     for ship in fleet:

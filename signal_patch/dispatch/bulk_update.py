@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
@@ -50,7 +51,7 @@ def bulk_update(
     original(queryset, (), names, batch_size=batch_size)
     operation = _BulkUpdate(queryset, senders, names, batch_size, options, original)
     operation.refuse(objs)
-    with transaction.atomic(using=operation.using, savepoint=False):
+    with operation.restoring(), transaction.atomic(using=operation.using, savepoint=False):
         return loops.run(lambda: operation.run(objs), (pre_save, post_save), senders)
 
 
@@ -81,6 +82,8 @@ class _BulkUpdate:
             self.fields,
         )
         self.size = min(options.batch_size, rows.largest_batch(self.using, self.model))
+        # The instances that hold expressions, once these are known to be valid.
+        self.computed: list[Any] = []
 
     def refuse(self, objs: tuple[Any, ...]) -> None:
         """Raise what Django raises for this queryset, for an object that refers to an unsaved one, and
@@ -90,18 +93,33 @@ class _BulkUpdate:
             for obj in objs:
                 # Model._prepare_related_fields_for_save, Django 5.2 to 6.1.
                 obj._prepare_related_fields_for_save(operation_name="bulk_update", fields=self.fields)
-        computed = [obj for obj in objs if self._is_computed(obj)]
+        self.computed = [obj for obj in objs if self._is_computed(obj)]
         # Where there are no rows, the statement is built and not run.
         nowhere = QuerySet.none(self.queryset)
         with sending.silence(self.model):
-            self.original(nowhere, computed or objs[:1], self.names, batch_size=self.batch_size)
+            self.original(nowhere, self.computed or objs[:1], self.names, batch_size=self.batch_size)
         self._normalize(objs)
 
     def _is_computed(self, obj: Model) -> bool:
         return any(hasattr(getattr(obj, field.attname), "resolve_expression") for field in self.fields)
 
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Put the expressions back on the instances if an exception leaves the rows as they were.
+
+        Whoever tries again means them, and not what they gave the first time.
+        """
+        held = [(obj, field, getattr(obj, field.attname)) for obj in self.computed for field in self.fields]
+        try:
+            yield
+        except BaseException:
+            for obj, field, value in held:
+                if hasattr(value, "resolve_expression"):
+                    setattr(obj, field.attname, value)
+            raise
+
     def run(self, objs: tuple[Any, ...]) -> int:
-        self._freeze(objs)
+        self._freeze()
         size = self._size(objs)
         matched = 0
         with reporting(self.options, self.model._meta.label) as report:
@@ -261,10 +279,10 @@ class _BulkUpdate:
             return False
         return not read_by(self._resolved(expression)).isdisjoint(changed)
 
-    def _freeze(self, objs: tuple[Any, ...]) -> None:
+    def _freeze(self) -> None:
         """Replace expressions that read other rows by what they give before the first write."""
-        for start in range(0, len(objs), self.size):
-            pairs = [(obj.pk, obj) for obj in objs[start : start + self.size]]
+        for start in range(0, len(self.computed), self.size):
+            pairs = [(obj.pk, obj) for obj in self.computed[start : start + self.size]]
             frozen = {
                 field: {k: v for k, v in by_key.items() if reads_other_rows(v, self.model)}
                 for field, by_key in self._expressions(pairs).items()
