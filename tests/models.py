@@ -80,6 +80,14 @@ class Loud(models.Model):
     objects = LoudQuerySet.as_manager()
 
 
+class Louder(Loud):
+    """A child with a table of its own, and plain querysets."""
+
+    echo = models.CharField(max_length=100, default="")
+
+    objects = models.Manager()  # type: ignore[misc,assignment]  # other than its parent's
+
+
 class Shelf(models.Model):
     """A row of many kinds of columns, with two keys of its own beside the primary one."""
 

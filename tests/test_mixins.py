@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from signal_patch import bulk_signals, disable, enable, is_enabled, no_bulk_signals, patches
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from signal_patch.options import Options
-from tests.models import Book, Loud, LoudQuerySet
+from tests.models import Book, Loud, Louder, LoudQuerySet
 from tests.test_examples import run_python
 
 if TYPE_CHECKING:
@@ -86,6 +86,18 @@ def test_bulk_update_sends_them_too(louds: list[Loud], log: Log) -> None:
 
     assert sorted(log.names()) == sorted(SAVED * 3)
     assert Loud.objects.get(pk=louds[0].pk).name == "changed"
+
+
+@pytest.mark.parametrize("batch_size", [1, None])
+def test_a_receivers_change_to_a_subclasss_column_is_saved(
+    batch_size: int | None, receivers: Receivers
+) -> None:
+    louders = [Louder.objects.create(name=name) for name in "ab"]
+    receivers.before_saves(Louder, lambda louder: setattr(louder, "echo", louder.name * 2))
+    log = receivers.record(Louder)
+    assert Loud.objects.bulk_update(louders, ["size"], batch_size=batch_size) == 2
+    assert list(Louder.objects.order_by("pk").values_list("echo", flat=True)) == ["aa", "bb"]
+    assert log.names() == [*["pre_save"] * 2, *["post_save"] * 2]
 
 
 def test_other_querysets_send_nothing(log: Log) -> None:

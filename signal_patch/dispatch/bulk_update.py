@@ -312,11 +312,12 @@ class _BulkUpdate:
 
     def _write_extras(self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> None:
         for (model, names), chosen in self._extras(pairs, changes).items():
-            # The write may have undone the queryset's own conditions.
-            everything: QuerySet[Any] = rows.everything(self.queryset, self.using)
-            if model is not self.model:
-                everything = QuerySet(model, using=self.using)
-            self._write(everything, chosen, list(names))
+            if model is self.model:
+                # The write may have undone the queryset's own conditions.
+                self._write(rows.everything(self.queryset, self.using), chosen, list(names))
+            else:
+                subclass: QuerySet[Any] = QuerySet(model, using=self.using)
+                self._write(subclass, chosen, list(names), QuerySet.bulk_update)
 
     def _extras(
         self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]
@@ -333,9 +334,16 @@ class _BulkUpdate:
                 groups[model, tuple(field.name for field in extra)].append((key, obj))
         return groups
 
-    def _write(self, queryset: QuerySet[Any], pairs: list[tuple[Any, Model]], names: list[str]) -> int:
+    def _write(
+        self,
+        queryset: QuerySet[Any],
+        pairs: list[tuple[Any, Model]],
+        names: list[str],
+        original: Callable[..., int] | None = None,
+    ) -> int:
+        write, objs = original or self.original, [obj for _, obj in pairs]
         with sending.silence(queryset.model):
-            return self.original(queryset, [obj for _, obj in pairs], names, batch_size=self.batch_size)
+            return write(queryset, objs, names, batch_size=self.batch_size)
 
     def _unsure(self, expressions: Expressions) -> list[ModelField]:
         custom = [field for field in self.fields if not columns.is_plain(field)]
