@@ -490,6 +490,22 @@ def test_the_database_written_to_is_the_one_of_the_signals(receivers: Receivers)
     assert column(Ship, "speed", using="other") == [9]
 
 
+@pytest.mark.django_db(databases=["default", "other"])
+def test_an_instance_that_nobody_loaded_is_that_of_its_row_after_the_write(receivers: Receivers) -> None:
+    (row,) = rows(Ship, {"name": "there"}, using="other")
+    fleet = [Ship(pk=row.pk, speed=9), Ship(pk=row.pk + 1, speed=9)]
+    states: list[tuple[Any, ...]] = []
+
+    def note(instance: Ship, **arguments: Any) -> None:
+        states.append((instance._state.adding, instance._state.db))
+
+    receivers.connect(pre_save, note, Ship)
+    receivers.connect(post_save, note, Ship)
+    assert Ship.objects.using("other").bulk_update(fleet, ["speed"]) == 1
+    assert states == [(True, None), (True, None), (False, "other")]
+    assert fleet[1]._state.adding
+
+
 # All or nothing.
 
 

@@ -165,6 +165,9 @@ class _BulkUpdate:
                 # Of two instances with one key, the row holds the values of the first.
                 unsure = [*self.fields, *(field for changed in changes.values() for field in changed)]
             told = self.teller.settle(loud, changes, unsure, all_there=all_there)
+            for instance, *_ in told:
+                # As save_base() leaves it (Django 5.2 to 6.1).
+                instance._state.adding, instance._state.db = False, self.using
             return matched - self.teller.after(told, flight)
 
     def _is_set_order(self, pairs: list[tuple[Any, Model]]) -> bool:
