@@ -9,6 +9,7 @@ from django.core.files.storage import InMemoryStorage
 from django.db import models
 from django.db.models.functions import Lower
 from model_utils import FieldTracker
+from model_utils.managers import InheritanceManager
 from polymorphic.models import PolymorphicModel
 from simple_history.models import HistoricalRecords
 
@@ -315,6 +316,21 @@ class Tracked(models.Model):
     size = models.IntegerField(default=0)
 
     tracker = FieldTracker()
+
+
+class Person(models.Model):
+    name = models.CharField(max_length=100, default="")
+    age = models.IntegerField(default=0)
+
+    objects = InheritanceManager()
+
+
+class Officer(Person):
+    rank = models.CharField(max_length=100, default="")
+
+
+class Captain(Officer):
+    ship = models.ForeignKey(Ship, models.SET_NULL, null=True)
 
 
 class Dirty(DirtyFieldsMixin, models.Model):  # type: ignore[misc]  # the mixin has no types

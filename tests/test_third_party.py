@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 
 from signal_patch import bulk_signals, no_bulk_signals
 from tests.fleet import column, rows, ships
-from tests.models import Crane, Digger, Dirty, Historic, Machine, Ship, Tracked
+from tests.models import Captain, Crane, Digger, Dirty, Historic, Machine, Officer, Person, Ship, Tracked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -147,6 +147,62 @@ def test_a_field_tracker_sees_what_save_shows_it(receivers: Receivers) -> None:
         Tracked.objects.update(size=1)
     Tracked.objects.update(size=5)
     assert seen == by_save
+
+
+# So do model-utils' InheritanceQuerySets, which join the tables of the subclasses.
+
+
+def _people(count: int) -> None:
+    with no_bulk_signals():
+        Person.objects.all().delete()
+        for number in range(count):
+            (Person, Officer, Captain)[number % 3].objects.create(name=str(number), age=number)
+
+
+PEOPLE: dict[str, Callable[[], Any]] = {
+    "direct": lambda: Person.objects.select_subclasses(),
+    "by a join": lambda: Person.objects.select_subclasses().filter(officer__rank=""),
+    "by rows of its own": lambda: Person.objects.select_subclasses().filter(
+        pk__in=Person.objects.values("pk")
+    ),
+    "ordered by an expression": lambda: Person.objects.select_subclasses().order_by(F("age") + 1),
+    "ordered by other rows": lambda: Person.objects.select_subclasses().order_by(
+        "officer__captain__ship__crew__name", "pk"
+    ),
+    "some": lambda: Person.objects.select_subclasses(Officer),
+    "annotated": lambda: Person.objects.select_subclasses().annotate(older=F("age") + 1),
+}
+
+
+@of_every_size
+@pytest.mark.parametrize("people", PEOPLE.values(), ids=PEOPLE)
+def test_subclasses_that_are_selected_are_the_senders(
+    people: Callable[[], Any], batch_size: int, receivers: Receivers
+) -> None:
+    _people(6)
+    expected = {(type(person), person.name, person.age + 10) for person in people()}
+    log = receivers.record(Person, Officer, Captain)
+    with bulk_signals(batch_size=batch_size):
+        assert people().update(age=F("age") + 10) == len(expected)
+    for signal in ("pre_save", "post_save"):
+        told = [(sent.sender, sent.values["name"], sent.values["age"]) for sent in log.of(signal)]
+        assert len(told) == len(expected)
+        assert set(told) == expected
+
+
+@of_every_size
+@pytest.mark.parametrize("people", PEOPLE.values(), ids=PEOPLE)
+def test_subclasses_that_are_selected_take_no_statement_for_each_row(
+    people: Callable[[], Any], batch_size: int, receivers: Receivers
+) -> None:
+    def statements(count: int) -> int:
+        _people(count)
+        with CaptureQueriesContext(connection) as queries, bulk_signals(batch_size=count * batch_size):
+            people().update(age=5)
+        return len(queries)
+
+    receivers.record(Person, Officer, Captain)
+    assert statements(12) == statements(3)
 
 
 @pytest.fixture

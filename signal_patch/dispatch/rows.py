@@ -72,6 +72,11 @@ def _whole(clone: Any, using: str) -> Any:
     return clone
 
 
+def is_djangos(queryset: Any) -> bool:
+    """Return whether Django itself makes the instances of a queryset."""
+    return bool(queryset._iterable_class.__module__.startswith("django."))
+
+
 def at(queryset: QuerySet[Any], keys: Sequence[Any]) -> QuerySet[Any]:
     """Narrow a queryset to exactly the rows with the given primary keys."""
     condition = keys_condition(queryset.model, keys, connections[queryset.db])
@@ -229,8 +234,10 @@ class Selection:
 
     def _load(self, rows: QuerySet[Any], frozen: Expressions, limit: int | None = None) -> Batch:
         annotated = QuerySet.annotate(rows, **self.previews, **frozen)
+        if not is_djangos(annotated):
+            self._leave_to_its_iterable(annotated, [*self.previews, *frozen])
         if self.lock:
-            annotated = _locked(annotated, self.tables)
+            annotated = _locked(annotated, self._loaded_tables(annotated))
         if loading.is_plain(annotated):
             annotated._iterable_class = loading.PlainIterable
             annotated = QuerySet.defer(annotated, *self._unloaded())
@@ -242,6 +249,22 @@ class Selection:
             if frozen
         }
         return Batch(keys, instances, values)
+
+    def _leave_to_its_iterable(self, rows: Any, aliases: list[str]) -> None:
+        """Have what an iterable that is not Django's needs to make instances of subclasses.
+
+        model-utils' InheritanceIterable takes their columns from the tables that `select_related` joins, and
+        sets on them what `_annotated` names.
+        """
+        rows.query.select_related = self.queryset.query.select_related
+        rows._annotated = aliases
+
+    def _loaded_tables(self, rows: QuerySet[Any]) -> tuple[str, ...]:
+        if self.tables or not rows.query.select_related:
+            return self.tables
+        # PostgreSQL does not lock the outer side of a join.
+        names_tables = connections[self.using].features.has_select_for_update_of
+        return _own_tables(rows.query.get_meta()) if names_tables else ()
 
     def _unloaded(self) -> Sequence[str]:
         # A lock of an ancestor's table needs one of its columns in the SELECT.
@@ -289,7 +312,7 @@ class Selection:
         # Django 6.1 fails on `of` with a list of keys that are composite.
         if opts.is_composite_pk or not connections[self.using].features.has_select_for_update_of:
             return False
-        self.tables = ("self", *_parent_paths(opts))
+        self.tables = _own_tables(opts)
         return True
 
 
@@ -447,6 +470,10 @@ def _parent_links(opts: Any) -> set[Any]:
     for parent, link in opts.concrete_model._meta.parents.items():
         links |= {link, *_parent_links(parent._meta)}
     return links
+
+
+def _own_tables(opts: Any) -> tuple[str, ...]:
+    return ("self", *_parent_paths(opts))
 
 
 def _parent_paths(opts: Any) -> list[str]:
