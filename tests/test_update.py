@@ -424,6 +424,26 @@ def test_signals_follow_the_explicit_order_else_the_key(
         assert [sent.values["name"] for sent in log.of(signal)] == expected.split()
 
 
+class Named(QuerySet[Any]):
+    """Takes its arguments by name only, as Django's own copying of querysets gives them."""
+
+    def __init__(self, *, model: Any = None, query: Any = None, using: Any = None, hints: Any = None) -> None:
+        super().__init__(model, query, using, hints)
+
+
+@of_every_size
+@pytest.mark.parametrize("names", [(), ("name",)], ids=["instances", "values"])
+def test_a_class_may_take_its_arguments_by_name_only(
+    names: tuple[str, ...], batch_size: int, receivers: Receivers
+) -> None:
+    ships(1, 2, 3)
+    log = receivers.record(Ship)
+    queryset: QuerySet[Any] = Named(model=Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert (queryset.values(*names) if names else queryset).update(speed=9) == 3
+    assert len(log.of("post_save")) == 3
+
+
 @of_every_size
 def test_a_random_order_visits_each_row_once(batch_size: int, receivers: Receivers) -> None:
     fleet = ships(1, 2, 3, 4, 5)

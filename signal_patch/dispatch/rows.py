@@ -67,7 +67,7 @@ def _whole(clone: Any, using: str) -> Any:
     clone._db = using
     clone._prefetch_related_lookups = ()
     if not issubclass(clone._iterable_class, ModelIterable):
-        own = type(clone)(clone.model)._iterable_class
+        own = type(clone)(model=clone.model)._iterable_class
         clone._iterable_class = own if issubclass(own, ModelIterable) else ModelIterable
     return clone
 
