@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from functools import wraps
-from inspect import isasyncgenfunction, isclass, isgeneratorfunction
+from functools import partial, wraps
+from inspect import isasyncgenfunction, isclass, isgeneratorfunction, isroutine
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction
@@ -134,8 +134,8 @@ class Scope:
 
     def __call__(self, function: Decorated) -> Decorated:
         _check_decorated(function)
-        decorate = self._awaited if iscoroutinefunction(function) else self._called
-        return cast("Decorated", decorate(function))
+        is_awaited = iscoroutinefunction(function) or iscoroutinefunction(_body(function))
+        return cast("Decorated", self._awaited(function) if is_awaited else self._called(function))
 
     def _called(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
@@ -157,13 +157,21 @@ class Scope:
 def _check_decorated(function: object) -> None:
     if isclass(function):
         raise TypeError(f"a scope decorates functions, not the class {function.__qualname__}")
-    if isgeneratorfunction(function) or isasyncgenfunction(function):
+    body = _body(function)
+    if isgeneratorfunction(body) or isasyncgenfunction(body):
         raise TypeError(
             f"a scope cannot decorate the generator function {_name(function)}, whose body runs after the "
             "call has returned: write the `with` block inside it"
         )
-    if not callable(function):
+    if not callable(function) or isinstance(function, staticmethod):
         raise TypeError(f"a scope decorates functions, not {function!r}: put it beneath that")
+
+
+def _body(function: Any) -> Any:
+    """Return the function that runs in the end: of an object that can be called, its class's `__call__`."""
+    while isinstance(function, partial):
+        function = function.func
+    return function if isroutine(function) else type(function).__call__
 
 
 def _name(function: object) -> str:

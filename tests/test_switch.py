@@ -11,7 +11,7 @@ from pkgutil import walk_packages
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from asgiref.sync import async_to_sync, sync_to_async
+from asgiref.sync import async_to_sync, markcoroutinefunction, sync_to_async
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model, QuerySet
@@ -22,7 +22,7 @@ from signal_patch import bulk_signals, disable, enable, is_enabled, no_bulk_sign
 from tests.models import Book, Publisher
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable
+    from collections.abc import AsyncGenerator, Awaitable, Iterator
 
     from tests.recording import Log
 
@@ -202,6 +202,30 @@ class TestDecorating:
     def test_a_partial(self) -> None:
         assert bulk_signals()(functools.partial(is_enabled, Book))()
 
+    def test_an_object_that_is_called(self) -> None:
+        class Question:
+            def __call__(self) -> bool:
+                return is_enabled()
+
+        assert bulk_signals()(Question())()
+
+    @pytest.mark.parametrize("partial", [False, True])
+    def test_an_object_whose_call_is_async(self, partial: bool) -> None:
+        class Question:
+            async def __call__(self) -> bool:
+                return is_enabled()
+
+        question = functools.partial(Question()) if partial else Question()
+        decorated = bulk_signals()(question)
+        assert inspect.iscoroutinefunction(decorated)
+        assert asyncio.run(decorated())
+
+    def test_a_function_that_is_marked_as_async(self) -> None:
+        async def ask() -> bool:
+            return is_enabled()
+
+        assert asyncio.run(bulk_signals()(markcoroutinefunction(lambda: ask()))())
+
     @pytest.mark.parametrize("scope", SCOPES)
     def test_a_class_is_refused(self, scope: Any) -> None:
         with pytest.raises(TypeError, match=r"decorates functions, not the class .*Service"):
@@ -216,8 +240,18 @@ class TestDecorating:
             with pytest.raises(TypeError, match=r"generator .*(walk_packages|ask_inside).* inside it"):
                 scope()(function)
 
+    def test_an_object_whose_call_is_a_generator_is_refused(self) -> None:
+        class Questions:
+            def __call__(self) -> Iterator[bool]:
+                yield is_enabled()
+
+        with pytest.raises(TypeError, match=r"generator .*Questions.* inside it"):
+            bulk_signals()(Questions())
+
     @pytest.mark.parametrize(
-        "target", [property(), classmethod(is_enabled), 3], ids=["property", "classmethod", "number"]
+        "target",
+        [property(), classmethod(is_enabled), staticmethod(ask_inside), 3],
+        ids=["property", "classmethod", "staticmethod", "number"],
     )
     def test_what_cannot_be_called_is_refused(self, target: Any) -> None:
         with pytest.raises(TypeError, match=r"decorates functions, not .*: put it beneath"):
