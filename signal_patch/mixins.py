@@ -33,6 +33,7 @@ class SignalEnhancedQuerySetMixins(Base):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        _check_options(cls)
         patches.install_marks()
 
     def update(self, **kwargs: Any) -> int:
@@ -96,19 +97,26 @@ class SignalEnhancedQuerySetMixins(Base):
         return scopes.options_for(self.model, operation, self.signal_options)
 
 
-def _next_update(queryset: SignalEnhancedQuerySetMixins, **values: Any) -> int:
+def _check_options(queryset_class: type[SignalEnhancedQuerySetMixins]) -> None:
+    options: object = queryset_class.signal_options
+    if not isinstance(options, Options):
+        name = f"{queryset_class.__qualname__}.signal_options"
+        raise TypeError(f"{name} must be signal_patch.options.Options(…), not {options!r}")
+
+
+def _next_update(queryset: SignalEnhancedQuerySetMixins, /, **values: Any) -> int:
     """Call the `update` after the mixin's, which sends nothing of its own if the switch is on as well."""
     with sending.silence(queryset.model):
         return super(SignalEnhancedQuerySetMixins, queryset).update(**values)
 
 
-def _next_bulk_update(queryset: SignalEnhancedQuerySetMixins, *args: Any, **kwargs: Any) -> int:
+def _next_bulk_update(queryset: SignalEnhancedQuerySetMixins, /, *args: Any, **kwargs: Any) -> int:
     """Call the `bulk_update` after the mixin's, which sends nothing of its own either."""
     with sending.silence(queryset.model):
         return super(SignalEnhancedQuerySetMixins, queryset).bulk_update(*args, **kwargs)
 
 
-def _next_bulk_create(queryset: SignalEnhancedQuerySetMixins, *args: Any, **kwargs: Any) -> list[Any]:
+def _next_bulk_create(queryset: SignalEnhancedQuerySetMixins, /, *args: Any, **kwargs: Any) -> list[Any]:
     """Call the `bulk_create` after the mixin's, which sends nothing of its own either."""
     with sending.silence(queryset.model):
         return super(SignalEnhancedQuerySetMixins, queryset).bulk_create(*args, **kwargs)

@@ -81,6 +81,17 @@ class Loud(models.Model):
     objects = LoudQuerySet.as_manager()
 
 
+class Query(models.Model):
+    """Its fields are called as arguments of functions are."""
+
+    queryset = models.CharField(max_length=100, default="")
+    values = models.IntegerField(default=0)
+    model = models.IntegerField(default=0)
+    original = models.IntegerField(default=0)
+
+    objects = LoudQuerySet.as_manager()
+
+
 class Louder(Loud):
     """A child with a table of its own, and plain querysets."""
 

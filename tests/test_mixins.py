@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from signal_patch import bulk_signals, disable, enable, is_enabled, no_bulk_signals, patches
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from signal_patch.options import Options
-from tests.models import Book, Loud, Louder, LoudQuerySet
+from tests.models import Book, Loud, Louder, LoudQuerySet, Query
 from tests.test_examples import run_python
 
 if TYPE_CHECKING:
@@ -202,6 +202,23 @@ class TestWhoseOptionsHold:
         assert not log
         Quiet(Loud).update(size=1)
         assert len(log) == 6
+
+
+@pytest.mark.parametrize("on", [False, True], ids=["mixin", "both"])
+def test_a_field_may_have_any_name(on: bool, log: Log) -> None:
+    Query.objects.create()
+    log.clear()
+    if on:
+        enable()
+    assert Query.objects.update(queryset="a", values=1, model=2, original=3) == 1
+    assert Query.objects.values_list("queryset", "values", "model", "original").get() == ("a", 1, 2, 3)
+    assert log.names() == SAVED
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 5}, None, Options])
+def test_options_that_are_none_are_an_error_where_the_class_is_made(options: Any) -> None:
+    with pytest.raises(TypeError, match=r"Quiet.signal_options must be .*Options\(.*\), not "):
+        type("Quiet", (SignalEnhancedQuerySetMixins, QuerySet), {"signal_options": options})
 
 
 class TestTheClass:
