@@ -5,15 +5,13 @@ A spec is a model class, or a label: "app_label" always, "app_label.model" until
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from inspect import isclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from django.apps import apps
 from django.db.models import Model
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 Spec: TypeAlias = type[Model] | str
 
@@ -25,11 +23,15 @@ def named(words: Iterable[Spec]) -> tuple[Spec, ...]:
     """
     Return the specs that these words stand for.
 
-    TypeError: neither a model class nor a string. ValueError: a string that can be no label. LookupError,
-    once the models are loaded: a label that no model or app has; the message lists what is there.
+    TypeError: no collection, or in it what is neither a model class nor a string. ValueError: a string that
+    can be no label. LookupError, once the models are loaded: a label that no model or app has; the message
+    lists what is there.
     """
-    if isinstance(words, str) or isclass(words):
-        raise TypeError(f"expected a collection of models, such as [{_shown(words)}], not {_shown(words)}")
+    if isinstance(words, str) or not isinstance(words, Iterable):
+        # Models that are to be on are arguments of their own, and so always a tuple.
+        raise TypeError(
+            f"exclude must be a collection of models, such as ['shop.Price'], not {_shown(words)}"
+        )
     return tuple(_spec(word) for word in words)
 
 

@@ -298,10 +298,12 @@ class TestWrongModels:
                 turn(exclude=[model])
         assert scopes.process.rules is before
 
-    @pytest.mark.parametrize("exclude", ["tests.Book", Book])
-    def test_exclude_takes_a_collection(self, exclude: Any) -> None:
-        with pytest.raises(TypeError, match=r"expected a collection of models, such as \["):
-            enable(exclude=exclude)
+    @pytest.mark.parametrize("turn", [enable, bulk_signals])
+    @pytest.mark.parametrize("exclude", ["tests.Book", Book, None, 5])
+    def test_exclude_takes_a_collection(self, exclude: Any, turn: Any) -> None:
+        with pytest.raises(TypeError, match=r"exclude must be a collection of models, such as \[.*\], not "):
+            turn(exclude=exclude)
+        assert not is_enabled()
 
     def test_a_question_about_a_wrong_model_is_an_error_too(self) -> None:
         with pytest.raises(LookupError):
