@@ -520,6 +520,16 @@ def test_an_empty_queryset_sends_nothing(log: Log) -> None:
     assert log == []
 
 
+@pytest.mark.django_db(transaction=True)
+def test_what_is_empty_by_definition_asks_the_database_nothing(receivers: Receivers) -> None:
+    receivers.record(Ship)
+    with CaptureQueriesContext(connection) as queries:
+        assert Ship.objects.none().update(speed=9) == 0
+    assert list(queries) == []
+    with pytest.raises(FieldDoesNotExist):
+        Ship.objects.none().update(sped=9)
+
+
 def test_an_update_without_arguments_is_djangos(receivers: Receivers) -> None:
     ships(1)
     log = receivers.record(Ship)

@@ -36,7 +36,7 @@ def update(
     and whatever a receiver raises, with no row changed.
     """
     senders = sending.senders(queryset)
-    if not values or not sending.hears_saves(senders):
+    if not values or queryset.query.is_empty() or not sending.hears_saves(senders):
         return original(queryset, **values)
     # With no row to touch, Django's statement checks everything and executes nothing.
     original(QuerySet.none(queryset), **values)
