@@ -18,6 +18,7 @@ from django.db.models import (
     Func,
     IntegerField,
     Max,
+    Model,
     OuterRef,
     Prefetch,
     QuerySet,
@@ -606,6 +607,54 @@ def test_instances_are_loaded_with_old_values_and_only_then_given_new_ones(recei
     assert sent.instance.loaded_with["entry"] == "calm"
     assert sent.instance.loaded_with["page"] == 1
     assert (sent.values["entry"], sent.values["page"]) == ("storm", 2)
+
+
+def _noting_init(noted: list[str]) -> Any:
+    djangos = Model.__init__
+
+    def init(instance: Model, *values: Any, **named: Any) -> None:
+        djangos(instance, *values, **named)
+        noted.append(instance.__dict__["name"])
+
+    return init
+
+
+def _noting_from_db(noted: list[str]) -> Any:
+    djangos = vars(Model)["from_db"]
+
+    def from_db(model: type[Model], *row: Any, **named: Any) -> Model:
+        instance: Model = djangos.__get__(None, model)(*row, **named)
+        noted.append(instance.__dict__["name"])
+        return instance
+
+    return classmethod(from_db)
+
+
+def _noting_set(noted: list[str]) -> Any:
+    def set_attribute(instance: Model, name: str, value: Any) -> None:
+        object.__setattr__(instance, name, value)
+        if name == "name":
+            noted.append(value)
+
+    return set_attribute
+
+
+NOTING = {"__init__": _noting_init, "from_db": _noting_from_db, "__setattr__": _noting_set}
+
+
+@of_every_size
+@pytest.mark.parametrize("name", NOTING)
+def test_what_is_done_to_every_model_is_done_to_the_instances_of_an_update(
+    name: str, batch_size: int, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ships(1, 2)
+    receivers.connect(pre_save, lambda **arguments: None, Ship)
+    noted: list[str] = []
+    with bulk_signals(batch_size=batch_size), monkeypatch.context() as patch:
+        patch.setattr(Model, name, NOTING[name](noted), raising=False)
+        Ship.objects.update(speed=9)
+    # The row that tells that there are more is an instance too.
+    assert list(dict.fromkeys(noted)) == ["a", "b"]
 
 
 def test_new_values_are_assigned_by_attribute(receivers: Receivers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 else:
     _ModelIterable = ModelIterable
 
+# Whoever replaces one of these, for a model or for all, has a hand in how instances are made.
+_DJANGOS = {name: vars(Model).get(name) for name in ("__init__", "__new__", "__setattr__", "from_db")}
+
 # Setting one of these on a new instance comes to an entry in its __dict__.
 _PLAIN_DESCRIPTORS = (DeferredAttribute, ForeignKeyDeferredAttribute, FileDescriptor)
 
@@ -74,9 +77,10 @@ def is_plain(queryset: Any) -> bool:
 
 def _is_plain_model(model: type[Model]) -> bool:
     own = [cls for cls in model.__mro__ if cls not in (Model, object)]
-    overrides = {"__init__", "__new__", "__setattr__", "from_db"}
-    return not any(overrides & vars(cls).keys() for cls in own) and all(
-        _is_plain_attribute(model, field.attname) for field in model._meta.concrete_fields
+    return (
+        all(vars(Model).get(name) is djangos for name, djangos in _DJANGOS.items())
+        and not any(vars(cls).keys() & _DJANGOS.keys() for cls in own)
+        and all(_is_plain_attribute(model, field.attname) for field in model._meta.concrete_fields)
     )
 
 
