@@ -81,6 +81,17 @@ class Loud(models.Model):
     objects = LoudQuerySet.as_manager()
 
 
+class Echo(models.Model):
+    """Django's related managers go through its querysets too."""
+
+    of = models.ForeignKey(Loud, models.CASCADE, null=True, related_name="echoes")
+
+    objects = LoudQuerySet.as_manager()
+
+    class Meta:
+        base_manager_name = "objects"
+
+
 class Query(models.Model):
     """Its fields are called as arguments of functions are."""
 

@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from signal_patch import bulk_signals, disable, enable, is_enabled, no_bulk_signals, patches
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from signal_patch.options import Options
-from tests.models import Book, Loud, Louder, LoudQuerySet, Query
+from tests.models import Book, Echo, Loud, Louder, LoudQuerySet, Query
 from tests.test_examples import run_python
 
 if TYPE_CHECKING:
@@ -98,6 +98,23 @@ def test_a_receivers_change_to_a_subclasss_column_is_saved(
     assert Loud.objects.bulk_update(louders, ["size"], batch_size=batch_size) == 2
     assert list(Louder.objects.order_by("pk").values_list("echo", flat=True)) == ["aa", "bb"]
     assert log.names() == [*["pre_save"] * 2, *["post_save"] * 2]
+
+
+def test_with_a_base_manager_of_its_class_related_managers_send_too(louds: list[Loud], log: Log) -> None:
+    loud, echo = louds[0], Echo.objects.create()
+    changes: list[Callable[[], object]] = [
+        lambda: loud.echoes.add(echo),
+        lambda: loud.echoes.remove(echo),
+        lambda: loud.echoes.set([echo]),
+        lambda: loud.echoes.clear(),
+    ]
+    for change in changes:
+        log.clear()
+        change()
+        assert log.names() == SAVED
+    log.clear()
+    echo.save()
+    assert log.names() == SAVED
 
 
 def test_other_querysets_send_nothing(log: Log) -> None:
@@ -237,6 +254,17 @@ class TestTheClass:
         assert Quiet(Loud).update(size=1) == 3
         assert set(Loud.objects.values_list("name", "size")) == {("dated", 1)}
         assert len(log) == 6
+
+    def test_a_base_before_it_may_add_values_too(self, louds: list[Loud], log: Log) -> None:
+        class Dating(QuerySet[Any]):
+            def update(self, **kwargs: Any) -> int:
+                return super().update(name="dated", **kwargs)
+
+        class Quiet(Dating, SignalEnhancedQuerySetMixins, QuerySet[Any]):
+            pass
+
+        assert Quiet(Loud).update(size=1) == 3
+        assert {(sent.values["name"], sent.values["size"]) for sent in log} == {("dated", 1)}
 
     def test_an_override_above_it_too(self, louds: list[Loud], log: Log) -> None:
         class Quiet(LoudQuerySet):
