@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import models
@@ -9,9 +10,11 @@ from django.db import models
 if TYPE_CHECKING:
     BigAutoField = models.BigAutoField[Any, Any]
     CharField = models.CharField[Any, Any]
+    TextField = models.TextField[Any, Any]
 else:
     BigAutoField = models.BigAutoField
     CharField = models.CharField
+    TextField = models.TextField
 
 
 class Point(NamedTuple):
@@ -45,6 +48,32 @@ class ShoutedField(CharField):
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
         saved = super().get_db_prep_save(value, connection)
         return saved.upper() if isinstance(saved, str) else saved
+
+
+class SealedField(TextField):
+    """Text or a list of words, sealed as encrypting fields do it: anew each time, whatever is to be saved."""
+
+    _seals = itertools.count()
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        if value is None:
+            return None
+        return f"{next(self._seals)}:{'|'.join(value) if isinstance(value, list) else value}"
+
+    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
+        if value is None:
+            return None
+        seal, colon, text = value.partition(":")
+        if not (colon and seal.isdigit()):
+            raise ValueError(f"Never sealed: {value!r}")
+        return text.split("|") if "|" in text else text
+
+
+class LabelField(TextField):
+    """Text whose saving stumbles over everything else."""
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        return None if value is None else value.strip()
 
 
 class Number:

@@ -13,7 +13,7 @@ from simple_history.models import HistoricalRecords
 
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from tests import cascade_models as cascade_models
-from tests.fields import NumberField, PointField, ShoutedField
+from tests.fields import LabelField, NumberField, PointField, SealedField, ShoutedField
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -218,6 +218,24 @@ class Cargo(models.Model):
     )
 
 
+class Sluice(models.Model):
+    """Its generated columns come of a condition."""
+
+    level = models.IntegerField(default=1)
+    is_high = models.GeneratedField(
+        expression=models.Q(level__gt=5),  # type: ignore[arg-type]  # django-stubs knows expressions only
+        output_field=models.BooleanField(),
+        db_persist=True,
+    )
+    mark = models.GeneratedField(
+        expression=models.Case(
+            models.When(level__gt=5, then=models.Value("high")), default=models.Value("low")
+        ),
+        output_field=models.CharField(max_length=10),
+        db_persist=True,
+    )
+
+
 class Crate(models.Model):
     """Its generated column is computed whenever it is read."""
 
@@ -249,6 +267,14 @@ class Wreck(models.Model):
 
     place = PointField(null=True)
     name = ShoutedField(max_length=100, default="")
+
+
+class Strongbox(models.Model):
+    """What is in it is sealed anew whenever it is saved."""
+
+    label = models.CharField(max_length=100, default="")
+    content: models.Field[Any, Any] = SealedField(null=True)
+    owner = LabelField(null=True)
 
 
 class Logbook(models.Model):

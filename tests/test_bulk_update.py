@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from signal_patch import bulk_signals, no_bulk_signals
 from tests.fields import Point
 from tests.fleet import LAUNCH, column, rows, ships
-from tests.models import Beacon, Berth, Book, BookProxy, Cargo, Mooring, Novel, Port, Ship, Wreck
+from tests.models import Beacon, Berth, Book, BookProxy, Cargo, Mooring, Novel, Port, Ship, Strongbox, Wreck
 from tests.refusals import refusal
 
 if TYPE_CHECKING:
@@ -666,6 +666,28 @@ def test_custom_fields_show_their_own_type(batch_size: int, receivers: Receivers
         Wreck.objects.bulk_update(wrecks, ["place", "name"])
     assert column(Wreck, "place") == [Point(3, 4), Point(5, 6)]
     assert truth == [True, True]
+
+
+@of_every_size
+def test_what_receivers_change_in_a_column_that_takes_no_expressions_is_saved(
+    batch_size: int, receivers: Receivers
+) -> None:
+    rows(Strongbox, {"content": "gold"}, {"content": "silver"}, {"content": "lead"})
+    boxes = list(Strongbox.objects.order_by("pk"))
+
+    def change(box: Strongbox) -> None:
+        if box.content != "lead":
+            box.content += "!"
+
+    receivers.before_saves(Strongbox, change)
+    log = receivers.record(Strongbox)
+    truth = receivers.check_truth(Strongbox)
+    with bulk_signals(batch_size=batch_size):
+        Strongbox.objects.bulk_update(boxes, ["label"])
+    assert column(Strongbox, "content") == ["gold!", "silver!", "lead"]
+    names = [sent.arguments["update_fields"] for sent in log.of("post_save")]
+    assert names == [{"label", "content"}, {"label", "content"}, {"label"}]
+    assert truth == [True] * 3
 
 
 def test_rows_with_natural_keys_are_updated(receivers: Receivers) -> None:

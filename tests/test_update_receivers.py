@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.core.files.base import ContentFile
 from django.db import DataError, IntegrityError, connection, transaction
-from django.db.models import F, JSONField, Subquery, Value
-from django.db.models.functions import Concat, Upper
+from django.db.models import F, JSONField, OuterRef, Subquery, TextField, Value
+from django.db.models.functions import Cast, Concat, Upper
 from django.db.models.signals import post_save, pre_save
 
 from signal_patch import bulk_signals
 from signal_patch.dispatch.writing import BRANCHES
 from tests.fields import Point
 from tests.fleet import LAUNCH, column, rows, ships
-from tests.models import Beacon, Berth, Cargo, Chart, Port, Ship, Wreck
+from tests.models import Beacon, Berth, Cargo, Chart, Port, Ship, Strongbox, Wreck
 
 if TYPE_CHECKING:
     from tests.recording import Receivers
@@ -583,3 +583,77 @@ def test_without_write_back_a_named_unique_value_does_not_collide(receivers: Rec
     with bulk_signals(write_back=False):
         Ship.objects.update(slug="same")
     assert column(Ship, "slug") == [f"same-{pk}" for pk in column(Ship, "pk")]
+
+
+# Columns whose field makes something else of a value each time.
+
+
+@of_every_size
+def test_a_column_that_is_sealed_anew_each_time_is_left_alone(batch_size: int, receivers: Receivers) -> None:
+    rows(Strongbox, {"content": "gold"}, {"content": ["a", "b"]}, {"content": None})
+    sealed = _sealed()
+    receivers.before_saves(Strongbox, lambda box: None)
+    log = receivers.record(Strongbox)
+    with bulk_signals(batch_size=batch_size):
+        Strongbox.objects.update(label="new")
+    assert _sealed() == sealed
+    assert [sent.arguments["update_fields"] for sent in log] == [{"label"}] * 6
+
+
+def _sealed() -> list[Any]:
+    stored = Strongbox.objects.annotate(stored=Cast("content", TextField()))
+    return list(stored.order_by("pk").values_list("stored", flat=True))
+
+
+@of_every_size
+@pytest.mark.parametrize("values", [{"label": "new"}, {"content": "silver"}], ids=["unnamed", "named"])
+def test_a_change_to_a_column_that_takes_no_expressions_is_saved(
+    values: dict[str, Any], batch_size: int, receivers: Receivers
+) -> None:
+    rows(Strongbox, *({"content": ["gold", "silver"]} for _ in range(4)))
+    first, second, third, _ = column(Strongbox, "pk")
+
+    def change(box: Strongbox) -> None:
+        if box.pk == first:
+            box.content = ["x", "y"]
+        elif box.pk == second:
+            box.content = None
+        elif box.pk == third:
+            box.owner = " nobody "
+            box.label = "own"
+
+    receivers.before_saves(Strongbox, change)
+    truth = receivers.check_truth(Strongbox)
+    log = receivers.record(Strongbox)
+    with bulk_signals(batch_size=batch_size):
+        assert Strongbox.objects.update(**values) == 4
+    unchanged = values.get("content", ["gold", "silver"])
+    assert column(Strongbox, "content") == [["x", "y"], None, unchanged, unchanged]
+    assert column(Strongbox, "owner") == [None, None, "nobody", None]
+    label = values.get("label", "")
+    assert column(Strongbox, "label") == [label, label, "own", label]
+    assert log.of("post_save")[0].arguments["update_fields"] == {*values, "content"}
+    assert log.of("post_save")[3].arguments["update_fields"] == {*values}
+    assert truth == [True] * 4
+
+
+@of_every_size
+def test_a_sealed_value_changed_in_place_is_saved(batch_size: int, receivers: Receivers) -> None:
+    rows(Strongbox, {"content": ["a", "b"]}, {"content": ["c", "d"]})
+    receivers.before_saves(Strongbox, lambda box: box.content.append("e"))
+    with bulk_signals(batch_size=batch_size):
+        Strongbox.objects.update(label="new")
+    assert column(Strongbox, "content") == [["a", "b", "e"], ["c", "d", "e"]]
+
+
+@of_every_size
+def test_a_value_of_other_rows_reaches_a_column_that_takes_no_expressions(
+    batch_size: int, receivers: Receivers
+) -> None:
+    rows(Strongbox, {"content": "gold"}, {"content": "silver"})
+    truth = receivers.check_truth(Strongbox)
+    other = Strongbox.objects.exclude(pk=OuterRef("pk")).values("content")[:1]
+    with bulk_signals(batch_size=batch_size):
+        Strongbox.objects.update(content=Subquery(other))
+    assert column(Strongbox, "content") == ["silver", "gold"]
+    assert truth == [True, True]

@@ -62,6 +62,8 @@ from tests.models import (
     Novel,
     Port,
     Ship,
+    Sluice,
+    Strongbox,
     Wreck,
 )
 from tests.recording import field_values
@@ -684,6 +686,20 @@ def test_virtual_generated_columns_are_read_again(receivers: Receivers) -> None:
     assert truth.holds("doubled")
 
 
+@of_every_size
+@pytest.mark.parametrize("value", [10, F("level") + 9], ids=["constant", "expression"])
+def test_generated_columns_with_a_condition_are_read_again(
+    value: Any, batch_size: int, receivers: Receivers
+) -> None:
+    rows(Sluice, {"level": 1}, {"level": 2})
+    truth = Truth(receivers, Sluice)
+    with bulk_signals(batch_size=batch_size):
+        Sluice.objects.update(level=value)
+    assert column(Sluice, "is_high") == [True, True]
+    assert column(Sluice, "mark") == ["high", "high"]
+    assert truth.holds("is_high", "mark")
+
+
 def test_generated_columns_follow_a_receivers_change(receivers: Receivers) -> None:
     rows(Cargo, {"weight": 1, "amount": 3})
 
@@ -739,7 +755,20 @@ def test_a_custom_field_whose_saving_changes_the_value_is_read_again(
     with bulk_signals(batch_size=batch_size):
         Wreck.objects.update(name="quiet", place=Point(1, 2))
     assert column(Wreck, "name") == ["QUIET", "QUIET"]
-    assert truth.holds("name")
+    assert truth.holds()
+
+
+@of_every_size
+@pytest.mark.parametrize("content", ["gold", ["a", "b"], None], ids=str)
+def test_a_constant_that_is_sealed_anew_each_time_is_shown_as_it_comes_back(
+    content: Any, batch_size: int, receivers: Receivers
+) -> None:
+    rows(Strongbox, {"content": "old"}, {"content": None})
+    truth = Truth(receivers, Strongbox)
+    with bulk_signals(batch_size=batch_size):
+        Strongbox.objects.update(content=content)
+    assert column(Strongbox, "content") == [content, content]
+    assert truth.holds()
 
 
 def test_a_custom_field_is_referred_to(receivers: Receivers) -> None:

@@ -11,11 +11,12 @@ from django.db.models import BinaryField, QuerySet, Value
 from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import UpdateQuery
 
-from . import fields as columns, loops, rows, sending
+from . import fields as columns, loops, rows, sending, writing
 from .changes import Changes, PerRow
+from .expressions import read_by
 from .progress import reporting
 from .telling import Teller
-from .values import Assigned, read_by, reads_other_rows
+from .values import Assigned, reads_other_rows
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
@@ -282,26 +283,27 @@ class _BulkUpdate:
             setattr(obj, field.attname, stored)
 
     def _write_extras(self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> None:
-        for (model, names), chosen in self._extras(pairs, changes).items():
+        for (model, extra), chosen in self._extras(pairs, changes).items():
             # The write may have undone the queryset's own conditions.
             everything: QuerySet[Any] = rows.everything(self.queryset, self.using)
             if model is not self.model:
                 everything = QuerySet(model, using=self.using)
-            self._write(everything, chosen, list(names))
+            # Django's own would lose what a field makes of a plain value only.
+            writing.write_own(everything, chosen, extra)
 
     def _extras(
         self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]
-    ) -> dict[tuple[type[Model], tuple[str, ...]], list[tuple[Any, Model]]]:
+    ) -> dict[tuple[type[Model], tuple[ModelField, ...]], list[tuple[Any, Model]]]:
         """Return the instances by what receivers changed beside the named fields, and by the model whose
         fields these are: an instance may be of a subclass.
         """
         own, named = set(self.model._meta.concrete_fields), set(self.fields)
-        groups: dict[tuple[type[Model], tuple[str, ...]], list[tuple[Any, Model]]] = defaultdict(list)
+        groups: dict[tuple[type[Model], tuple[ModelField, ...]], list[tuple[Any, Model]]] = defaultdict(list)
         for key, obj in pairs:
             extra = [field for field in changes.get(key, {}) if field not in named]
             if extra:
                 model = self.model if own.issuperset(extra) else type(obj)
-                groups[model, tuple(field.name for field in extra)].append((key, obj))
+                groups[model, tuple(extra)].append((key, obj))
         return groups
 
     def _write(self, queryset: QuerySet[Any], pairs: list[tuple[Any, Model]], names: list[str]) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import F, Value
+from django.db.models import F, JSONField
 from django.db.models.base import DEFERRED
 from django.db.models.expressions import Expression
 
 from . import fields
+from .expressions import Saved
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -25,7 +26,8 @@ class Watch:
     """Compares the instances of one class before and after their `pre_save`.
 
     Looked at are the given fields only. A comparison of two tuples is enough for most; the
-    fields whose values may change in place are compared by what would be saved.
+    fields whose values may change in place are compared by what would be saved, and where that
+    comes out differently each time, by a copy.
     """
 
     def __init__(self, watched: Collection[ModelField], connection: Any) -> None:
@@ -44,15 +46,15 @@ class Watch:
             state = self.state(attributes)
         except KeyError:  # the caller's own instance, with deferred fields
             state = tuple(attributes.get(name, DEFERRED) for name in self.attnames)
-        return state, self._fingerprints(instance) if self.opaque else ()
+        return state, [self._inside(instance, field) for field in self.opaque] if self.opaque else ()
 
-    def _fingerprints(self, instance: Model) -> list[Any]:
-        return [
-            fields.fingerprint(field, getattr(instance, field.attname), self.connection)
-            if field.attname in instance.__dict__
-            else DEFERRED
-            for field in self.opaque
-        ]
+    def _inside(self, instance: Model, field: ModelField) -> Any:
+        if field.attname not in instance.__dict__:
+            return DEFERRED
+        value = getattr(instance, field.attname)
+        fingerprint = fields.fingerprint(field, value, self.connection)
+        # The text of JSON says it all.
+        return fingerprint, value if isinstance(field, JSONField) else fields.copied(value, instance)
 
     def may_differ(self, instance: Model, snapshot: Any) -> bool:
         """Return False if `changes` would find none, in next to no time."""
@@ -82,11 +84,23 @@ class Watch:
         ]
 
     def _different_inside(self, instance: Model, before: list[Any]) -> list[ModelField]:
-        for field, old in zip(self.opaque, before, strict=True):
-            if old is not DEFERRED:
-                getattr(instance, field.attname)  # brings back what a receiver has deferred
-        after = self._fingerprints(instance)
-        return [field for field, old, new in zip(self.opaque, before, after, strict=True) if old != new]
+        return [
+            field
+            for field, old in zip(self.opaque, before, strict=True)
+            if not _is_deferred_still(instance, field, old) and self._is_other(instance, field, old)
+        ]
+
+    def _is_other(self, instance: Model, field: ModelField, old: Any) -> bool:
+        value = getattr(instance, field.attname)  # brings back what a receiver has deferred
+        if old is DEFERRED:
+            return True
+        fingerprint, copied = old
+        new = fields.fingerprint(field, value, self.connection)
+        if _is_same(new, fingerprint):
+            return False
+        # An encrypting field makes something else of an equal value too.
+        is_steady = new == fields.fingerprint(field, value, self.connection)
+        return is_steady or bool(value != copied)
 
     def _is_uncommitted(self, instance: Model, field: ModelField) -> bool:
         return fields.is_uncommitted(instance.__dict__.get(field.attname))
@@ -163,9 +177,7 @@ class PerRow(Expression):
     def _to_save(self, value: Any) -> Any:
         if hasattr(value, "resolve_expression"):
             return value
-        saved = Value(value, output_field=self.column)
-        saved.for_save = True
-        return saved
+        return Saved(value, output_field=self.column)
 
     def _typed(self, sql: str, connection: Any) -> str:
         if not connection.features.requires_casted_case_in_updates:

@@ -27,8 +27,10 @@ from django.db.models import (
     TextField,
     TimeField,
 )
-from django.db.models.expressions import Col, ExpressionWrapper
+from django.db.models.expressions import ExpressionWrapper
 from django.db.models.functions import Cast
+
+from .expressions import read_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -56,6 +58,7 @@ _IMMUTABLE = (
     datetime.timedelta,
     uuid.UUID,
 )
+_BYTES = (bytes, bytearray, memoryview)
 _CAST_ON_MYSQL = (AutoField, DateField, DecimalField, DurationField, IntegerField, TimeField)
 # Wide enough for every column: quantize() must not fail on the digits before the point.
 _SCALING = decimal.Context(prec=2000)
@@ -183,10 +186,31 @@ def fingerprint(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrap
         return value
     if isinstance(field, JSONField):
         return None if value is None else json.dumps(value, cls=field.encoder)
-    if isinstance(value, (bytes, bytearray, memoryview)):
+    if isinstance(value, _BYTES):
         return bytes(value)
-    prepared = field.get_db_prep_save(value, connection)
-    return prepared if isinstance(prepared, _IMMUTABLE) else copy.deepcopy(prepared)
+    return copied(field.get_db_prep_save(value, connection))
+
+
+def copied(value: Any, owner: Model | None = None) -> Any:
+    """Return a value that stays as it is now, whatever happens to the given one.
+
+    The instance that has the value, its owner, is not copied with a value that knows it.
+    """
+    if isinstance(value, _BYTES):
+        return bytes(value)
+    return value if isinstance(value, _IMMUTABLE) else copy.deepcopy(value, {id(owner): owner})
+
+
+def takes_expressions(field: Field[Any, Any], expression: Any, connection: BaseDatabaseWrapper) -> bool:
+    """Return whether an UPDATE can set a field to an expression.
+
+    A field that encrypts whatever is saved would encrypt the text of the expression, if it does not
+    stumble over it.
+    """
+    try:
+        return bool(field.get_db_prep_save(expression, connection) is expression)
+    except (AttributeError, TypeError, ValueError):
+        return False
 
 
 def saves_as_it_compares(field: Field[Any, Any]) -> bool:
@@ -221,11 +245,11 @@ def generated_from(model: type[Model], changed: Iterable[Field[Any, Any]]) -> li
     return [f for f in generated if found & _referenced(f)]
 
 
-def _referenced(field: Any) -> set[Any]:
+def _referenced(field: Any) -> set[Field[Any, Any]]:
     # GeneratedField.referenced_fields came with Django 6.0; the query that it resolves
     # its expression against is there from Django 5.0 to 6.1.
     resolved = field.expression.resolve_expression(field._query, allow_joins=False)
-    return {node.target for node in resolved.flatten() if isinstance(node, Col)}
+    return read_by(resolved)
 
 
 def holds_files(field: Field[Any, Any]) -> bool:

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import FieldError
 from django.db import connections
 from django.db.models import QuerySet, Value
-from django.db.models.expressions import Col
 from django.db.models.sql import Query
 
 from . import fields, returning, rows, sending
 from .changes import Changes, PerRow
+from .expressions import columns_of
+from .values import Plan
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
 
     from .rows import Batch
-    from .values import Plan
 
     ModelField = Field[Any, Any]
     Stored = dict[Any, Sequence[Any]]
@@ -73,6 +73,7 @@ class _Writer:
         self.queryset = writer
         self.original = original
         self.model = writer.model
+        self.connection = connections[writer.db]
         self.columns = set(self.model._meta.concrete_fields)
 
     def write(self, batch: Batch, changes: dict[Any, Changes]) -> int:
@@ -107,20 +108,33 @@ class _Writer:
         changes: dict[Any, Changes],
         fixed: Sequence[ModelField],
     ) -> Iterator[list[tuple[Any, Model]]]:
-        branches = self._branches(changes, fixed)
+        columns = set(fixed).union(*changes.values())
+        constant = self._constant(columns)
+        branches = self._branches(columns)
         part: list[tuple[Any, Model]] = []
         count = 0
         for key, instance in pairs:
+            own = [*fixed, *changes.get(key, ())]
+            if not constant.isdisjoint(own):
+                yield [(key, instance)]
+                continue
             part.append((key, instance))
-            count += bool(fixed or key in changes)
+            count += bool(own)
             if count == branches:
                 yield part
                 part, count = [], 0
         if part:
             yield part
 
-    def _branches(self, changes: dict[Any, Changes], fixed: Sequence[ModelField]) -> int:
-        columns = set(fixed).union(*changes.values())
+    def _constant(self, columns: set[ModelField]) -> set[ModelField]:
+        """Return those of the columns that only constants can be written to, row by row."""
+        return {
+            field
+            for field in columns & self.columns
+            if not fields.takes_expressions(field, PerRow(self.model, field, {}), self.connection)
+        }
+
+    def _branches(self, columns: set[ModelField]) -> int:
         room = rows.largest_batch(self.queryset.db, self.model)
         return max(1, min(BRANCHES, room // max(1, len(columns))))
 
@@ -208,6 +222,15 @@ def _is_one(by_key: dict[Any, Any]) -> bool:
     return all(value is first or (type(value) is type(first) and value == first) for value in others)
 
 
+def write_own(queryset: QuerySet[Any], pairs: list[tuple[Any, Model]], columns: Sequence[ModelField]) -> None:
+    """Write what instances hold in some columns to the rows of their keys; of two for a row, the first's."""
+    first = dict(reversed(pairs))
+    batch = rows.Batch(list(first), list(first.values()))
+    changes = {key: {f: getattr(instance, f.attname) for f in columns} for key, instance in first.items()}
+    nothing_else = Plan((), frozenset(), shown=True)
+    _Writer(nothing_else, queryset, QuerySet.update).write(batch, changes)
+
+
 def writer_of(queryset: QuerySet[Any], using: str) -> Any:
     """Return the queryset that Django's statement runs on, to be narrowed to some keys."""
     writer = rows.everything(queryset, using)
@@ -237,8 +260,8 @@ def _stays_in_the_table(query: Any, term: Any) -> bool:
     if isinstance(term, str):
         annotation = query.annotations.get(term.removeprefix("-"))
         table = query.get_meta().db_table
-        nodes = [] if annotation is None else annotation.flatten()
-        return all(node.alias == table for node in nodes if isinstance(node, Col))
+        read = [] if annotation is None else columns_of(annotation)
+        return all(column.alias == table for column in read)
     try:
         term.resolve_expression(Query(query.model), allow_joins=False)
     except FieldError:
