@@ -668,6 +668,18 @@ def test_custom_fields_show_their_own_type(batch_size: int, receivers: Receivers
     assert truth == [True, True]
 
 
+@pytest.mark.parametrize("notes", [{"not yet": {1, 2}}, {(1, 2): 3}], ids=str)
+def test_a_value_that_cannot_be_saved_is_left_alone_where_it_is_not_named(
+    notes: Any, receivers: Receivers
+) -> None:
+    fleet = _fleet(1)
+    fleet[0].notes = notes
+    log = receivers.record(Ship)
+    assert Ship.objects.bulk_update(fleet, ["speed"]) == 1
+    assert [sent.arguments["update_fields"] for sent in log] == [{"speed"}] * 2
+    assert column(Ship, "notes") == [[]]
+
+
 @of_every_size
 def test_what_receivers_change_in_a_column_that_takes_no_expressions_is_saved(
     batch_size: int, receivers: Receivers

@@ -124,6 +124,18 @@ def test_a_unique_value_that_only_some_rows_change_does_not_collide(
 
 
 @of_every_size
+def test_values_that_are_equal_and_saved_differently_are_each_saved(
+    batch_size: int, receivers: Receivers
+) -> None:
+    ships(0, 1, 2)
+    parts = [1, True, 1.0]
+    receivers.before_saves(Ship, lambda ship: setattr(ship, "notes", {"part": parts[ship.speed]}))
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.update(name="new")
+    assert str(column(Ship, "notes")) == str([{"part": part} for part in parts])
+
+
+@of_every_size
 @pytest.mark.parametrize("values", [{"speed": 9}, {"notes": ["new"]}], ids=["unnamed", "named"])
 def test_an_item_appended_in_place_is_saved(
     values: dict[str, Any], batch_size: int, receivers: Receivers

@@ -185,10 +185,18 @@ def fingerprint(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrap
     if hasattr(value, "resolve_expression"):
         return value
     if isinstance(field, JSONField):
-        return None if value is None else json.dumps(value, cls=field.encoder)
+        return None if value is None else _json_text(field, value)
     if isinstance(value, _BYTES):
         return bytes(value)
     return copied(field.get_db_prep_save(value, connection))
+
+
+def _json_text(field: JSONField, value: Any) -> Any:
+    try:
+        return json.dumps(value, cls=field.encoder)
+    except (TypeError, ValueError):
+        # It can't be saved, but nobody may want it to be.
+        return copied(value)
 
 
 def copied(value: Any, owner: Model | None = None) -> Any:

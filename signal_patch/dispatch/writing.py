@@ -172,7 +172,7 @@ class _Writer:
         values = dict(self.plan.statement)
         for field, by_key in own.items():
             name = named.get(field, field.attname)
-            if len(by_key) == count and _is_one(by_key):
+            if len(by_key) == count and self._is_one(field, [*by_key.values()]):
                 values[name] = next(iter(by_key.values()))
             else:
                 owner = fields.concrete(field.model)
@@ -183,6 +183,16 @@ class _Writer:
         places = {name: place for place, name in enumerate(self.plan.names)}
         order = sorted(values, key=lambda name: (self._is_key(name), places.get(name, len(places))))
         return {name: values[name] for name in order}
+
+    def _is_one(self, field: ModelField, values: list[Any]) -> bool:
+        first = values[0]
+        if all(value is first for value in values):
+            return True
+        if fields.is_opaque(field):
+            # In JSON, 1 and True are equal and saved differently.
+            values = [fields.fingerprint(field, value, self.connection) for value in values]
+            first = values[0]
+        return all(type(value) is type(first) and value == first for value in values)
 
     def _otherwise(self, field: ModelField, name: str) -> Any:
         if name not in self.plan.statement:
@@ -215,11 +225,6 @@ class _Writer:
     ) -> int:
         with sending.silence():
             return (original or self.original)(rows.at(queryset, keys), **values)
-
-
-def _is_one(by_key: dict[Any, Any]) -> bool:
-    first, *others = by_key.values()
-    return all(value is first or (type(value) is type(first) and value == first) for value in others)
 
 
 def write_own(queryset: QuerySet[Any], pairs: list[tuple[Any, Model]], columns: Sequence[ModelField]) -> None:
