@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.core.files.base import ContentFile
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Case, F, OuterRef, QuerySet, Subquery, Value, When
 from django.db.models.functions import Concat, Now, Upper
@@ -16,11 +17,26 @@ from django.test.utils import CaptureQueriesContext
 from signal_patch import bulk_signals, no_bulk_signals
 from tests.fields import Point
 from tests.fleet import LAUNCH, column, rows, ships
-from tests.models import Beacon, Berth, Book, BookProxy, Cargo, Mooring, Novel, Port, Ship, Strongbox, Wreck
+from tests.models import (
+    Beacon,
+    Berth,
+    Book,
+    BookProxy,
+    Cargo,
+    Chart,
+    Mooring,
+    Novel,
+    Port,
+    Ship,
+    Strongbox,
+    Wreck,
+)
 from tests.refusals import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from django.dispatch import Signal
 
     from tests.recording import Log, Receivers
 
@@ -666,6 +682,39 @@ def test_custom_fields_show_their_own_type(batch_size: int, receivers: Receivers
         Wreck.objects.bulk_update(wrecks, ["place", "name"])
     assert column(Wreck, "place") == [Point(3, 4), Point(5, 6)]
     assert truth == [True, True]
+
+
+@pytest.mark.parametrize("signal", [pre_save, post_save], ids=["pre_save", "post_save"])
+@pytest.mark.parametrize("touched", [False, True], ids=["as assigned", "touched before"])
+def test_a_file_that_waits_to_be_stored_is_stored_only_where_it_is_named(
+    signal: Signal, touched: bool, receivers: Receivers
+) -> None:
+    rows(Chart, {"sheet": "charts/old.txt"})
+    (chart,) = Chart.objects.all()
+    chart.sheet = ContentFile(b"new", name="waiting.txt")
+    assert not touched or chart.sheet
+    told: list[Any] = []
+    receivers.connect(signal, lambda update_fields, **arguments: told.append({*update_fields}), Chart)
+    Chart.objects.bulk_update([chart], ["title"])
+    assert column(Chart, "sheet") == ["charts/old.txt"]
+    assert not chart.sheet._committed
+    Chart.objects.bulk_update([chart], ["sheet"])
+    assert told == [{"title"}, {"sheet"}]
+    assert column(Chart, "sheet") == [chart.sheet.name]
+    assert Chart.objects.get().sheet.read() == b"new"
+
+
+def test_a_file_that_a_receiver_assigns_in_the_place_of_one_that_waits_is_stored(
+    receivers: Receivers,
+) -> None:
+    rows(Chart, {})
+    (chart,) = Chart.objects.all()
+    chart.sheet = ContentFile(b"the caller's", name="same.txt")
+    receivers.before_saves(
+        Chart, lambda chart: setattr(chart, "sheet", ContentFile(b"the receiver's", name="same.txt"))
+    )
+    Chart.objects.bulk_update([chart], ["title"])
+    assert Chart.objects.get().sheet.read() == b"the receiver's"
 
 
 @pytest.mark.parametrize("notes", [{"not yet": {1, 2}}, {(1, 2): 3}], ids=str)

@@ -11,7 +11,7 @@ from django.core.files.base import ContentFile
 from django.db import DataError, IntegrityError, connection, transaction
 from django.db.models import F, JSONField, OuterRef, Subquery, TextField, Value
 from django.db.models.functions import Cast, Concat, Upper
-from django.db.models.signals import post_save, pre_save
+from django.db.models.signals import post_init, post_save, pre_save
 
 from signal_patch import bulk_signals
 from signal_patch.dispatch.writing import BRANCHES
@@ -20,6 +20,8 @@ from tests.fleet import LAUNCH, column, rows, ships
 from tests.models import Beacon, Berth, Cargo, Chart, Port, Ship, Strongbox, Wreck
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.recording import Receivers
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
@@ -308,6 +310,44 @@ def test_a_file_that_a_receiver_assigns_is_stored(batch_size: int, receivers: Re
         column(Chart, "sheet")
     )
     assert all(sent.arguments["update_fields"] == {"title", "sheet"} for sent in log.of("post_save"))
+
+
+FILE_CHANGES: dict[str, tuple[Callable[[Chart], object], str]] = {
+    "renamed": (lambda chart: setattr(chart.sheet, "name", "charts/moved.txt"), "charts/moved.txt"),
+    "removed": (lambda chart: chart.sheet.delete(save=False), ""),
+    "stored": (
+        lambda chart: chart.sheet.save("kept.txt", ContentFile(b"kept"), save=False),
+        "charts/kept",
+    ),
+}
+
+
+@of_every_size
+@pytest.mark.parametrize("touched", [False, True], ids=["as loaded", "touched before"])
+@pytest.mark.parametrize(("change", "name"), FILE_CHANGES.values(), ids=FILE_CHANGES)
+def test_a_change_to_a_file_is_saved(
+    change: Callable[[Chart], object], name: str, touched: bool, batch_size: int, receivers: Receivers
+) -> None:
+    rows(Chart, {"sheet": "charts/old.txt"}, {"sheet": "charts/older.txt"})
+    if touched:
+        receivers.connect(post_init, lambda instance, **arguments: instance.sheet, Chart)
+    receivers.before_saves(Chart, change)
+    log = receivers.record(Chart)
+    with bulk_signals(batch_size=batch_size):
+        Chart.objects.update(title="new")
+    assert [str(stored)[: len(name)] for stored in column(Chart, "sheet")] == [name, name]
+    assert all(str(stored).startswith("charts/") == bool(name) for stored in column(Chart, "sheet"))
+    assert all(sent.arguments["update_fields"] == {"title", "sheet"} for sent in log.of("post_save"))
+
+
+def test_a_file_that_is_only_looked_at_is_left_alone(receivers: Receivers) -> None:
+    _, bare = rows(Chart, {"sheet": "charts/old.txt"}, {})
+    Chart.objects.filter(pk=bare.pk).update(sheet=None)
+    receivers.before_saves(Chart, lambda chart: bool(chart.sheet))
+    log = receivers.record(Chart)
+    Chart.objects.update(title="new")
+    assert column(Chart, "sheet") == ["charts/old.txt", None]
+    assert all(sent.arguments["update_fields"] == {"title"} for sent in log)
 
 
 @of_every_size

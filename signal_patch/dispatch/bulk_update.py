@@ -137,6 +137,7 @@ class _BulkUpdate:
             loud = [pair for pair in pairs if pair[0] not in quiet] if quiet else pairs
             changes = self.teller.before(loud)
             self._hide(expressions, changes, pairs)
+            self._store_files(pairs)
             matched = self._write(self.queryset, pairs, self.names)
             if present is not None:
                 loud = [pair for pair in loud if pair[0] in present]
@@ -244,6 +245,13 @@ class _BulkUpdate:
                     continue
                 if not self._is_overtaken(field, by_key[key], changed):
                     setattr(obj, field.attname, by_key[key])
+
+    def _store_files(self, pairs: list[tuple[Any, Model]]) -> None:
+        """Store the files that wait in the named fields, as save() does before it names them in the row."""
+        for field in filter(columns.holds_files, self.fields):
+            for _, obj in pairs:
+                if columns.file_state(getattr(obj, field.attname))[1] is not None:
+                    field.pre_save(obj, False)
 
     def _is_overtaken(self, field: ModelField, expression: Any, changed: Changes) -> bool:
         """Return whether an expression would see, in MariaDB's SET, what a receiver has set."""

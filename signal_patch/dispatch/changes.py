@@ -32,9 +32,10 @@ class Watch:
 
     def __init__(self, watched: Collection[ModelField], connection: Any) -> None:
         self.connection = connection
-        self.opaque = [field for field in watched if fields.is_opaque(field)]
-        self.plain = [field for field in watched if not fields.is_opaque(field)]
-        self.files = [field for field in self.plain if fields.holds_files(field)]
+        self.files = [field for field in watched if fields.holds_files(field)]
+        others = [field for field in watched if not fields.holds_files(field)]
+        self.opaque = [field for field in others if fields.is_opaque(field)]
+        self.plain = [field for field in others if not fields.is_opaque(field)]
         self.attnames = [field.attname for field in self.plain]
         # With one name, itemgetter would not return a tuple.
         self.state = itemgetter(*self.attnames, *self.attnames[:1]) if self.plain else _nothing
@@ -46,7 +47,13 @@ class Watch:
             state = self.state(attributes)
         except KeyError:  # the caller's own instance, with deferred fields
             state = tuple(attributes.get(name, DEFERRED) for name in self.attnames)
-        return state, [self._inside(instance, field) for field in self.opaque] if self.opaque else ()
+        if not (self.opaque or self.files):
+            return state, (), ()
+        return (
+            state,
+            [self._inside(instance, field) for field in self.opaque],
+            [self._file(instance, field) for field in self.files],
+        )
 
     def _inside(self, instance: Model, field: ModelField) -> Any:
         if field.attname not in instance.__dict__:
@@ -55,6 +62,10 @@ class Watch:
         fingerprint = fields.fingerprint(field, value, self.connection)
         # The text of JSON says it all.
         return fingerprint, value if isinstance(field, JSONField) else fields.copied(value, instance)
+
+    def _file(self, instance: Model, field: ModelField) -> Any:
+        value = instance.__dict__.get(field.attname, DEFERRED)
+        return value if value is DEFERRED else fields.file_state(value)
 
     def may_differ(self, instance: Model, snapshot: Any) -> bool:
         """Return False if `changes` would find none, in next to no time."""
@@ -67,12 +78,11 @@ class Watch:
 
     def changes(self, instance: Model, snapshot: Any) -> Changes:
         """Return the fields that were changed since, with what `Field.pre_save` gives."""
-        state, fingerprints = snapshot
+        state, inside, files = snapshot
         changed = self._different(instance, state)
-        if self.opaque:
-            changed += self._different_inside(instance, fingerprints)
-        changed += [field for field in self.files if self._is_uncommitted(instance, field)]
-        return {field: field.pre_save(instance, False) for field in dict.fromkeys(changed)}
+        changed += self._different_inside(instance, inside)
+        changed += self._different_files(instance, files)
+        return {field: field.pre_save(instance, False) for field in changed}
 
     def _different(self, instance: Model, before: tuple[Any, ...]) -> list[ModelField]:
         # getattr() brings back a value that a receiver has deferred, as save() would.
@@ -102,8 +112,13 @@ class Watch:
         is_steady = new == fields.fingerprint(field, value, self.connection)
         return is_steady or bool(value != copied)
 
-    def _is_uncommitted(self, instance: Model, field: ModelField) -> bool:
-        return fields.is_uncommitted(instance.__dict__.get(field.attname))
+    def _different_files(self, instance: Model, before: list[Any]) -> list[ModelField]:
+        return [
+            field
+            for field, old in zip(self.files, before, strict=True)
+            if not _is_deferred_still(instance, field, old)
+            and not _is_same_file(fields.file_state(getattr(instance, field.attname)), old)
+        ]
 
 
 def _nothing(_: dict[str, Any]) -> tuple[()]:
@@ -117,6 +132,11 @@ def _is_deferred_still(instance: Model, field: ModelField, old: Any) -> bool:
 def _is_same(new: Any, old: Any) -> bool:
     # F("n") == F("n"), but only an expression that was there before is no change.
     return new is old or (new == old and not hasattr(new, "resolve_expression"))
+
+
+def _is_same_file(new: tuple[Any, Any], old: Any) -> bool:
+    # Contents that were waiting beforehand are the caller's affair.
+    return old is not DEFERRED and new[0] == old[0] and new[1] is old[1]
 
 
 class PerRow(Expression):

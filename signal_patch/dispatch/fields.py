@@ -226,9 +226,14 @@ def saves_as_it_compares(field: Field[Any, Any]) -> bool:
     return type(_target(field)).get_db_prep_save is Field.get_db_prep_save
 
 
-def is_uncommitted(value: Any) -> bool:
-    """Return whether a value is a file that `FileField.pre_save` has yet to store."""
-    return isinstance(value, File) and not getattr(value, "_committed", True)
+def file_state(value: Any) -> tuple[Any, Any]:
+    """Return the name of a file, and its contents if `FileField.pre_save` has yet to store them."""
+    if not isinstance(value, File):
+        return value, None
+    if getattr(value, "_committed", False):
+        return value.name, None
+    # The descriptor puts what was assigned inside a file of its own.
+    return value.name, getattr(value, "_file", value)
 
 
 def concrete(model: Any) -> type[Model]:
