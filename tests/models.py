@@ -277,6 +277,16 @@ class Strongbox(models.Model):
     owner = LabelField(null=True)
 
 
+class Survey(models.Model):
+    """Columns of which some databases, or their drivers, have a mind of their own."""
+
+    title = models.CharField(max_length=100, default="")
+    held = models.DateField(null=True)
+    filed = models.DateTimeField(null=True)
+    passed = models.BooleanField(default=False)
+    findings = models.JSONField(null=True)
+
+
 class Logbook(models.Model):
     """Remembers what it was loaded with, as Django's documentation of `from_db()` shows."""
 

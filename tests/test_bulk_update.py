@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.core.files.base import ContentFile
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Case, F, OuterRef, QuerySet, Subquery, Value, When
+from django.db.models import Case, F, JSONField, OuterRef, QuerySet, Subquery, Value, When
 from django.db.models.functions import Concat, Now, Upper
 from django.db.models.signals import post_save, pre_save
 from django.test.utils import CaptureQueriesContext
@@ -29,6 +29,7 @@ from tests.models import (
     Port,
     Ship,
     Strongbox,
+    Survey,
     Wreck,
 )
 from tests.refusals import refusal
@@ -228,6 +229,19 @@ def test_expressions_that_read_other_rows_count_before_the_first_write(
         Ship.objects.bulk_update(fleet, ["speed"])
     assert column(Ship, "speed") == [3, 3, 2]
     assert truth == [True] * 3
+
+
+@of_every_size
+def test_a_null_of_json_that_is_of_another_row_stays_one(batch_size: int, receivers: Receivers) -> None:
+    other, *_ = rows(Survey, {"findings": Value(None, JSONField())}, {}, {})
+    surveys = list(Survey.objects.exclude(pk=other.pk))
+    truth = receivers.check_truth(Survey)
+    for survey in surveys:
+        survey.findings = Subquery(Survey.objects.filter(pk=other.pk).values("findings"))
+    with bulk_signals(batch_size=batch_size):
+        Survey.objects.bulk_update(surveys, ["findings"])
+    assert not Survey.objects.filter(findings__isnull=True).exists()
+    assert truth == [True, True]
 
 
 def test_what_the_database_alone_decides_is_read_again(receivers: Receivers) -> None:

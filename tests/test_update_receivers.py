@@ -17,7 +17,7 @@ from signal_patch import bulk_signals
 from signal_patch.dispatch.writing import BRANCHES
 from tests.fields import Point
 from tests.fleet import LAUNCH, column, rows, ships
-from tests.models import Beacon, Berth, Cargo, Chart, Port, Ship, Strongbox, Wreck
+from tests.models import Beacon, Berth, Cargo, Chart, Port, Ship, Strongbox, Survey, Wreck
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,6 +123,28 @@ def test_a_unique_value_that_only_some_rows_change_does_not_collide(
     with bulk_signals(batch_size=batch_size):
         Ship.objects.update(slug="same")
     assert column(Ship, "slug") == ["same", "other"]
+
+
+@of_every_size
+@pytest.mark.parametrize(
+    "values", [{"title": "new"}, {"findings": Value(None, JSONField())}], ids=["unnamed", "named"]
+)
+def test_a_null_of_json_is_told_from_one_of_sql(
+    values: dict[str, Any], batch_size: int, receivers: Receivers
+) -> None:
+    rows(Survey, *({"title": str(number), "findings": [1]} for number in range(4)))
+    numbers = dict(zip(column(Survey, "pk"), range(4), strict=True))
+
+    def change(survey: Survey) -> None:
+        if numbers[survey.pk]:
+            survey.findings = [None, {"a": 1}, Value(None, JSONField())][numbers[survey.pk] - 1]
+
+    receivers.before_saves(Survey, change)
+    with bulk_signals(batch_size=batch_size):
+        Survey.objects.update(**values)
+    assert column(Survey, "findings") == [None if "findings" in values else [1], None, {"a": 1}, None]
+    empty = Survey.objects.filter(findings__isnull=True).values_list("pk", flat=True)
+    assert [numbers[pk] for pk in empty] == ([] if "findings" in values else [1])
 
 
 @of_every_size

@@ -64,6 +64,7 @@ from tests.models import (
     Ship,
     Sluice,
     Strongbox,
+    Survey,
     Wreck,
 )
 from tests.recording import field_values
@@ -312,6 +313,18 @@ def test_a_part_of_a_json_value_is_a_value(part: Any, batch_size: int, receivers
     with bulk_signals(batch_size=batch_size):
         Ship.objects.update(notes=F("notes__part"))
     assert column(Ship, "notes") == [part, part]
+    assert truth.holds()
+
+
+@of_every_size
+def test_a_null_of_json_stays_one_where_it_is_of_another_row(batch_size: int, receivers: Receivers) -> None:
+    other, *_ = rows(Survey, {"findings": Value(None, JSONField()), "title": "other"}, {}, {})
+    truth = Truth(receivers, Survey)
+    value = Subquery(Survey.objects.filter(title="other").values("findings"))
+    with bulk_signals(batch_size=batch_size):
+        Survey.objects.exclude(pk=other.pk).update(findings=value)
+    assert column(Survey, "findings") == [None, None, None]
+    assert not Survey.objects.filter(findings__isnull=True).exists()
     assert truth.holds()
 
 

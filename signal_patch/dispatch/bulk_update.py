@@ -217,11 +217,16 @@ class _BulkUpdate:
         query.get_initial_alias()
         return expression.resolve_expression(query, allow_joins=False, for_save=True)
 
-    def _show(self, expressions: Expressions, pairs: list[tuple[Any, Model]]) -> None:
+    def _show(
+        self,
+        expressions: Expressions,
+        pairs: list[tuple[Any, Model]],
+        select: Callable[..., Any] = columns.as_column,
+    ) -> None:
         if not expressions:
             return
         previews = {
-            f"signal_patch_{index}": columns.as_column(
+            f"signal_patch_{index}": select(
                 PerRow(self.model, field, by_key, Value(None)), field, self.connection
             )
             for index, (field, by_key) in enumerate(expressions.items())
@@ -267,7 +272,8 @@ class _BulkUpdate:
                 field: {k: v for k, v in by_key.items() if reads_other_rows(v, self.model)}
                 for field, by_key in self._expressions(pairs).items()
             }
-            self._show({field: by_key for field, by_key in frozen.items() if by_key}, pairs)
+            found = {field: by_key for field, by_key in frozen.items() if by_key}
+            self._show(found, pairs, columns.as_frozen)
 
     def _normalize(self, objs: tuple[Any, ...]) -> None:
         """Turn the instances' constants, and their keys, into what their rows will hold."""

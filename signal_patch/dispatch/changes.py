@@ -10,7 +10,7 @@ from django.db.models.base import DEFERRED
 from django.db.models.expressions import Expression
 
 from . import fields
-from .expressions import Saved
+from .expressions import JsonNull, Saved, is_json_null
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -180,7 +180,7 @@ class PerRow(Expression):
             sql, sql_params = compiler.compile(self._to_save(value))
             parts.append(f"WHEN {condition} THEN {sql}")
             params += [*condition_params, *sql_params]
-        otherwise, otherwise_params = compiler.compile(self.otherwise)
+        otherwise, otherwise_params = compiler.compile(self._to_save(self.otherwise))
         parts.append(f"ELSE {otherwise} END")
         params += otherwise_params
         return self._typed(" ".join(parts), connection), tuple(params)
@@ -195,6 +195,8 @@ class PerRow(Expression):
         ]
 
     def _to_save(self, value: Any) -> Any:
+        if isinstance(self.column, JSONField) and is_json_null(value):
+            return JsonNull()
         if hasattr(value, "resolve_expression"):
             return value
         return Saved(value, output_field=self.column)

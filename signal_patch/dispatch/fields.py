@@ -30,7 +30,7 @@ from django.db.models import (
 from django.db.models.expressions import ExpressionWrapper
 from django.db.models.functions import Cast
 
-from .expressions import read_by
+from .expressions import WithJsonNull, read_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -163,6 +163,12 @@ def as_column(expression: Any, field: Field[Any, Any], connection: BaseDatabaseW
         # A number inside a JSON value comes as a number, and goes into a column of text.
         expression = Cast(expression, output_field=TextField())
     return ExpressionWrapper(expression, output_field=target)
+
+
+def as_frozen(expression: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper) -> BaseExpression:
+    """Return `as_column` of an expression whose value is selected in order to be written."""
+    column = as_column(expression, field, connection)
+    return WithJsonNull(column, output_field=field) if isinstance(field, JSONField) else column
 
 
 def is_returned_as_selected(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:

@@ -11,7 +11,7 @@ from django.db.models.expressions import RawSQL, Subquery
 from django.db.models.sql import Query, UpdateQuery
 
 from . import fields
-from .expressions import Saved, nodes, read_by
+from .expressions import JsonNull, Saved, nodes, read_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ class Plan:
         for place, target in enumerate(self.frozen_fields.values()):
             for key, instance in zip(batch.keys, batch.instances, strict=True):
                 value = fields.scaled(target, batch.frozen[key][place], connection)
-                setattr(instance, target.attname, value)
+                setattr(instance, target.attname, None if isinstance(value, JsonNull) else value)
 
 
 class Assigned:
@@ -154,7 +154,7 @@ class _Planner:
             # Django resolves it later, against the table of the ancestor that has the column.
             statement, shown = value, value
         if _reads_other_rows(resolved):
-            column = fields.as_column(shown, target, self.connection)
+            column = fields.as_frozen(shown, target, self.connection)
             result.frozen[f"signal_patch_frozen_{len(result.frozen)}"] = column
             result.frozen_fields[name] = target
         else:

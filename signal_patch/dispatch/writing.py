@@ -13,7 +13,7 @@ from django.db.models.sql import Query
 
 from . import fields, returning, rows, sending
 from .changes import Changes, PerRow
-from .expressions import columns_of
+from .expressions import JsonNull, columns_of
 from .values import Plan
 
 if TYPE_CHECKING:
@@ -75,15 +75,26 @@ class _Writer:
         self.model = writer.model
         self.connection = connections[writer.db]
         self.columns = set(self.model._meta.concrete_fields)
+        self.nulls: set[tuple[ModelField, Any]] = set()
 
     def write(self, batch: Batch, changes: dict[Any, Changes]) -> int:
         if not changes and not self.plan.frozen:
             return self._update(self.queryset, batch.keys, self.plan.statement)
         pairs = list(zip(batch.keys, batch.instances, strict=True))
         fixed = self._fixed(changes)
+        self.nulls = self._json_nulls(batch)
         matched = sum(self._write_part(part, changes, fixed) for part in self._parts(pairs, changes, fixed))
         self._write_subclasses(pairs, changes)
         return matched
+
+    def _json_nulls(self, batch: Batch) -> set[tuple[ModelField, Any]]:
+        """Return the fields and keys where a frozen expression gave JSON's null, shown as None."""
+        return {
+            (field, key)
+            for place, field in enumerate(self.plan.frozen_fields.values())
+            for key, values in batch.frozen.items()
+            if isinstance(values[place], JsonNull)
+        }
 
     def _fixed(self, changes: dict[Any, Changes]) -> list[ModelField]:
         """Return the fields that get, in each row, what its instance holds.
@@ -147,12 +158,16 @@ class _Writer:
         own: dict[ModelField, dict[Any, Any]] = defaultdict(dict)
         for key, instance in part:
             for field in fixed:
-                own[field][self._key(field, key, instance)] = getattr(instance, field.attname)
+                own[field][self._key(field, key, instance)] = self._held(field, key, instance)
             for field, value in changes.get(key, {}).items():
                 if field in self.columns:
                     own[field][self._key(field, key, instance)] = value
         keys = [key for key, _ in part]
         return self._update(self.queryset, keys, self._merged(own, len(part)))
+
+    def _held(self, field: ModelField, key: Any, instance: Model) -> Any:
+        value = getattr(instance, field.attname)
+        return JsonNull() if value is None and (field, key) in self.nulls else value
 
     def _key(self, field: ModelField, key: Any, instance: Model) -> Any:
         """Return the key of the instance's row in the table that has the field's column."""
