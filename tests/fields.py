@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import django
 from django.db import models
 
 if TYPE_CHECKING:
@@ -48,6 +49,32 @@ class ShoutedField(CharField):
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
         saved = super().get_db_prep_save(value, connection)
         return saved.upper() if isinstance(saved, str) else saved
+
+
+class LoweredField(CharField):
+    """Text that is read in small letters, by a converter."""
+
+    def get_db_converters(self, connection: Any) -> list[Any]:
+        def lower(value: Any, expression: Any, connection: Any) -> Any:
+            return value if value is None else value.lower()
+
+        return [*super().get_db_converters(connection), lower]
+
+
+class RaisedField(CharField):
+    """Text that the statement itself turns into capitals."""
+
+    # Django 6.1 warns of the one, and knows the other only.
+    if django.VERSION < (6, 1):
+
+        def get_placeholder(self, value: Any, compiler: Any, connection: Any) -> str:
+            return "UPPER(%s)"
+
+    def get_placeholder_sql(self, value: Any, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        if not hasattr(value, "as_sql"):
+            return "UPPER(%s)", (value,)
+        sql, params = compiler.compile(value)
+        return f"UPPER({sql})", tuple(params)
 
 
 class SealedField(TextField):

@@ -13,7 +13,15 @@ from simple_history.models import HistoricalRecords
 
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from tests import cascade_models as cascade_models
-from tests.fields import LabelField, NumberField, PointField, SealedField, ShoutedField
+from tests.fields import (
+    LabelField,
+    LoweredField,
+    NumberField,
+    PointField,
+    RaisedField,
+    SealedField,
+    ShoutedField,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -285,6 +293,13 @@ class Survey(models.Model):
     filed = models.DateTimeField(null=True)
     passed = models.BooleanField(default=False)
     findings = models.JSONField(null=True)
+
+
+class Plaque(models.Model):
+    """Text that is converted where it is read, or where it is written."""
+
+    lowered = LoweredField(max_length=100, default="")
+    raised = RaisedField(max_length=100, default="")
 
 
 class Logbook(models.Model):

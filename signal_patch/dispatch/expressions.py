@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import JSONField, Value
@@ -45,6 +45,18 @@ class Saved(Value):
         resolved = super().resolve_expression(*args, **keywords)
         resolved.for_save = True
         return resolved
+
+
+class Computed(_ExpressionWrapper):
+    """An expression of which sqlite3 has no declared type, so that its value comes as it is stored.
+
+    A bare column, or a subquery of one, it would turn into what that column is declared as, and not
+    the one that the value is for.
+    """
+
+    def as_sqlite(self, compiler: Any, connection: Any) -> tuple[str, Sequence[Any]]:
+        sql, params = self.as_sql(compiler, connection)
+        return f"+({sql})", params
 
 
 class JsonNull(Value):

@@ -27,10 +27,9 @@ from django.db.models import (
     TextField,
     TimeField,
 )
-from django.db.models.expressions import ExpressionWrapper
 from django.db.models.functions import Cast
 
-from .expressions import WithJsonNull, read_by
+from .expressions import Computed, WithJsonNull, read_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -44,6 +43,9 @@ _CONVERTERS = (
     "get_db_prep_value",
     "get_db_prep_save",
     "from_db_value",
+    "get_db_converters",
+    "get_placeholder",  # Django 5.2 and 6.0
+    "get_placeholder_sql",  # Django 6.1
 )
 _IMMUTABLE = (
     str,
@@ -60,6 +62,12 @@ _IMMUTABLE = (
 )
 _BYTES = (bytes, bytearray, memoryview)
 _CAST_ON_MYSQL = (AutoField, DateField, DecimalField, DurationField, IntegerField, TimeField)
+# On SQLite a number inside a JSON value comes as a number, and goes into a column of text; on MariaDB and
+# MySQL a date comes as one. A cast to a length would cut what is too long.
+_CAST_TO_TEXT: dict[str, tuple[type[Field[Any, Any]], ...]] = {
+    "sqlite": (JSONField,),
+    "mysql": (CharField, TextField),
+}
 # Wide enough for every column: quantize() must not fail on the digits before the point.
 _SCALING = decimal.Context(prec=2000)
 
@@ -95,11 +103,14 @@ def row_value(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrappe
     The field's own preparation and conversion run first, as in an UPDATE and in a SELECT;
     then what the column does (the scale of a decimal, JSON's text form).
     """
+    if value is None:
+        # BooleanField.to_python() takes none where the column doesn't, which is for the database to refuse.
+        return None
     target = _target(field)
     if isinstance(target, JSONField):
-        return None if value is None else _through_json(target, value)
+        return _through_json(target, value)
     if isinstance(target, BinaryField):
-        return None if value is None else _bytes(target, value, connection)
+        return _bytes(target, value, connection)
     return scaled(target, _exact_text(target.to_python(target.get_prep_value(value))), connection)
 
 
@@ -151,18 +162,17 @@ def as_column(expression: Any, field: Field[Any, Any], connection: BaseDatabaseW
     """Return an expression that gives, in a SELECT, what the field's column would hold.
 
     An assignment converts to the column's type. A cast does the same on PostgreSQL; on
-    MariaDB and MySQL only numbers and times can differ and have types to cast to; SQLite's
-    columns take any type.
+    MariaDB and MySQL only numbers, times and what becomes text can differ and have types to cast to;
+    SQLite's columns take any type.
     """
     target = _target(field)
     if connection.vendor == "postgresql" or (
         connection.vendor == "mysql" and isinstance(target, _CAST_ON_MYSQL)
     ):
         return Cast(expression, output_field=target)
-    if connection.vendor == "sqlite" and isinstance(target, JSONField):
-        # A number inside a JSON value comes as a number, and goes into a column of text.
+    if isinstance(target, _CAST_TO_TEXT.get(connection.vendor, ())):
         expression = Cast(expression, output_field=TextField())
-    return ExpressionWrapper(expression, output_field=target)
+    return Computed(expression, output_field=target)
 
 
 def as_frozen(expression: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper) -> BaseExpression:

@@ -157,6 +157,8 @@ class _Planner:
             column = fields.as_frozen(shown, target, self.connection)
             result.frozen[f"signal_patch_frozen_{len(result.frozen)}"] = column
             result.frozen_fields[name] = target
+            if not fields.is_plain(target):
+                result.unsure.append(target)
         else:
             result.statement[name] = statement
             self._preview(result, target, shown)
