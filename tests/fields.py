@@ -96,6 +96,22 @@ class SealedField(TextField):
         return text.split("|") if "|" in text else text
 
 
+class Gem:
+    """Nothing says when two of them are equal."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class GemField(SealedField):
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        return super().get_db_prep_save(value.name if isinstance(value, Gem) else value, connection)
+
+    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
+        name = super().from_db_value(value, expression, connection)
+        return None if name is None else Gem(name)
+
+
 class LabelField(TextField):
     """Text whose saving stumbles over everything else."""
 

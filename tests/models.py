@@ -14,6 +14,7 @@ from simple_history.models import HistoricalRecords
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from tests import cascade_models as cascade_models
 from tests.fields import (
+    GemField,
     LabelField,
     LoweredField,
     NumberField,
@@ -283,6 +284,7 @@ class Strongbox(models.Model):
     label = models.CharField(max_length=100, default="")
     content: models.Field[Any, Any] = SealedField(null=True)
     owner = LabelField(null=True)
+    gem: models.Field[Any, Any] = GemField(null=True)
 
 
 class Survey(models.Model):

@@ -15,7 +15,7 @@ from django.db.models.signals import post_init, post_save, pre_save
 
 from signal_patch import bulk_signals
 from signal_patch.dispatch.writing import BRANCHES
-from tests.fields import Point
+from tests.fields import Gem, Point
 from tests.fleet import LAUNCH, column, rows, ships
 from tests.models import Beacon, Berth, Cargo, Chart, Port, Ship, Strongbox, Survey, Wreck
 
@@ -718,6 +718,25 @@ def test_a_sealed_value_changed_in_place_is_saved(batch_size: int, receivers: Re
     with bulk_signals(batch_size=batch_size):
         Strongbox.objects.update(label="new")
     assert column(Strongbox, "content") == [["a", "b", "e"], ["c", "d", "e"]]
+
+
+@of_every_size
+def test_a_sealed_value_that_nobody_can_compare_is_saved_where_it_was_changed(
+    batch_size: int, receivers: Receivers
+) -> None:
+    rows(Strongbox, {"gem": Gem("ruby")}, {"gem": Gem("opal")}, {"gem": None})
+
+    def polish(box: Strongbox) -> None:
+        if box.gem and box.gem.name == "opal":
+            box.gem.name += "!"
+
+    receivers.before_saves(Strongbox, polish)
+    log = receivers.record(Strongbox)
+    with bulk_signals(batch_size=batch_size):
+        Strongbox.objects.update(label="new")
+    assert [gem and gem.name for gem in column(Strongbox, "gem")] == ["ruby", "opal!", None]
+    names = [sent.arguments["update_fields"] for sent in log.of("post_save")]
+    assert names == [{"label"}, {"label", "gem"}, {"label"}]
 
 
 @of_every_size

@@ -110,7 +110,7 @@ class Watch:
             return False
         # An encrypting field makes something else of an equal value too.
         is_steady = new == fields.fingerprint(field, value, self.connection)
-        return is_steady or bool(value != copied)
+        return is_steady or not fields.is_as_copied(value, copied)
 
     def _different_files(self, instance: Model, before: list[Any]) -> list[ModelField]:
         return [

@@ -9,6 +9,7 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import ValidationError
 from django.core.files import File
 from django.db.models import (
     AutoField,
@@ -225,6 +226,20 @@ def copied(value: Any, owner: Model | None = None) -> Any:
     return value if isinstance(value, _IMMUTABLE) else copy.deepcopy(value, {id(owner): owner})
 
 
+def is_as_copied(value: Any, copied: Any) -> bool:
+    """Return whether a value is still what `copied` gave of it.
+
+    Of a kind that has no equality of its own, what is inside tells.
+    """
+    if type(value) is type(copied) and not _has_equality(type(value)) and hasattr(value, "__dict__"):
+        return bool(vars(value) == vars(copied))
+    return bool(value == copied)
+
+
+def _has_equality(kind: Any) -> bool:
+    return kind.__eq__ is not object.__eq__
+
+
 def takes_expressions(field: Field[Any, Any], expression: Any, connection: BaseDatabaseWrapper) -> bool:
     """Return whether an UPDATE can set a field to an expression.
 
@@ -233,7 +248,7 @@ def takes_expressions(field: Field[Any, Any], expression: Any, connection: BaseD
     """
     try:
         return bool(field.get_db_prep_save(expression, connection) is expression)
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError, ValidationError):
         return False
 
 

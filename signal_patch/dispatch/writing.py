@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import FieldError
 from django.db import connections
-from django.db.models import QuerySet, Value
+from django.db.models import JSONField, QuerySet, Value
 from django.db.models.sql import Query
 
 from . import fields, returning, rows, sending
@@ -92,6 +92,7 @@ class _Writer:
         return {
             (field, key)
             for place, field in enumerate(self.plan.frozen_fields.values())
+            if isinstance(field, JSONField)
             for key, values in batch.frozen.items()
             if isinstance(values[place], JsonNull)
         }
