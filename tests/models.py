@@ -13,16 +13,8 @@ from simple_history.models import HistoricalRecords
 
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from tests import cascade_models as cascade_models
-from tests.fields import (
-    GemField,
-    LabelField,
-    LoweredField,
-    NumberField,
-    PointField,
-    RaisedField,
-    SealedField,
-    ShoutedField,
-)
+from tests.converting_fields import GemField, LabelField, LoweredField, RaisedField, SealedField
+from tests.fields import NumberField, PointField, ShoutedField
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -15,7 +15,8 @@ from django.db.models.signals import post_init, post_save, pre_save
 
 from signal_patch import bulk_signals
 from signal_patch.dispatch.writing import BRANCHES
-from tests.fields import Gem, Point
+from tests.converting_fields import Gem
+from tests.fields import Point
 from tests.fleet import LAUNCH, column, rows, ships
 from tests.models import Beacon, Berth, Cargo, Chart, Port, Ship, Strongbox, Survey, Wreck
 
