@@ -15,6 +15,7 @@ from simple_history.models import HistoricalRecords
 
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from tests import cascade_models as cascade_models
+from tests.converting_fields import GemField, LabelField, LoweredField, RaisedField, SealedField
 from tests.fields import DrawnField, NewNumber, NumberField, PointField, ShoutedField, TidyField
 
 if TYPE_CHECKING:
@@ -275,6 +276,24 @@ class Cargo(models.Model):
     )
 
 
+class Sluice(models.Model):
+    """Its generated columns come of a condition."""
+
+    level = models.IntegerField(default=1)
+    is_high = models.GeneratedField(
+        expression=models.Q(level__gt=5),  # type: ignore[arg-type]  # django-stubs knows expressions only
+        output_field=models.BooleanField(),
+        db_persist=True,
+    )
+    mark = models.GeneratedField(
+        expression=models.Case(
+            models.When(level__gt=5, then=models.Value("high")), default=models.Value("low")
+        ),
+        output_field=models.CharField(max_length=10),
+        db_persist=True,
+    )
+
+
 class Crate(models.Model):
     """Its generated column is computed whenever it is read."""
 
@@ -313,6 +332,32 @@ class Signpost(models.Model):
 
     text = TidyField(max_length=100, default="")
     height = models.IntegerField(default=0)
+
+
+class Strongbox(models.Model):
+    """What is in it is sealed anew whenever it is saved."""
+
+    label = models.CharField(max_length=100, default="")
+    content: models.Field[Any, Any] = SealedField(null=True)
+    owner = LabelField(null=True)
+    gem: models.Field[Any, Any] = GemField(null=True)
+
+
+class Survey(models.Model):
+    """Columns of which some databases, or their drivers, have a mind of their own."""
+
+    title = models.CharField(max_length=100, default="")
+    held = models.DateField(null=True)
+    filed = models.DateTimeField(null=True)
+    passed = models.BooleanField(default=False)
+    findings = models.JSONField(null=True)
+
+
+class Plaque(models.Model):
+    """Text that is converted where it is read, or where it is written."""
+
+    lowered = LoweredField(max_length=100, default="")
+    raised = RaisedField(max_length=100, default="")
 
 
 class Logbook(models.Model):

@@ -7,8 +7,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.core.files.base import ContentFile
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Case, F, OuterRef, QuerySet, Subquery, Value, When
+from django.db.models import Case, F, JSONField, OuterRef, QuerySet, Subquery, Value, When
 from django.db.models.functions import Concat, Now, Upper
 from django.db.models.signals import post_save, pre_save
 from django.test.utils import CaptureQueriesContext
@@ -16,11 +17,28 @@ from django.test.utils import CaptureQueriesContext
 from signal_patch import bulk_signals, no_bulk_signals
 from tests.fields import Point
 from tests.fleet import LAUNCH, column, rows, ships
-from tests.models import Beacon, Berth, Book, BookProxy, Cargo, Mooring, Novel, Port, Ship, Signpost, Wreck
+from tests.models import (
+    Beacon,
+    Berth,
+    Book,
+    BookProxy,
+    Cargo,
+    Chart,
+    Mooring,
+    Novel,
+    Port,
+    Ship,
+    Signpost,
+    Strongbox,
+    Survey,
+    Wreck,
+)
 from tests.refusals import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from django.dispatch import Signal
 
     from tests.recording import Log, Receivers
 
@@ -212,6 +230,19 @@ def test_expressions_that_read_other_rows_count_before_the_first_write(
         Ship.objects.bulk_update(fleet, ["speed"])
     assert column(Ship, "speed") == [3, 3, 2]
     assert truth == [True] * 3
+
+
+@of_every_size
+def test_a_null_of_json_that_is_of_another_row_stays_one(batch_size: int, receivers: Receivers) -> None:
+    other, *_ = rows(Survey, {"findings": Value(None, JSONField())}, {}, {})
+    surveys = list(Survey.objects.exclude(pk=other.pk))
+    truth = receivers.check_truth(Survey)
+    for survey in surveys:
+        survey.findings = Subquery(Survey.objects.filter(pk=other.pk).values("findings"))
+    with bulk_signals(batch_size=batch_size):
+        Survey.objects.bulk_update(surveys, ["findings"])
+    assert not Survey.objects.filter(findings__isnull=True).exists()
+    assert truth == [True, True]
 
 
 def test_what_the_database_alone_decides_is_read_again(receivers: Receivers) -> None:
@@ -746,6 +777,73 @@ def test_custom_fields_show_their_own_type(batch_size: int, receivers: Receivers
         Wreck.objects.bulk_update(wrecks, ["place", "name"])
     assert column(Wreck, "place") == [Point(3, 4), Point(5, 6)]
     assert truth == [True, True]
+
+
+@pytest.mark.parametrize("signal", [pre_save, post_save], ids=["pre_save", "post_save"])
+@pytest.mark.parametrize("touched", [False, True], ids=["as assigned", "touched before"])
+def test_a_file_that_waits_to_be_stored_is_stored_only_where_it_is_named(
+    signal: Signal, touched: bool, receivers: Receivers
+) -> None:
+    rows(Chart, {"sheet": "charts/old.txt"})
+    (chart,) = Chart.objects.all()
+    chart.sheet = ContentFile(b"new", name="waiting.txt")
+    assert not touched or chart.sheet
+    told: list[Any] = []
+    receivers.connect(signal, lambda update_fields, **arguments: told.append({*update_fields}), Chart)
+    Chart.objects.bulk_update([chart], ["title"])
+    assert column(Chart, "sheet") == ["charts/old.txt"]
+    assert not chart.sheet._committed
+    Chart.objects.bulk_update([chart], ["sheet"])
+    assert told == [{"title"}, {"sheet"}]
+    assert column(Chart, "sheet") == [chart.sheet.name]
+    assert Chart.objects.get().sheet.read() == b"new"
+
+
+def test_a_file_that_a_receiver_assigns_in_the_place_of_one_that_waits_is_stored(
+    receivers: Receivers,
+) -> None:
+    rows(Chart, {})
+    (chart,) = Chart.objects.all()
+    chart.sheet = ContentFile(b"the caller's", name="same.txt")
+    receivers.before_saves(
+        Chart, lambda chart: setattr(chart, "sheet", ContentFile(b"the receiver's", name="same.txt"))
+    )
+    Chart.objects.bulk_update([chart], ["title"])
+    assert Chart.objects.get().sheet.read() == b"the receiver's"
+
+
+@pytest.mark.parametrize("notes", [{"not yet": {1, 2}}, {(1, 2): 3}], ids=str)
+def test_a_value_that_cannot_be_saved_is_left_alone_where_it_is_not_named(
+    notes: Any, receivers: Receivers
+) -> None:
+    fleet = _fleet(1)
+    fleet[0].notes = notes
+    log = receivers.record(Ship)
+    assert Ship.objects.bulk_update(fleet, ["speed"]) == 1
+    assert [sent.arguments["update_fields"] for sent in log] == [{"speed"}] * 2
+    assert column(Ship, "notes") == [[]]
+
+
+@of_every_size
+def test_what_receivers_change_in_a_column_that_takes_no_expressions_is_saved(
+    batch_size: int, receivers: Receivers
+) -> None:
+    rows(Strongbox, {"content": "gold"}, {"content": "silver"}, {"content": "lead"})
+    boxes = list(Strongbox.objects.order_by("pk"))
+
+    def change(box: Strongbox) -> None:
+        if box.content != "lead":
+            box.content += "!"
+
+    receivers.before_saves(Strongbox, change)
+    log = receivers.record(Strongbox)
+    truth = receivers.check_truth(Strongbox)
+    with bulk_signals(batch_size=batch_size):
+        Strongbox.objects.bulk_update(boxes, ["label"])
+    assert column(Strongbox, "content") == ["gold!", "silver!", "lead"]
+    names = [sent.arguments["update_fields"] for sent in log.of("post_save")]
+    assert names == [{"label", "content"}, {"label", "content"}, {"label"}]
+    assert truth == [True] * 3
 
 
 def test_rows_with_natural_keys_are_updated(receivers: Receivers) -> None:

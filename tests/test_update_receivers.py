@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.core.files.base import ContentFile
 from django.db import DataError, IntegrityError, connection, transaction
-from django.db.models import F, JSONField, Subquery, Value
-from django.db.models.functions import Concat, Upper
-from django.db.models.signals import post_save, pre_save
+from django.db.models import F, JSONField, OuterRef, Subquery, TextField, Value
+from django.db.models.functions import Cast, Concat, Upper
+from django.db.models.signals import post_init, post_save, pre_save
 
 from signal_patch import bulk_signals
 from signal_patch.dispatch.writing import BRANCHES
+from tests.converting_fields import Gem
 from tests.fields import Point
 from tests.fleet import LAUNCH, column, rows, ships
-from tests.models import Beacon, Berth, Cargo, Chart, Port, Ship, Wreck
+from tests.models import Beacon, Berth, Cargo, Chart, Port, Ship, Strongbox, Survey, Wreck
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.recording import Receivers
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
@@ -121,6 +124,40 @@ def test_a_unique_value_that_only_some_rows_change_does_not_collide(
     with bulk_signals(batch_size=batch_size):
         Ship.objects.update(slug="same")
     assert column(Ship, "slug") == ["same", "other"]
+
+
+@of_every_size
+@pytest.mark.parametrize(
+    "values", [{"title": "new"}, {"findings": Value(None, JSONField())}], ids=["unnamed", "named"]
+)
+def test_a_null_of_json_is_told_from_one_of_sql(
+    values: dict[str, Any], batch_size: int, receivers: Receivers
+) -> None:
+    rows(Survey, *({"title": str(number), "findings": [1]} for number in range(4)))
+    numbers = dict(zip(column(Survey, "pk"), range(4), strict=True))
+
+    def change(survey: Survey) -> None:
+        if numbers[survey.pk]:
+            survey.findings = [None, {"a": 1}, Value(None, JSONField())][numbers[survey.pk] - 1]
+
+    receivers.before_saves(Survey, change)
+    with bulk_signals(batch_size=batch_size):
+        Survey.objects.update(**values)
+    assert column(Survey, "findings") == [None if "findings" in values else [1], None, {"a": 1}, None]
+    empty = Survey.objects.filter(findings__isnull=True).values_list("pk", flat=True)
+    assert [numbers[pk] for pk in empty] == ([] if "findings" in values else [1])
+
+
+@of_every_size
+def test_values_that_are_equal_and_saved_differently_are_each_saved(
+    batch_size: int, receivers: Receivers
+) -> None:
+    ships(0, 1, 2)
+    parts = [1, True, 1.0]
+    receivers.before_saves(Ship, lambda ship: setattr(ship, "notes", {"part": parts[ship.speed]}))
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.update(name="new")
+    assert str(column(Ship, "notes")) == str([{"part": part} for part in parts])
 
 
 @of_every_size
@@ -296,6 +333,44 @@ def test_a_file_that_a_receiver_assigns_is_stored(batch_size: int, receivers: Re
         column(Chart, "sheet")
     )
     assert all(sent.arguments["update_fields"] == {"title", "sheet"} for sent in log.of("post_save"))
+
+
+FILE_CHANGES: dict[str, tuple[Callable[[Chart], object], str]] = {
+    "renamed": (lambda chart: setattr(chart.sheet, "name", "charts/moved.txt"), "charts/moved.txt"),
+    "removed": (lambda chart: chart.sheet.delete(save=False), ""),
+    "stored": (
+        lambda chart: chart.sheet.save("kept.txt", ContentFile(b"kept"), save=False),
+        "charts/kept",
+    ),
+}
+
+
+@of_every_size
+@pytest.mark.parametrize("touched", [False, True], ids=["as loaded", "touched before"])
+@pytest.mark.parametrize(("change", "name"), FILE_CHANGES.values(), ids=FILE_CHANGES)
+def test_a_change_to_a_file_is_saved(
+    change: Callable[[Chart], object], name: str, touched: bool, batch_size: int, receivers: Receivers
+) -> None:
+    rows(Chart, {"sheet": "charts/old.txt"}, {"sheet": "charts/older.txt"})
+    if touched:
+        receivers.connect(post_init, lambda instance, **arguments: instance.sheet, Chart)
+    receivers.before_saves(Chart, change)
+    log = receivers.record(Chart)
+    with bulk_signals(batch_size=batch_size):
+        Chart.objects.update(title="new")
+    assert [str(stored)[: len(name)] for stored in column(Chart, "sheet")] == [name, name]
+    assert all(str(stored).startswith("charts/") == bool(name) for stored in column(Chart, "sheet"))
+    assert all(sent.arguments["update_fields"] == {"title", "sheet"} for sent in log.of("post_save"))
+
+
+def test_a_file_that_is_only_looked_at_is_left_alone(receivers: Receivers) -> None:
+    _, bare = rows(Chart, {"sheet": "charts/old.txt"}, {})
+    Chart.objects.filter(pk=bare.pk).update(sheet=None)
+    receivers.before_saves(Chart, lambda chart: bool(chart.sheet))
+    log = receivers.record(Chart)
+    Chart.objects.update(title="new")
+    assert column(Chart, "sheet") == ["charts/old.txt", None]
+    assert all(sent.arguments["update_fields"] == {"title"} for sent in log)
 
 
 @of_every_size
@@ -583,3 +658,96 @@ def test_without_write_back_a_named_unique_value_does_not_collide(receivers: Rec
     with bulk_signals(write_back=False):
         Ship.objects.update(slug="same")
     assert column(Ship, "slug") == [f"same-{pk}" for pk in column(Ship, "pk")]
+
+
+# Columns whose field makes something else of a value each time.
+
+
+@of_every_size
+def test_a_column_that_is_sealed_anew_each_time_is_left_alone(batch_size: int, receivers: Receivers) -> None:
+    rows(Strongbox, {"content": "gold"}, {"content": ["a", "b"]}, {"content": None})
+    sealed = _sealed()
+    receivers.before_saves(Strongbox, lambda box: None)
+    log = receivers.record(Strongbox)
+    with bulk_signals(batch_size=batch_size):
+        Strongbox.objects.update(label="new")
+    assert _sealed() == sealed
+    assert [sent.arguments["update_fields"] for sent in log] == [{"label"}] * 6
+
+
+def _sealed() -> list[Any]:
+    stored = Strongbox.objects.annotate(stored=Cast("content", TextField()))
+    return list(stored.order_by("pk").values_list("stored", flat=True))
+
+
+@of_every_size
+@pytest.mark.parametrize("values", [{"label": "new"}, {"content": "silver"}], ids=["unnamed", "named"])
+def test_a_change_to_a_column_that_takes_no_expressions_is_saved(
+    values: dict[str, Any], batch_size: int, receivers: Receivers
+) -> None:
+    rows(Strongbox, *({"content": ["gold", "silver"]} for _ in range(4)))
+    first, second, third, _ = column(Strongbox, "pk")
+
+    def change(box: Strongbox) -> None:
+        if box.pk == first:
+            box.content = ["x", "y"]
+        elif box.pk == second:
+            box.content = None
+        elif box.pk == third:
+            box.owner = " nobody "
+            box.label = "own"
+
+    receivers.before_saves(Strongbox, change)
+    truth = receivers.check_truth(Strongbox)
+    log = receivers.record(Strongbox)
+    with bulk_signals(batch_size=batch_size):
+        assert Strongbox.objects.update(**values) == 4
+    unchanged = values.get("content", ["gold", "silver"])
+    assert column(Strongbox, "content") == [["x", "y"], None, unchanged, unchanged]
+    assert column(Strongbox, "owner") == [None, None, "nobody", None]
+    label = values.get("label", "")
+    assert column(Strongbox, "label") == [label, label, "own", label]
+    assert log.of("post_save")[0].arguments["update_fields"] == {*values, "content"}
+    assert log.of("post_save")[3].arguments["update_fields"] == {*values}
+    assert truth == [True] * 4
+
+
+@of_every_size
+def test_a_sealed_value_changed_in_place_is_saved(batch_size: int, receivers: Receivers) -> None:
+    rows(Strongbox, {"content": ["a", "b"]}, {"content": ["c", "d"]})
+    receivers.before_saves(Strongbox, lambda box: box.content.append("e"))
+    with bulk_signals(batch_size=batch_size):
+        Strongbox.objects.update(label="new")
+    assert column(Strongbox, "content") == [["a", "b", "e"], ["c", "d", "e"]]
+
+
+@of_every_size
+def test_a_sealed_value_that_nobody_can_compare_is_saved_where_it_was_changed(
+    batch_size: int, receivers: Receivers
+) -> None:
+    rows(Strongbox, {"gem": Gem("ruby")}, {"gem": Gem("opal")}, {"gem": None})
+
+    def polish(box: Strongbox) -> None:
+        if box.gem and box.gem.name == "opal":
+            box.gem.name += "!"
+
+    receivers.before_saves(Strongbox, polish)
+    log = receivers.record(Strongbox)
+    with bulk_signals(batch_size=batch_size):
+        Strongbox.objects.update(label="new")
+    assert [gem and gem.name for gem in column(Strongbox, "gem")] == ["ruby", "opal!", None]
+    names = [sent.arguments["update_fields"] for sent in log.of("post_save")]
+    assert names == [{"label"}, {"label", "gem"}, {"label"}]
+
+
+@of_every_size
+def test_a_value_of_other_rows_reaches_a_column_that_takes_no_expressions(
+    batch_size: int, receivers: Receivers
+) -> None:
+    rows(Strongbox, {"content": "gold"}, {"content": "silver"})
+    truth = receivers.check_truth(Strongbox)
+    other = Strongbox.objects.exclude(pk=OuterRef("pk")).values("content")[:1]
+    with bulk_signals(batch_size=batch_size):
+        Strongbox.objects.update(content=Subquery(other))
+    assert column(Strongbox, "content") == ["silver", "gold"]
+    assert truth == [True, True]

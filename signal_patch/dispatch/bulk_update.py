@@ -12,11 +12,12 @@ from django.db.models import BinaryField, QuerySet, Value
 from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import UpdateQuery
 
-from . import fields as columns, loops, rows, sending
+from . import fields as columns, loops, rows, sending, writing
 from .changes import Changes, PerRow
+from .expressions import read_by
 from .progress import reporting
 from .telling import Teller
-from .values import Assigned, read_by, reads_other_rows
+from .values import Assigned, reads_other_rows
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
@@ -155,7 +156,8 @@ class _BulkUpdate:
             changes = self.teller.before(loud)
             self._prepare(changes, pairs)
             self._hide(expressions, changes, pairs)
-            matched = self._write(self.queryset, pairs, self.names)
+            self._store_files(pairs)
+            matched = self._write(pairs)
             if present is not None:
                 loud = [pair for pair in loud if pair[0] in present]
             self._write_extras(loud, changes)
@@ -237,11 +239,16 @@ class _BulkUpdate:
         query.get_initial_alias()
         return expression.resolve_expression(query, allow_joins=False, for_save=True)
 
-    def _show(self, expressions: Expressions, pairs: list[tuple[Any, Model]]) -> None:
+    def _show(
+        self,
+        expressions: Expressions,
+        pairs: list[tuple[Any, Model]],
+        select: Callable[..., Any] = columns.as_column,
+    ) -> None:
         if not expressions:
             return
         previews = {
-            f"signal_patch_{index}": columns.as_column(
+            f"signal_patch_{index}": select(
                 PerRow(self.model, field, by_key, Value(None)), field, self.connection
             )
             for index, (field, by_key) in enumerate(expressions.items())
@@ -276,6 +283,13 @@ class _BulkUpdate:
                 if not self._is_overtaken(field, by_key[key], changed):
                     setattr(obj, field.attname, by_key[key])
 
+    def _store_files(self, pairs: list[tuple[Any, Model]]) -> None:
+        """Store the files that wait in the named fields, as save() does before it names them in the row."""
+        for field in filter(columns.holds_files, self.fields):
+            for _, obj in pairs:
+                if columns.file_state(getattr(obj, field.attname))[1] is not None:
+                    field.pre_save(obj, False)
+
     def _is_overtaken(self, field: ModelField, expression: Any, changed: Changes) -> bool:
         """Return whether an expression would see, in MariaDB's SET, what a receiver has set."""
         if not changed or self.connection.vendor != "mysql" or field not in self._own_fields():
@@ -290,7 +304,8 @@ class _BulkUpdate:
                 field: {k: v for k, v in by_key.items() if reads_other_rows(v, self.model)}
                 for field, by_key in self._expressions(pairs).items()
             }
-            self._show({field: by_key for field, by_key in frozen.items() if by_key}, pairs)
+            found = {field: by_key for field, by_key in frozen.items() if by_key}
+            self._show(found, pairs, columns.as_frozen)
 
     def _normalize(self, objs: tuple[Any, ...]) -> None:
         """Turn the instances' constants, and their keys, into what their rows will hold."""
@@ -314,39 +329,33 @@ class _BulkUpdate:
             setattr(obj, field.attname, stored)
 
     def _write_extras(self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> None:
-        for (model, names), chosen in self._extras(pairs, changes).items():
-            if model is self.model:
-                # The write may have undone the queryset's own conditions.
-                self._write(rows.everything(self.queryset, self.using), chosen, list(names))
-            else:
-                subclass: QuerySet[Any] = QuerySet(model, using=self.using)
-                self._write(subclass, chosen, list(names), QuerySet.bulk_update)
+        for (model, extra), chosen in self._extras(pairs, changes).items():
+            # The write may have undone the queryset's own conditions.
+            everything: QuerySet[Any] = rows.everything(self.queryset, self.using)
+            if model is not self.model:
+                everything = QuerySet(model, using=self.using)
+            # Django's own would lose what a field makes of a plain value only.
+            writing.write_own(everything, chosen, extra)
 
     def _extras(
         self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]
-    ) -> dict[tuple[type[Model], tuple[str, ...]], list[tuple[Any, Model]]]:
+    ) -> dict[tuple[type[Model], tuple[ModelField, ...]], list[tuple[Any, Model]]]:
         """Return the instances by what receivers changed beside the named fields, and by the model whose
         fields these are: an instance may be of a subclass.
         """
         own, named = set(self.model._meta.concrete_fields), set(self.fields)
-        groups: dict[tuple[type[Model], tuple[str, ...]], list[tuple[Any, Model]]] = defaultdict(list)
+        groups: dict[tuple[type[Model], tuple[ModelField, ...]], list[tuple[Any, Model]]] = defaultdict(list)
         for key, obj in pairs:
             extra = [field for field in changes.get(key, {}) if field not in named]
             if extra:
                 model = self.model if own.issuperset(extra) else type(obj)
-                groups[model, tuple(field.name for field in extra)].append((key, obj))
+                groups[model, tuple(extra)].append((key, obj))
         return groups
 
-    def _write(
-        self,
-        queryset: QuerySet[Any],
-        pairs: list[tuple[Any, Model]],
-        names: list[str],
-        original: Callable[..., int] | None = None,
-    ) -> int:
-        write, objs = original or self.original, [obj for _, obj in pairs]
-        with sending.silence(queryset.model):
-            return write(queryset, objs, names, batch_size=self.batch_size)
+    def _write(self, pairs: list[tuple[Any, Model]]) -> int:
+        objs = [obj for _, obj in pairs]
+        with sending.silence(self.model):
+            return self.original(self.queryset, objs, self.names, batch_size=self.batch_size)
 
     def _unsure(self, expressions: Expressions) -> list[ModelField]:
         custom = [field for field in self.fields if not columns.is_plain(field)]

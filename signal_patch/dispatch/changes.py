@@ -5,11 +5,12 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import F, Value
+from django.db.models import F, JSONField
 from django.db.models.base import DEFERRED
 from django.db.models.expressions import Expression
 
 from . import fields
+from .expressions import JsonNull, Saved, is_json_null
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -25,14 +26,16 @@ class Watch:
     """Compares the instances of one class before and after their `pre_save`.
 
     Looked at are the given fields only. A comparison of two tuples is enough for most; the
-    fields whose values may change in place are compared by what would be saved.
+    fields whose values may change in place are compared by what would be saved, and where that
+    comes out differently each time, by a copy.
     """
 
     def __init__(self, watched: Collection[ModelField], connection: Any) -> None:
         self.connection = connection
-        self.opaque = [field for field in watched if fields.is_opaque(field)]
-        self.plain = [field for field in watched if not fields.is_opaque(field)]
-        self.files = [field for field in self.plain if fields.holds_files(field)]
+        self.files = [field for field in watched if fields.holds_files(field)]
+        others = [field for field in watched if not fields.holds_files(field)]
+        self.opaque = [field for field in others if fields.is_opaque(field)]
+        self.plain = [field for field in others if not fields.is_opaque(field)]
         self.attnames = [field.attname for field in self.plain]
         # With one name, itemgetter would not return a tuple.
         self.state = itemgetter(*self.attnames, *self.attnames[:1]) if self.plain else _nothing
@@ -44,15 +47,25 @@ class Watch:
             state = self.state(attributes)
         except KeyError:  # the caller's own instance, with deferred fields
             state = tuple(attributes.get(name, DEFERRED) for name in self.attnames)
-        return state, self._fingerprints(instance) if self.opaque else ()
+        if not (self.opaque or self.files):
+            return state, (), ()
+        return (
+            state,
+            [self._inside(instance, field) for field in self.opaque],
+            [self._file(instance, field) for field in self.files],
+        )
 
-    def _fingerprints(self, instance: Model) -> list[Any]:
-        return [
-            fields.fingerprint(field, getattr(instance, field.attname), self.connection)
-            if field.attname in instance.__dict__
-            else DEFERRED
-            for field in self.opaque
-        ]
+    def _inside(self, instance: Model, field: ModelField) -> Any:
+        if field.attname not in instance.__dict__:
+            return DEFERRED
+        value = getattr(instance, field.attname)
+        fingerprint = fields.fingerprint(field, value, self.connection)
+        # The text of JSON says it all.
+        return fingerprint, value if isinstance(field, JSONField) else fields.copied(value, instance)
+
+    def _file(self, instance: Model, field: ModelField) -> Any:
+        value = instance.__dict__.get(field.attname, DEFERRED)
+        return value if value is DEFERRED else fields.file_state(value)
 
     def may_differ(self, instance: Model, snapshot: Any) -> bool:
         """Return False if `changes` would find none, in next to no time."""
@@ -65,12 +78,11 @@ class Watch:
 
     def changes(self, instance: Model, snapshot: Any) -> Changes:
         """Return the fields that were changed since, with what `Field.pre_save` gives."""
-        state, fingerprints = snapshot
+        state, inside, files = snapshot
         changed = self._different(instance, state)
-        if self.opaque:
-            changed += self._different_inside(instance, fingerprints)
-        changed += [field for field in self.files if self._is_uncommitted(instance, field)]
-        return {field: field.pre_save(instance, False) for field in dict.fromkeys(changed)}
+        changed += self._different_inside(instance, inside)
+        changed += self._different_files(instance, files)
+        return {field: field.pre_save(instance, False) for field in changed}
 
     def _different(self, instance: Model, before: tuple[Any, ...]) -> list[ModelField]:
         # getattr() brings back a value that a receiver has deferred, as save() would.
@@ -82,14 +94,31 @@ class Watch:
         ]
 
     def _different_inside(self, instance: Model, before: list[Any]) -> list[ModelField]:
-        for field, old in zip(self.opaque, before, strict=True):
-            if old is not DEFERRED:
-                getattr(instance, field.attname)  # brings back what a receiver has deferred
-        after = self._fingerprints(instance)
-        return [field for field, old, new in zip(self.opaque, before, after, strict=True) if old != new]
+        return [
+            field
+            for field, old in zip(self.opaque, before, strict=True)
+            if not _is_deferred_still(instance, field, old) and self._is_other(instance, field, old)
+        ]
 
-    def _is_uncommitted(self, instance: Model, field: ModelField) -> bool:
-        return fields.is_uncommitted(instance.__dict__.get(field.attname))
+    def _is_other(self, instance: Model, field: ModelField, old: Any) -> bool:
+        value = getattr(instance, field.attname)  # brings back what a receiver has deferred
+        if old is DEFERRED:
+            return True
+        fingerprint, copied = old
+        new = fields.fingerprint(field, value, self.connection)
+        if _is_same(new, fingerprint):
+            return False
+        # An encrypting field makes something else of an equal value too.
+        is_steady = new == fields.fingerprint(field, value, self.connection)
+        return is_steady or not fields.is_as_copied(value, copied)
+
+    def _different_files(self, instance: Model, before: list[Any]) -> list[ModelField]:
+        return [
+            field
+            for field, old in zip(self.files, before, strict=True)
+            if not _is_deferred_still(instance, field, old)
+            and not _is_same_file(fields.file_state(getattr(instance, field.attname)), old)
+        ]
 
 
 def _nothing(_: dict[str, Any]) -> tuple[()]:
@@ -103,6 +132,11 @@ def _is_deferred_still(instance: Model, field: ModelField, old: Any) -> bool:
 def _is_same(new: Any, old: Any) -> bool:
     # F("n") == F("n"), but only an expression that was there before is no change.
     return new is old or (new == old and not hasattr(new, "resolve_expression"))
+
+
+def _is_same_file(new: tuple[Any, Any], old: Any) -> bool:
+    # Contents that were waiting beforehand are the caller's affair.
+    return old is not DEFERRED and new[0] == old[0] and new[1] is old[1]
 
 
 class PerRow(Expression):
@@ -146,7 +180,7 @@ class PerRow(Expression):
             sql, sql_params = compiler.compile(self._to_save(value))
             parts.append(f"WHEN {condition} THEN {sql}")
             params += [*condition_params, *sql_params]
-        otherwise, otherwise_params = compiler.compile(self.otherwise)
+        otherwise, otherwise_params = compiler.compile(self._to_save(self.otherwise))
         parts.append(f"ELSE {otherwise} END")
         params += otherwise_params
         return self._typed(" ".join(parts), connection), tuple(params)
@@ -161,11 +195,11 @@ class PerRow(Expression):
         ]
 
     def _to_save(self, value: Any) -> Any:
+        if isinstance(self.column, JSONField) and is_json_null(value):
+            return JsonNull()
         if hasattr(value, "resolve_expression"):
             return value
-        saved = Value(value, output_field=self.column)
-        saved.for_save = True
-        return saved
+        return Saved(value, output_field=self.column)
 
     def _typed(self, sql: str, connection: Any) -> str:
         if not connection.features.requires_casted_case_in_updates:

@@ -9,6 +9,7 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import ValidationError
 from django.core.files import File
 from django.db.models import (
     AutoField,
@@ -27,8 +28,9 @@ from django.db.models import (
     TextField,
     TimeField,
 )
-from django.db.models.expressions import Col, ExpressionWrapper
 from django.db.models.functions import Cast
+
+from .expressions import Computed, WithJsonNull, read_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -42,6 +44,9 @@ _CONVERTERS = (
     "get_db_prep_value",
     "get_db_prep_save",
     "from_db_value",
+    "get_db_converters",
+    "get_placeholder",  # Django 5.2 and 6.0
+    "get_placeholder_sql",  # Django 6.1
 )
 _IMMUTABLE = (
     str,
@@ -56,7 +61,14 @@ _IMMUTABLE = (
     datetime.timedelta,
     uuid.UUID,
 )
+_BYTES = (bytes, bytearray, memoryview)
 _CAST_ON_MYSQL = (AutoField, DateField, DecimalField, DurationField, IntegerField, TimeField)
+# On SQLite a number inside a JSON value comes as a number, and goes into a column of text; on MariaDB and
+# MySQL a date comes as one. A cast to a length would cut what is too long.
+_CAST_TO_TEXT: dict[str, tuple[type[Field[Any, Any]], ...]] = {
+    "sqlite": (JSONField,),
+    "mysql": (CharField, TextField),
+}
 # Wide enough for every column: quantize() must not fail on the digits before the point.
 _SCALING = decimal.Context(prec=2000)
 
@@ -92,11 +104,14 @@ def row_value(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrappe
     The field's own preparation and conversion run first, as in an UPDATE and in a SELECT;
     then what the column does (the scale of a decimal, JSON's text form).
     """
+    if value is None:
+        # BooleanField.to_python() takes none where the column doesn't, which is for the database to refuse.
+        return None
     target = _target(field)
     if isinstance(target, JSONField):
-        return None if value is None else _through_json(target, value)
+        return _through_json(target, value)
     if isinstance(target, BinaryField):
-        return None if value is None else _bytes(target, value, connection)
+        return _bytes(target, value, connection)
     return scaled(target, _exact_text(target.to_python(target.get_prep_value(value))), connection)
 
 
@@ -148,18 +163,23 @@ def as_column(expression: Any, field: Field[Any, Any], connection: BaseDatabaseW
     """Return an expression that gives, in a SELECT, what the field's column would hold.
 
     An assignment converts to the column's type. A cast does the same on PostgreSQL; on
-    MariaDB and MySQL only numbers and times can differ and have types to cast to; SQLite's
-    columns take any type.
+    MariaDB and MySQL only numbers, times and what becomes text can differ and have types to cast to;
+    SQLite's columns take any type.
     """
     target = _target(field)
     if connection.vendor == "postgresql" or (
         connection.vendor == "mysql" and isinstance(target, _CAST_ON_MYSQL)
     ):
         return Cast(expression, output_field=target)
-    if connection.vendor == "sqlite" and isinstance(target, JSONField):
-        # A number inside a JSON value comes as a number, and goes into a column of text.
+    if isinstance(target, _CAST_TO_TEXT.get(connection.vendor, ())):
         expression = Cast(expression, output_field=TextField())
-    return ExpressionWrapper(expression, output_field=target)
+    return Computed(expression, output_field=target)
+
+
+def as_frozen(expression: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper) -> BaseExpression:
+    """Return `as_column` of an expression whose value is selected in order to be written."""
+    column = as_column(expression, field, connection)
+    return WithJsonNull(column, output_field=field) if isinstance(field, JSONField) else column
 
 
 def is_returned_as_selected(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
@@ -182,11 +202,54 @@ def fingerprint(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrap
     if hasattr(value, "resolve_expression"):
         return value
     if isinstance(field, JSONField):
-        return None if value is None else json.dumps(value, cls=field.encoder)
-    if isinstance(value, (bytes, bytearray, memoryview)):
+        return None if value is None else _json_text(field, value)
+    if isinstance(value, _BYTES):
         return bytes(value)
-    prepared = field.get_db_prep_save(value, connection)
-    return prepared if isinstance(prepared, _IMMUTABLE) else copy.deepcopy(prepared)
+    return copied(field.get_db_prep_save(value, connection))
+
+
+def _json_text(field: JSONField, value: Any) -> Any:
+    try:
+        return json.dumps(value, cls=field.encoder)
+    except (TypeError, ValueError):
+        # It can't be saved, but nobody may want it to be.
+        return copied(value)
+
+
+def copied(value: Any, owner: Model | None = None) -> Any:
+    """Return a value that stays as it is now, whatever happens to the given one.
+
+    The instance that has the value, its owner, is not copied with a value that knows it.
+    """
+    if isinstance(value, _BYTES):
+        return bytes(value)
+    return value if isinstance(value, _IMMUTABLE) else copy.deepcopy(value, {id(owner): owner})
+
+
+def is_as_copied(value: Any, copied: Any) -> bool:
+    """Return whether a value is still what `copied` gave of it.
+
+    Of a kind that has no equality of its own, what is inside tells.
+    """
+    if type(value) is type(copied) and not _has_equality(type(value)) and hasattr(value, "__dict__"):
+        return bool(vars(value) == vars(copied))
+    return bool(value == copied)
+
+
+def _has_equality(kind: Any) -> bool:
+    return kind.__eq__ is not object.__eq__
+
+
+def takes_expressions(field: Field[Any, Any], expression: Any, connection: BaseDatabaseWrapper) -> bool:
+    """Return whether an UPDATE can set a field to an expression.
+
+    A field that encrypts whatever is saved would encrypt the text of the expression, if it does not
+    stumble over it.
+    """
+    try:
+        return bool(field.get_db_prep_save(expression, connection) is expression)
+    except (AttributeError, TypeError, ValueError, ValidationError):
+        return False
 
 
 def saves_as_it_compares(field: Field[Any, Any]) -> bool:
@@ -194,9 +257,14 @@ def saves_as_it_compares(field: Field[Any, Any]) -> bool:
     return type(_target(field)).get_db_prep_save is Field.get_db_prep_save
 
 
-def is_uncommitted(value: Any) -> bool:
-    """Return whether a value is a file that `FileField.pre_save` has yet to store."""
-    return isinstance(value, File) and not getattr(value, "_committed", True)
+def file_state(value: Any) -> tuple[Any, Any]:
+    """Return the name of a file, and its contents if `FileField.pre_save` has yet to store them."""
+    if not isinstance(value, File):
+        return value, None
+    if getattr(value, "_committed", False):
+        return value.name, None
+    # The descriptor puts what was assigned inside a file of its own.
+    return value.name, getattr(value, "_file", value)
 
 
 def concrete(model: Any) -> type[Model]:
@@ -221,11 +289,11 @@ def generated_from(model: type[Model], changed: Iterable[Field[Any, Any]]) -> li
     return [f for f in generated if found & _referenced(f)]
 
 
-def _referenced(field: Any) -> set[Any]:
+def _referenced(field: Any) -> set[Field[Any, Any]]:
     # GeneratedField.referenced_fields came with Django 6.0; the query that it resolves
     # its expression against is there from Django 5.0 to 6.1.
     resolved = field.expression.resolve_expression(field._query, allow_joins=False)
-    return {node.target for node in resolved.flatten() if isinstance(node, Col)}
+    return read_by(resolved)
 
 
 def holds_files(field: Field[Any, Any]) -> bool:

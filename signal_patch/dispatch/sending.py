@@ -18,6 +18,7 @@ from django.db.models import IntegerField, QuerySet
 from django.db.models.signals import ModelSignal, post_save, pre_save
 
 from .fields import concrete
+from .rows import is_djangos
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -253,8 +254,8 @@ def _yields_subclasses(queryset: QuerySet[Any]) -> bool:
     # Whoever turns rows into other classes does so in an iterable class of their own, set
     # by an __init__ of their own (QuerySet._iterable_class, Django 5.2 to 6.1).
     if type(queryset).__init__ is not QuerySet.__init__:
-        queryset = type(queryset)(queryset.model)
-    return not queryset._iterable_class.__module__.startswith("django.")
+        queryset = type(queryset)(model=queryset.model)
+    return not is_djangos(queryset)
 
 
 def hears_saves(senders: Collection[type[Model]]) -> bool:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass, field as dataclass_field
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import QuerySet, Value
-from django.db.models.expressions import Col, RawSQL, Subquery
+from django.db.models import QuerySet
+from django.db.models.expressions import RawSQL, Subquery
 from django.db.models.sql import Query, UpdateQuery
 
 from . import fields
+from .expressions import JsonNull, Saved, nodes, read_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ class Plan:
         for place, target in enumerate(self.frozen_fields.values()):
             for key, instance in zip(batch.keys, batch.instances, strict=True):
                 value = fields.scaled(target, batch.frozen[key][place], connection)
-                setattr(instance, target.attname, value)
+                setattr(instance, target.attname, None if isinstance(value, JsonNull) else value)
 
 
 class Assigned:
@@ -154,9 +154,11 @@ class _Planner:
             # Django resolves it later, against the table of the ancestor that has the column.
             statement, shown = value, value
         if _reads_other_rows(resolved):
-            column = fields.as_column(shown, target, self.connection)
+            column = fields.as_frozen(shown, target, self.connection)
             result.frozen[f"signal_patch_frozen_{len(result.frozen)}"] = column
             result.frozen_fields[name] = target
+            if not fields.is_plain(target):
+                result.unsure.append(target)
         else:
             result.statement[name] = statement
             self._preview(result, target, shown)
@@ -173,7 +175,7 @@ class _Planner:
             result.previewed.append((alias, target, self._scaling(target)))
 
     def _add_constant(self, result: Plan, target: ModelField, value: Any) -> None:
-        self.assigned.note(target, Value(_raw(target, value), output_field=target))
+        self.assigned.note(target, Saved(_raw(target, value), output_field=target))
         if hasattr(value, "prepare_database_save") and self._may_hold(target, value):
             result.shared.append((target.name, value))
         elif fields.is_plain(target):
@@ -185,7 +187,7 @@ class _Planner:
 
     def _add_custom_constant(self, result: Plan, target: ModelField, value: Any) -> None:
         # What a field of somebody else's making turns a value into, only a round trip tells.
-        self._preview(result, target, Value(value, output_field=target))
+        self._preview(result, target, Saved(value, output_field=target))
         if not self.shown or not fields.saves_as_it_compares(target):
             result.unsure.append(target)
 
@@ -212,17 +214,5 @@ def reads_other_rows(expression: Any, model: type[Model]) -> bool:
     return _reads_other_rows(resolved)
 
 
-def read_by(resolved: Any) -> set[ModelField]:
-    """Return the fields that a resolved expression reads of its row."""
-    return {node.target for node in _nodes(resolved) if isinstance(node, Col)}
-
-
 def _reads_other_rows(resolved: Any) -> bool:
-    return any(isinstance(node, (Query, QuerySet, Subquery, RawSQL)) for node in _nodes(resolved))
-
-
-def _nodes(expression: Any) -> Iterator[Any]:
-    """Yield an expression and all inside it; a query, which is no expression, is where to stop."""
-    yield expression
-    for source in (part for part in expression.get_source_expressions() if part is not None):
-        yield from _nodes(source)
+    return any(isinstance(node, (Query, QuerySet, Subquery, RawSQL)) for node in nodes(resolved))

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import FieldError
 from django.db import connections
-from django.db.models import QuerySet, Value
-from django.db.models.expressions import Col
+from django.db.models import JSONField, QuerySet, Value
 from django.db.models.sql import Query
 
 from . import fields, returning, rows, sending
 from .changes import Changes, PerRow
+from .expressions import JsonNull, columns_of
+from .values import Plan
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
 
     from .rows import Batch
-    from .values import Plan
 
     ModelField = Field[Any, Any]
     Stored = dict[Any, Sequence[Any]]
@@ -73,16 +73,29 @@ class _Writer:
         self.queryset = writer
         self.original = original
         self.model = writer.model
+        self.connection = connections[writer.db]
         self.columns = set(self.model._meta.concrete_fields)
+        self.nulls: set[tuple[ModelField, Any]] = set()
 
     def write(self, batch: Batch, changes: dict[Any, Changes]) -> int:
         if not changes and not self.plan.frozen:
             return self._update(self.queryset, batch.keys, self.plan.statement)
         pairs = list(zip(batch.keys, batch.instances, strict=True))
         fixed = self._fixed(changes)
+        self.nulls = self._json_nulls(batch)
         matched = sum(self._write_part(part, changes, fixed) for part in self._parts(pairs, changes, fixed))
         self._write_subclasses(pairs, changes)
         return matched
+
+    def _json_nulls(self, batch: Batch) -> set[tuple[ModelField, Any]]:
+        """Return the fields and keys where a frozen expression gave JSON's null, shown as None."""
+        return {
+            (field, key)
+            for place, field in enumerate(self.plan.frozen_fields.values())
+            if isinstance(field, JSONField)
+            for key, values in batch.frozen.items()
+            if isinstance(values[place], JsonNull)
+        }
 
     def _fixed(self, changes: dict[Any, Changes]) -> list[ModelField]:
         """Return the fields that get, in each row, what its instance holds.
@@ -107,20 +120,33 @@ class _Writer:
         changes: dict[Any, Changes],
         fixed: Sequence[ModelField],
     ) -> Iterator[list[tuple[Any, Model]]]:
-        branches = self._branches(changes, fixed)
+        columns = set(fixed).union(*changes.values())
+        constant = self._constant(columns)
+        branches = self._branches(columns)
         part: list[tuple[Any, Model]] = []
         count = 0
         for key, instance in pairs:
+            own = [*fixed, *changes.get(key, ())]
+            if not constant.isdisjoint(own):
+                yield [(key, instance)]
+                continue
             part.append((key, instance))
-            count += bool(fixed or key in changes)
+            count += bool(own)
             if count == branches:
                 yield part
                 part, count = [], 0
         if part:
             yield part
 
-    def _branches(self, changes: dict[Any, Changes], fixed: Sequence[ModelField]) -> int:
-        columns = set(fixed).union(*changes.values())
+    def _constant(self, columns: set[ModelField]) -> set[ModelField]:
+        """Return those of the columns that only constants can be written to, row by row."""
+        return {
+            field
+            for field in columns & self.columns
+            if not fields.takes_expressions(field, PerRow(self.model, field, {}), self.connection)
+        }
+
+    def _branches(self, columns: set[ModelField]) -> int:
         room = rows.largest_batch(self.queryset.db, self.model)
         return max(1, min(BRANCHES, room // max(1, len(columns))))
 
@@ -133,12 +159,16 @@ class _Writer:
         own: dict[ModelField, dict[Any, Any]] = defaultdict(dict)
         for key, instance in part:
             for field in fixed:
-                own[field][self._key(field, key, instance)] = getattr(instance, field.attname)
+                own[field][self._key(field, key, instance)] = self._held(field, key, instance)
             for field, value in changes.get(key, {}).items():
                 if field in self.columns:
                     own[field][self._key(field, key, instance)] = value
         keys = [key for key, _ in part]
         return self._update(self.queryset, keys, self._merged(own, len(part)))
+
+    def _held(self, field: ModelField, key: Any, instance: Model) -> Any:
+        value = getattr(instance, field.attname)
+        return JsonNull() if value is None and (field, key) in self.nulls else value
 
     def _key(self, field: ModelField, key: Any, instance: Model) -> Any:
         """Return the key of the instance's row in the table that has the field's column."""
@@ -158,7 +188,7 @@ class _Writer:
         values = dict(self.plan.statement)
         for field, by_key in own.items():
             name = named.get(field, field.attname)
-            if len(by_key) == count and _is_one(by_key):
+            if len(by_key) == count and self._is_one(field, [*by_key.values()]):
                 values[name] = next(iter(by_key.values()))
             else:
                 owner = fields.concrete(field.model)
@@ -169,6 +199,16 @@ class _Writer:
         places = {name: place for place, name in enumerate(self.plan.names)}
         order = sorted(values, key=lambda name: (self._is_key(name), places.get(name, len(places))))
         return {name: values[name] for name in order}
+
+    def _is_one(self, field: ModelField, values: list[Any]) -> bool:
+        first = values[0]
+        if all(value is first for value in values):
+            return True
+        if fields.is_opaque(field):
+            # In JSON, 1 and True are equal and saved differently.
+            values = [fields.fingerprint(field, value, self.connection) for value in values]
+            first = values[0]
+        return all(type(value) is type(first) and value == first for value in values)
 
     def _otherwise(self, field: ModelField, name: str) -> Any:
         if name not in self.plan.statement:
@@ -203,9 +243,13 @@ class _Writer:
             return (original or self.original)(rows.at(queryset, keys), **values)
 
 
-def _is_one(by_key: dict[Any, Any]) -> bool:
-    first, *others = by_key.values()
-    return all(value is first or (type(value) is type(first) and value == first) for value in others)
+def write_own(queryset: QuerySet[Any], pairs: list[tuple[Any, Model]], columns: Sequence[ModelField]) -> None:
+    """Write what instances hold in some columns to the rows of their keys; of two for a row, the first's."""
+    first = dict(reversed(pairs))
+    batch = rows.Batch(list(first), list(first.values()))
+    changes = {key: {f: getattr(instance, f.attname) for f in columns} for key, instance in first.items()}
+    nothing_else = Plan((), frozenset(), shown=True)
+    _Writer(nothing_else, queryset, QuerySet.update).write(batch, changes)
 
 
 def writer_of(queryset: QuerySet[Any], using: str) -> Any:
@@ -237,8 +281,8 @@ def _stays_in_the_table(query: Any, term: Any) -> bool:
     if isinstance(term, str):
         annotation = query.annotations.get(term.removeprefix("-"))
         table = query.get_meta().db_table
-        nodes = [] if annotation is None else annotation.flatten()
-        return all(node.alias == table for node in nodes if isinstance(node, Col))
+        read = [] if annotation is None else columns_of(annotation)
+        return all(column.alias == table for column in read)
     try:
         term.resolve_expression(Query(query.model), allow_joins=False)
     except FieldError:

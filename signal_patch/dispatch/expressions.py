@@ -1,0 +1,95 @@
+"""What expressions read, and some expressions of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import JSONField, Value
+from django.db.models.expressions import Col, ExpressionWrapper
+
+if TYPE_CHECKING:
+    from django.db.models import Field
+
+    _ExpressionWrapper = ExpressionWrapper[Any]
+else:
+    _ExpressionWrapper = ExpressionWrapper
+
+
+def nodes(expression: Any) -> Iterator[Any]:
+    """Yield a resolved expression and all inside it, conditions too, which have no `flatten()`.
+
+    A query, which is no expression, is where to stop.
+    """
+    yield expression
+    for source in (part for part in expression.get_source_expressions() if part is not None):
+        yield from nodes(source)
+
+
+def columns_of(resolved: Any) -> list[Col]:
+    """Return the columns in a resolved expression, those of joined tables too."""
+    return [node for node in nodes(resolved) if isinstance(node, Col)]
+
+
+def read_by(resolved: Any) -> set[Field[Any, Any]]:
+    """Return the fields that a resolved expression reads of its row."""
+    return {column.target for column in columns_of(resolved)}
+
+
+class Saved(Value):
+    """A value as the field would save it, in a SELECT too."""
+
+    for_save = True
+
+    def resolve_expression(self, *args: Any, **keywords: Any) -> Any:
+        resolved = super().resolve_expression(*args, **keywords)
+        resolved.for_save = True
+        return resolved
+
+
+class Computed(_ExpressionWrapper):
+    """An expression of which sqlite3 has no declared type, so that its value comes as it is stored.
+
+    A bare column, or a subquery of one, it would turn into what that column is declared as, and not
+    the one that the value is for.
+    """
+
+    def as_sqlite(self, compiler: Any, connection: Any) -> tuple[str, Sequence[Any]]:
+        sql, params = self.as_sql(compiler, connection)
+        return f"+({sql})", params
+
+
+class JsonNull(Value):
+    """JSON's own null, which is None as a value of a field, and SQL's NULL when that is saved."""
+
+    def __init__(self) -> None:
+        super().__init__(None, output_field=JSONField())
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        sql: tuple[str, tuple[Any, ...]] = compiler.compile(
+            Value(connection.ops.adapt_json_value(None, None))
+        )
+        return sql
+
+
+def is_json_null(value: Any) -> bool:
+    """Return whether an UPDATE takes an expression for JSON's null (JSONField.get_db_prep_save)."""
+    if not isinstance(value, Value) or value.value is not None:
+        return False
+    return isinstance(getattr(value, "_output_field_or_none", None), JSONField)
+
+
+class WithJsonNull(_ExpressionWrapper):
+    """A JSON expression that comes back as `JsonNull` where it gives null, not NULL."""
+
+    def get_db_converters(self, connection: Any) -> list[Any]:
+        converters = super().get_db_converters(connection)
+
+        def convert(value: Any, expression: Any, connection: Any) -> Any:
+            if value is None:
+                return None
+            for converter in converters:
+                value = converter(value, expression, connection)
+            return JsonNull() if value is None else value
+
+        return [convert]
