@@ -9,9 +9,11 @@ import django
 from django.db import models
 
 if TYPE_CHECKING:
+    BinaryField = models.BinaryField[Any, Any]
     CharField = models.CharField[Any, Any]
     TextField = models.TextField[Any, Any]
 else:
+    BinaryField = models.BinaryField
     CharField = models.CharField
     TextField = models.TextField
 
@@ -68,13 +70,19 @@ class Gem:
         self.name = name
 
 
-class GemField(SealedField):
-    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
-        return super().get_db_prep_save(value.name if isinstance(value, Gem) else value, connection)
+class GemField(BinaryField):
+    """A gem, sealed in a column of bytes."""
 
-    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
-        name = super().from_db_value(value, expression, connection)
-        return None if name is None else Gem(name)
+    _seals = itertools.count()
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        if value is None:
+            return None
+        name = value.name if isinstance(value, Gem) else value
+        return connection.Database.Binary(f"{next(self._seals)}:{name}".encode())
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Gem | None:
+        return None if value is None else Gem(bytes(value).decode().partition(":")[2])
 
 
 class LabelField(TextField):

@@ -333,14 +333,15 @@ def test_a_part_of_a_json_value_is_a_value(part: Any, batch_size: int, receivers
 
 
 @of_every_size
-def test_a_null_of_json_stays_one_where_it_is_of_another_row(batch_size: int, receivers: Receivers) -> None:
-    other, *_ = rows(Survey, {"findings": Value(None, JSONField()), "title": "other"}, {}, {})
+@pytest.mark.parametrize("null", [Value(None, JSONField()), None], ids=["JSON", "SQL"])
+def test_a_null_of_another_row_is_of_the_same_kind(null: Any, batch_size: int, receivers: Receivers) -> None:
+    other, *_ = rows(Survey, {"findings": null, "title": "other"}, {"findings": [1]}, {"findings": [2]})
     truth = Truth(receivers, Survey)
     value = Subquery(Survey.objects.filter(title="other").values("findings"))
     with bulk_signals(batch_size=batch_size):
         Survey.objects.exclude(pk=other.pk).update(findings=value)
     assert column(Survey, "findings") == [None, None, None]
-    assert not Survey.objects.filter(findings__isnull=True).exists()
+    assert Survey.objects.filter(findings__isnull=True).count() == (3 if null is None else 0)
     assert truth.holds()
 
 
