@@ -244,6 +244,25 @@ def machines() -> list[Any]:
         ]
 
 
+@pytest.mark.parametrize(("outer", "inner"), [(Machine, Crane), (Crane, Machine)])
+@pytest.mark.parametrize("by", ["update", "save"])
+def test_a_row_is_in_flight_whichever_class_knows_it(
+    by: str, outer: Any, inner: Any, machines: list[Any], receivers: Receivers
+) -> None:
+    def name(instance: Crane, **arguments: Any) -> None:
+        inner.objects.filter(pk=instance.pk).update(name="named")
+
+    receivers.connect(post_save, name, Crane)
+    log = receivers.record(Crane)
+    crane = machines[0]
+    if by == "update":
+        assert outer.objects.filter(pk=crane.pk).update(power=9) == 1
+    else:
+        crane.save()
+    assert log.names() == ["pre_save", "post_save"]
+    assert Crane.objects.get(pk=crane.pk).name == "named"
+
+
 @of_every_size
 def test_the_sender_is_the_class_of_the_instance(
     batch_size: int, machines: list[Any], receivers: Receivers

@@ -146,7 +146,7 @@ class _BulkUpdate:
         keys = [key for key, _ in pairs]
         distinct = len(set(keys))
         quiet = sending.in_flight(self.using, self.model, keys)
-        with sending.flying(sending.flight_of(self.using, self.model, keys)) as flight:
+        with sending.flying(sending.flight_of(self.using, {self.model: keys})) as flight:
             if self._is_set_order(pairs):
                 pairs = self._whole(pairs)
             present = self._present_beforehand(keys)

@@ -67,7 +67,7 @@ def update_batch(
             update(chosen, values, options, _update_by_django)
 
 
-def _update_by_django(queryset: QuerySet[Any], **values: Any) -> int:
+def _update_by_django(queryset: QuerySet[Any], /, **values: Any) -> int:
     with sending.silence(queryset.model):
         return QuerySet.update(queryset, **values)
 
@@ -121,7 +121,7 @@ def _telling(queryset: QuerySet[Any], options: Options) -> QuerySet[Any]:
     return queryset
 
 
-def _update_as_its_class(queryset: QuerySet[Any], **values: Any) -> int:
+def _update_as_its_class(queryset: QuerySet[Any], /, **values: Any) -> int:
     with sending.silence(queryset.model):
         return type(queryset).update(queryset, **values)
 

@@ -144,9 +144,13 @@ def flights_kept() -> Iterator[None]:
         _flights.set(outer)
 
 
-def flight_of(using: str, model: type[Model], keys: Iterable[Any]) -> Flight:
-    """Return a flight of rows of one model, to be held with `flying`."""
-    return Flight(using, {concrete(model): _hashable(keys)})
+def flight_of(using: str, keys: Mapping[type[Model], Iterable[Any]]) -> Flight:
+    """Return a flight of rows, whose keys are given by model, to be held with `flying`."""
+    held: dict[type[Model], set[Any]] = {}
+    for model, own in keys.items():
+        # Of a proxy, too.
+        held.setdefault(concrete(model), set()).update(_hashable(own))
+    return Flight(using, held)
 
 
 def _hashable(keys: Iterable[Any]) -> set[Any]:

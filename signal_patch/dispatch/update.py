@@ -144,8 +144,9 @@ class _Update:
             return self.original(nowhere, **self.values)
 
     def _process(self, batch: Batch) -> int:
-        quiet = sending.in_flight(self.using, self.model, batch.keys)
-        with sending.flying(sending.flight_of(self.using, self.model, batch.keys)) as flight:
+        by_class = self._keys_by_class(batch)
+        quiet = set().union(*(sending.in_flight(self.using, *item) for item in by_class.items()))
+        with sending.flying(sending.flight_of(self.using, by_class)) as flight:
             pairs = list(zip(batch.keys, batch.instances, strict=True))
             self.plan.assign(batch, self.connection)
             self._add_new_keys(flight, batch)
@@ -158,6 +159,18 @@ class _Update:
             else:
                 told = self.teller.settle_by(stored, loud, self.asked)
             return matched - self.teller.after(told, flight)
+
+    def _keys_by_class(self, batch: Batch) -> dict[type[Model], list[Any]]:
+        """Return the keys of the rows by the classes that these have instances of.
+
+        A polymorphic queryset's row is one of its model, and of a subclass by which others know it.
+        """
+        by_class = {self.model: batch.keys}
+        if self.senders != [self.model]:
+            for key, instance in zip(batch.keys, batch.instances, strict=True):
+                if type(instance) is not self.model:
+                    by_class.setdefault(type(instance), []).append(key)
+        return by_class
 
     def _add_new_keys(self, flight: sending.Flight, batch: Batch) -> None:
         if self._writes_key():
