@@ -127,11 +127,15 @@ class Teller:
     ) -> Told:
         """Do as `settle` where the write has told the `asked` fields of its rows, by key."""
         attnames = [field.attname for field in asked]
+        told: Told = []
         for key, instance in pairs:
-            # A row that is gone has no values to set.
-            for attname, value in zip(attnames, stored.get(key, ()), strict=False):
-                setattr(instance, attname, value)
-        return [(instance, self.update_fields, False) for key, instance in pairs if key in stored]
+            values = stored.get(key)
+            # A row that is gone is not told of.
+            if values is not None:
+                for attname, value in zip(attnames, values, strict=True):
+                    setattr(instance, attname, value)
+                told.append((instance, self.update_fields, False))
+        return told
 
     def _settle_changes(self, instance: Model, changes: Changes) -> None:
         for field, value in changes.items():

@@ -62,7 +62,7 @@ def _write_and_ask(
         # Somebody's own update() did not come down to Django's.
         return matched, None
     if len(keys) == 1:
-        return matched, {key: values for key, *values in found}
+        return matched, {row[0]: row[1:] for row in found}
     # A converter makes a list of a row.
     return matched, {tuple(row[: len(keys)]): row[len(keys) :] for row in found}
 
