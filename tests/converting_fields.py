@@ -58,8 +58,8 @@ class SealedField(TextField):
         if value is None:
             return None
         seal, colon, text = value.partition(":")
-        if not (colon and seal.isdigit()):
-            raise ValueError(f"Never sealed: {value!r}")
+        assert seal.isdigit(), f"never sealed: {value!r}"
+        assert colon, f"never sealed: {value!r}"
         return text.split("|") if "|" in text else text
 
 

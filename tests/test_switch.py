@@ -22,7 +22,7 @@ from signal_patch import bulk_signals, disable, enable, is_enabled, no_bulk_sign
 from tests.models import Book, Publisher
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Iterator
+    from collections.abc import AsyncGenerator, Awaitable
 
     from tests.recording import Log
 
@@ -242,8 +242,7 @@ class TestDecorating:
 
     def test_an_object_whose_call_is_a_generator_is_refused(self) -> None:
         class Questions:
-            def __call__(self) -> Iterator[bool]:
-                yield is_enabled()
+            __call__ = ask_inside
 
         with pytest.raises(TypeError, match=r"generator .*Questions.* inside it"):
             bulk_signals()(Questions())

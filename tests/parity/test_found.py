@@ -121,6 +121,14 @@ def test_a_case_of_times_arrives_as_a_time(receivers: Receivers) -> None:
     assert [sent.values["touched"] for sent in log] == [moment, moment]
 
 
+def test_a_decimal_may_come_to_nothing(receivers: Receivers) -> None:
+    Wide.objects.create(decimal_null=None)
+    log = receivers.record(Wide)
+    with bulk_signals():
+        Wide.objects.update(decimal_null=F("decimal_null") + 1)
+    assert [sent.values["decimal_null"] for sent in log] == [None, None]
+
+
 def test_an_address_is_shown_as_the_row_holds_it(receivers: Receivers) -> None:
     Wide.objects.create()
     log = receivers.record(Wide)
