@@ -186,6 +186,25 @@ def test_distinct_on_fields_is_refused_where_django_refuses_it(name: str, receiv
     assert len(log.of("post_save")) == len([t for t in tonnage if t])
 
 
+def test_distinct_on_fields_of_joined_rows_is_refused_where_django_refuses_it(receivers: Receivers) -> None:
+    berths = rows(Berth, {"number": 5}, {"number": 6})
+    fleet = rows(Ship, *({"berth": berth} for berth in berths))
+    rows(Sailor, *({"ship": ship, "name": name} for ship in fleet for name in ("moe", "zoe")))
+    log = receivers.record(Ship)
+
+    def update() -> int:
+        chosen = Ship.objects.filter(crew__name__contains="oe").order_by("berth__number")
+        return chosen.distinct("berth__number").update(tonnage=9)
+
+    with no_bulk_signals():
+        expected = refusal(update)
+        tonnage = column(Ship, "tonnage")
+        Ship.objects.update(tonnage=0)
+    assert refusal(update) == expected
+    assert column(Ship, "tonnage") == tonnage
+    assert len(log.of("post_save")) == len([t for t in tonnage if t])
+
+
 def test_an_annotation_that_is_an_order_is_reversed_where_django_lets_it_be(receivers: Receivers) -> None:
     """MariaDB and MySQL order the UPDATE by it, and refuse it."""
     ships(1, 2)
@@ -384,7 +403,9 @@ def test_the_queryset_as_it_stands_chooses_the_rows_once_each(
         matched = shape().update(tonnage=7)
     assert (matched, column(Ship, "tonnage")) == expected
     told = [sent.instance.pk for sent in log.of("post_save")]
-    assert told == sorted(Ship.objects.filter(tonnage=7).values_list("pk", flat=True))
+    # Rows that are equal in an order of the queryset's own come in any: years, of dates.
+    ordered = sorted(told) if shape().query.order_by else told
+    assert ordered == sorted(Ship.objects.filter(tonnage=7).values_list("pk", flat=True))
     assert all(not sent.instance.get_deferred_fields() for sent in log)
 
 
