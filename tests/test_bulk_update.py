@@ -544,6 +544,17 @@ class Refusal(Exception):
     pass
 
 
+def _refusing(call: int) -> Callable[..., None]:
+    """Return a receiver that raises when it is called so many times."""
+    calls = iter(range(1, 100))
+
+    def refuse(instance: Ship, **arguments: Any) -> None:
+        if next(calls) == call:
+            raise Refusal
+
+    return refuse
+
+
 @of_every_size
 @pytest.mark.parametrize("call", [1, 2, 3])
 @pytest.mark.parametrize("signal", [pre_save, post_save], ids=["pre_save", "post_save"])
@@ -551,13 +562,7 @@ def test_an_exception_from_any_receiver_leaves_no_row_changed(
     signal: Any, call: int, batch_size: int, receivers: Receivers
 ) -> None:
     fleet = _fleet(1, 2, 3)
-    calls = iter(range(1, 100))
-
-    def refuse(instance: Ship, **arguments: Any) -> None:
-        if next(calls) == call:
-            raise Refusal
-
-    receivers.connect(signal, refuse, Ship)
+    receivers.connect(signal, _refusing(call), Ship)
     with bulk_signals(batch_size=batch_size):
         with pytest.raises(Refusal), transaction.atomic():
             Ship.objects.bulk_update(fleet, ["speed"])
@@ -577,13 +582,7 @@ def test_after_an_exception_the_instances_have_their_expressions_again(
     for ship in fleet:
         ship.speed = F("speed") + 1
         ship.tonnage = Subquery(Ship.objects.order_by("-speed").values("speed")[:1])
-    calls = iter(range(1, 100))
-
-    def refuse(instance: Ship, **arguments: Any) -> None:
-        if next(calls) == call:
-            raise Refusal
-
-    receivers.connect(signal, refuse, Ship)
+    receivers.connect(signal, _refusing(call), Ship)
     with bulk_signals(batch_size=batch_size):
         with pytest.raises(Refusal), transaction.atomic():
             Ship.objects.bulk_update(fleet, ["speed", "tonnage"])
