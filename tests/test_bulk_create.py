@@ -332,7 +332,8 @@ def test_a_refusal_leaves_an_outer_transaction_usable(log: Log) -> None:
 
 
 with_target = pytest.mark.skipif(
-    "not connection.features.supports_update_conflicts_with_target", reason="upserts without a target"
+    "not connection.features.supports_update_conflicts_with_target",
+    reason="MariaDB's and MySQL's upserts name no target",
 )
 
 
@@ -636,7 +637,7 @@ def _rows_per_statement() -> int:
     return max(1, connection.ops.bulk_batch_size(fields, [None] * 60))
 
 
-@pytest.mark.skipif("connection.vendor != 'mysql'", reason="INSERT IGNORE of MariaDB and MySQL")
+@pytest.mark.skipif("connection.vendor != 'mysql'", reason="only MariaDB and MySQL have INSERT IGNORE")
 def test_a_value_that_was_made_to_fit_is_shown_as_it_is(receivers: Receivers) -> None:
     log = receivers.record(Token)
     objs = [Token(code="a" * 40), Token(code="a" * 30, uses=2), Token(code="b")]
@@ -668,7 +669,9 @@ def test_a_conflict_may_be_one_of_generated_columns(receivers: Receivers, either
     assert_tells_the_truth(log, Nickname)
 
 
-@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="a trigger, made within a transaction")
+@pytest.mark.skipif(
+    "connection.vendor != 'postgresql'", reason="only PostgreSQL makes this trigger, and in a transaction"
+)
 def test_rows_whose_keys_a_trigger_changes_are_told_of_the_right_instances(log: Log) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
@@ -774,7 +777,9 @@ def test_instances_in_conflict_with_each_other_create_and_update(
     assert dict(Shelf.objects.values_list("label", "width")) == {"a": 3, "b": 2}
 
 
-@pytest.mark.skipif("connection.vendor != 'mysql'", reason="conflicts are looked for in the target only")
+@pytest.mark.skipif(
+    "connection.vendor != 'mysql'", reason="elsewhere an upsert meets conflicts in its target only"
+)
 def test_a_conflict_with_an_earlier_instance_comes_before_one_with_an_old_row(
     receivers: Receivers, either_way: None
 ) -> None:
@@ -841,7 +846,7 @@ def test_a_conflict_beside_the_target_raises_as_django_does(receivers: Receivers
     assert Shelf.objects.count() == 1
 
 
-@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="RETURNING of system columns")
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="only PostgreSQL returns system columns")
 def test_postgresql_tells_with_one_statement(receivers: Receivers) -> None:
     receivers.record(Shelf)
     # The first upsert of a table also asks what kind of table it is.
@@ -867,7 +872,7 @@ def _partitioned() -> None:
             )
 
 
-@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="partitions of PostgreSQL")
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="only PostgreSQL has these partitions")
 @pytest.mark.parametrize("mode", ["plain", "ignore_conflicts", "update_conflicts"])
 @pytest.mark.usefixtures("_partitioned")
 def test_rows_of_a_partitioned_table_are_told_as_any(mode: str, receivers: Receivers) -> None:
@@ -894,7 +899,7 @@ def test_rows_of_a_partitioned_table_are_told_as_any(mode: str, receivers: Recei
 
 
 @on_its_own
-@pytest.mark.skipif("connection.vendor != 'mysql'", reason="rows in the way that the SELECT has not seen")
+@pytest.mark.skipif("connection.vendor != 'mysql'", reason="SQLite has one writer, PostgreSQL one statement")
 @pytest.mark.parametrize("both", [False, True])
 def test_a_row_made_meanwhile_is_told_as_updated(both: bool, receivers: Receivers) -> None:
     """Another connection inserts between the look for the row and the INSERT."""

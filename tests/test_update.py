@@ -513,7 +513,7 @@ def test_rows_that_are_drawn_by_lot_are_drawn_once(
     update: Callable[[QuerySet[Ship]], int], batch_size: int, receivers: Receivers
 ) -> None:
     if not connection.features.allow_sliced_subqueries_with_in:
-        pytest.skip("no LIMIT inside of IN")
+        pytest.skip("this database has no LIMIT inside of IN")
     ships(*[9] * 40)
     log = receivers.record(Ship)
     with bulk_signals(batch_size=batch_size):

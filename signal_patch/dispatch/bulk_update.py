@@ -82,6 +82,9 @@ class _BulkUpdate:
             frozenset(field.name for field in self.fields),
             self.fields,
         )
+        # Django writes to an ancestor's table in a statement of its own.
+        here = columns.concrete(self.model)._meta.local_concrete_fields
+        self.own_fields = [field for field in self.fields if field in here]
         self.size = min(options.batch_size, rows.largest_batch(self.using, self.model))
         # The instances that hold expressions, once these are known to be valid.
         self.computed: list[Any] = []
@@ -215,11 +218,10 @@ class _BulkUpdate:
         """Return expressions that give before the write what these give in it."""
         if not expressions or self.connection.vendor != "mysql":
             return expressions
-        own = self._own_fields()
         found = {field: dict(by_key) for field, by_key in expressions.items()}
         for key, obj in pairs:
             assigned = Assigned(self.model, self.connection)
-            for field in own:
+            for field in self.own_fields:
                 value = getattr(obj, field.attname)
                 if hasattr(value, "resolve_expression"):
                     value = assigned.seen_by(self._resolved(value))
@@ -228,11 +230,6 @@ class _BulkUpdate:
                     value = Value(value, output_field=field)
                 assigned.note(field, value)
         return found
-
-    def _own_fields(self) -> list[ModelField]:
-        # Django writes to an ancestor's table in a statement of its own.
-        here = columns.concrete(self.model)._meta.local_concrete_fields
-        return [field for field in self.fields if field in here]
 
     def _resolved(self, expression: Any) -> Any:
         query = UpdateQuery(self.model)
@@ -292,7 +289,7 @@ class _BulkUpdate:
 
     def _is_overtaken(self, field: ModelField, expression: Any, changed: Changes) -> bool:
         """Return whether an expression would see, in MariaDB's SET, what a receiver has set."""
-        if not changed or self.connection.vendor != "mysql" or field not in self._own_fields():
+        if not changed or self.connection.vendor != "mysql" or field not in self.own_fields:
             return False
         return not read_by(self._resolved(expression)).isdisjoint(changed)
 

@@ -385,6 +385,8 @@ class _Insertion:
 
     def _meet_new_rows(self, objs: list[Any], known: list[bool]) -> bool:
         """Return whether an instance with a row is in conflict with one before it that is to get one, too."""
+        if all(known) or not any(known):
+            return False
         for unique in self.unique_sets:
             new: set[Any] = set()
             for obj, is_known in zip(objs, known, strict=True):

@@ -9,8 +9,8 @@ import os
 
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
-# The settings that Django ships for this very run, all of them; on the path because `runtests.py` is.
-from test_sqlite import *  # type: ignore[import-not-found]  # noqa: F403
+# The settings that Django ships for this very run.
+from test_sqlite import *  # type: ignore[import-not-found]  # noqa: F403  # all, from beside `runtests.py`
 
 # Only upper-case names are settings, and one test of Django's wants to find no others.
 mode = os.environ["DJANGO_SUITE_MODE"]
