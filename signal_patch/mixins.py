@@ -86,7 +86,9 @@ class SignalEnhancedQuerySetMixins(Base):
     def delete(self) -> tuple[int, dict[str, int]]:
         """Delete the rows, as Django does, which sends `pre_delete` and `post_delete` for each."""
         options = self._signal_options("delete")
-        if options is None or options.delete_batch_size is None:
+        # Where the switch is on as well, the patch beneath splits it.
+        split_beneath = scopes.options_for(self.model, "delete") is not None
+        if split_beneath or options is None or options.delete_batch_size is None:
             return super().delete()
         return dispatch.delete_in_batches(self, options.delete_batch_size, options, _next_delete)
 

@@ -82,6 +82,16 @@ def test_the_mixin_splits_by_its_own_options(receivers: Receivers) -> None:
     assert log.names() == [*["pre_delete"] * 2, *["post_delete"] * 2, "pre_delete", "post_delete"]
 
 
+def test_where_the_switch_is_on_as_well_the_mixin_does_not_split_it_once_more(log: Log) -> None:
+    Loud.objects.bulk_create([Loud(name=name) for name in "abc"])
+    log.clear()
+    seen: list[tuple[int, int]] = []
+    with bulk_signals(delete_batch_size=2, progress=lambda *counts: seen.append(counts)):
+        assert Loud.objects.all().delete() == (3, {"tests.Loud": 3})
+    assert seen == [(2, 3), (3, 3)]
+    assert log.names() == [*["pre_delete"] * 2, *["post_delete"] * 2, "pre_delete", "post_delete"]
+
+
 def test_without_the_option_the_statements_are_djangos(books: list[Book]) -> None:
     with bulk_signals(), CaptureQueriesContext(connection) as patched:
         Book.objects.filter(title="a").delete()
