@@ -10,11 +10,12 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.db.models import ProtectedError, RestrictedError
 from django.db.models.signals import post_delete, post_init, post_save, pre_delete, pre_save
+from django.db.models.sql import UpdateQuery
 from django.test.utils import CaptureQueriesContext
 
 import signal_patch
 from tests.cascade_models import COMPUTED, CONSTANT, SPARE, Customs, Harbour, Lamp, Pilot, Tug
-from tests.models import Loud
+from tests.models import Loud, Token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -268,6 +269,23 @@ def test_more_rows_than_parameters_of_a_statement_are_changed(harbour: Harbour, 
         harbour.delete()
     assert len(set(saves)) == len(saves) == 2500
     assert set(Tug.objects.values_list("spared", flat=True)) == {SPARE}
+
+
+def test_keys_that_have_no_order_are_changed_as_others(receivers: Receivers) -> None:
+    class Code:
+        def __init__(self, text: str) -> None:
+            self.text = text
+
+        def __str__(self) -> str:
+            return self.text
+
+    Token.objects.bulk_create([Token(code=code) for code in "ab"])
+    log = receivers.record(Token)
+    keys: list[Any] = [Code("b"), Code("a")]
+    with signal_patch.bulk_signals():
+        UpdateQuery(Token).update_batch(keys, {"uses": 1}, "default")
+    assert [sent.instance.pk for sent in log.of("post_save")] == ["a", "b"]
+    assert set(Token.objects.values_list("uses", flat=True)) == {1}
 
 
 @pytest.mark.parametrize(("model", "error"), [(Customs, ProtectedError), (Pilot, RestrictedError)])

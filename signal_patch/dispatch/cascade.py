@@ -60,11 +60,19 @@ def update_batch(
         original(query, keys, values, using)
         return
     size = min(options.batch_size, rows.largest_batch(using, model))
-    ordered = sorted(keys)
+    ordered = _in_order(keys)
     with transaction.atomic(using=using, savepoint=False):
         for start in range(0, len(ordered), size):
             chosen = rows.at(everything, ordered[start : start + size])
             update(chosen, values, options, _update_by_django)
+
+
+def _in_order(keys: list[Any]) -> list[Any]:
+    try:
+        return sorted(keys)
+    except TypeError:
+        # Within a batch the database puts them in order; keys of a class of its own Python may not.
+        return keys
 
 
 def _update_by_django(queryset: QuerySet[Any], /, **values: Any) -> int:
