@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     # Instances, and what `post_save` says of their saves: `update_fields` and `created`.
     Told = list[tuple[Model, frozenset[str] | None, bool]]
 
+# How many rows are looked for at first, once a receiver has deleted some.
+FEW = 50
+
 
 class Teller:
     """Sends the saves of one bulk operation's instances, batch by batch.
@@ -169,15 +172,23 @@ class Teller:
 def tell_after(told: Told, using: str, flight: sending.Flight, *, awaited: bool) -> int:
     """Send `post_save`, and return how many rows a receiver deleted before their turn."""
     gone: set[Any] = set()
-    while told:
+    doubtful: Told = []
+    step = FEW
+    while told or doubtful:
         flight.deletions = 0
         sent = async_to_sync(_await_sent)(told, using, flight) if awaited else _send(told, using, flight)
-        told = told[sent:]
-        if told:
-            there = reread((instance for instance, *_ in told), using, lambda model: [])
-            gone.update(_row_of(instance) for instance, *_ in told if id(instance) not in there)
-            told = [row for row in told if id(row[0]) in there]
+        # Where each receiver deletes something, to look for all the others each time would take the square.
+        step = FEW if flight.deletions else step * 2
+        rest = [*told[sent:], *doubtful]
+        told, doubtful = _found(rest[:step], using, gone), rest[step:]
     return len(gone)
+
+
+def _found(told: Told, using: str, gone: set[Any]) -> Told:
+    """Return those that still have a row, and add the others to the rows that are gone."""
+    there = reread((instance for instance, *_ in told), using, lambda model: [])
+    gone.update(_row_of(instance) for instance, *_ in told if id(instance) not in there)
+    return [row for row in told if id(row[0]) in there]
 
 
 def _send(told: Told, using: str, flight: sending.Flight) -> int:
