@@ -15,6 +15,7 @@ from django.db.models import F, Value
 from django.db.models.functions import Lower, Now, Upper
 from django.db.models.signals import post_save, pre_save
 from django.test.utils import CaptureQueriesContext
+from django.utils.functional import SimpleLazyObject
 
 import signal_patch
 from tests.fields import Point
@@ -189,10 +190,22 @@ def test_the_same_list_of_the_same_objects_comes_back_from_a_generator(log: Log)
     assert log.names() == ["pre_save"] * 3 + ["post_save"] * 3
 
 
-@pytest.mark.parametrize("objs", [[], iter(())])
+@pytest.mark.parametrize("objs", [[], iter(()), (), None])
 def test_nothing_to_create_is_nothing_to_tell(objs: Any, log: Log) -> None:
-    assert Publisher.objects.bulk_create(objs) == []
+    with signal_patch.no_bulk_signals():
+        plain = Publisher.objects.bulk_create(objs)
+    assert Publisher.objects.bulk_create(objs) == plain
     assert not log
+
+
+def test_proxies_of_instances_are_told_of_as_a_save_tells_of_them(log: Log) -> None:
+    publisher = Publisher(name="a")
+    objs: list[Any] = [SimpleLazyObject(lambda: publisher), Publisher(name="b")]
+    assert Publisher.objects.bulk_create(objs) == objs
+    assert log.names() == ["pre_save", "pre_save", "post_save", "post_save"]
+    assert [sent.sender for sent in log] == [Publisher] * 4
+    assert log[0].instance is publisher
+    assert publisher.pk is not None
 
 
 def test_batches_tell_before_and_after_each(log: Log) -> None:
@@ -489,6 +502,24 @@ def test_a_row_that_a_receiver_has_deleted_gets_no_post_save(receivers: Receiver
     log = receivers.record(Publisher)
     Publisher.objects.bulk_create([Publisher(name=str(n)) for n in range(3)])
     assert len(log.of("post_save")) == 1
+
+
+def test_receivers_that_delete_cost_each_row_the_same(receivers: Receivers) -> None:
+    sizes: list[int] = []
+
+    def measure(execute: Any, sql: str, params: Any, *others: Any) -> Any:
+        sizes.append(len(str(params)))
+        return execute(sql, params, *others)
+
+    def cost_of(count: int) -> int:
+        sizes.clear()
+        with connection.execute_wrapper(measure):
+            Token.objects.bulk_create(Token(code=f"{count}/{n:03}") for n in range(count))
+        return sum(sizes)
+
+    # Of a model without receivers of its deletes, Django does not look at what it deletes.
+    receivers.connect(post_save, lambda **_: Token.objects.filter(code="none").delete(), Token)
+    assert cost_of(800) < 3 * cost_of(400)
 
 
 # What only the database knows.

@@ -13,6 +13,7 @@ from django.db.models import Case, F, JSONField, OuterRef, QuerySet, Subquery, V
 from django.db.models.functions import Concat, Now, Upper
 from django.db.models.signals import post_save, pre_save
 from django.test.utils import CaptureQueriesContext
+from django.utils.functional import SimpleLazyObject
 
 from signal_patch import bulk_signals, no_bulk_signals
 from tests.fields import Point
@@ -89,6 +90,16 @@ def test_pre_save_comes_before_the_write(receivers: Receivers) -> None:
     receivers.connect(post_save, compare, Ship)
     Ship.objects.bulk_update(fleet, ["speed"])
     assert stored == [(10, 1), (10, 10)]
+
+
+def test_proxies_of_instances_are_told_of_as_a_save_tells_of_them(receivers: Receivers) -> None:
+    first, second = _fleet(1, 2)
+    log = receivers.record(Ship)
+    objs: list[Any] = [SimpleLazyObject(lambda: first), second]
+    assert Ship.objects.bulk_update(objs, ["speed"]) == 2
+    assert [sent.instance for sent in log.of("post_save")] == [first, second]
+    assert log[0].instance is first
+    assert column(Ship, "speed") == [10, 20]
 
 
 @of_every_size

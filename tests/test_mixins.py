@@ -308,6 +308,20 @@ class TestTheClass:
         Quiet(Loud).bulk_create([Loud()], update_conflicts=True, update_fields=["size"], unique_fields=target)
         assert log.names() == SAVED
 
+    def test_an_override_beneath_it_may_look_at_the_first_instance_of_an_upsert(self, log: Log) -> None:
+        class Looking(QuerySet[Any]):
+            def bulk_create(self, objs: Any, *args: Any, **kwargs: Any) -> list[Any]:
+                assert isinstance(objs[0], Loud)
+                return super().bulk_create(objs, *args, **kwargs)
+
+        class Quiet(SignalEnhancedQuerySetMixins, Looking):
+            pass
+
+        has_target = connection.features.supports_update_conflicts_with_target
+        target = ["pk"] if has_target else None
+        Quiet(Loud).bulk_create([Loud()], update_conflicts=True, update_fields=["size"], unique_fields=target)
+        assert log.names() == SAVED
+
     @pytest.mark.parametrize("arguments", [{}, {"ignore_conflicts": True}])
     def test_what_an_override_beneath_it_leaves_out_gets_no_post_save(
         self, arguments: dict[str, Any], log: Log

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -36,22 +37,25 @@ def bulk_create(
     `post_save`. Raises what `original` raises, before any signal where it can be known
     then, and whatever a receiver raises, with no row inserted.
     """
+    if not objs:
+        # Django checks some arguments, and returns what it was given.
+        return original(queryset, objs, **arguments)
     given = list(objs)
+    instances = sending.instances_of(given)
     # They are read more than once.
     for name in {"update_fields", "unique_fields"} & arguments.keys():
         arguments[name] = arguments[name] and list(arguments[name])
-    senders = sending.senders_of(given)
+    senders = sending.senders_of(instances)
     if not sending.hears_saves(senders):
         with sending.silence(queryset.model):
             return original(queryset, given, **arguments)
     if _is_doubtful(queryset.model, arguments):
-        with sending.silence(queryset.model):
-            original(queryset, _Nothing(), **arguments)
-    _refuse(given)
+        _refuse_arguments(queryset, original, arguments)
+    _refuse(instances)
     operation = _BulkCreate(queryset, senders, options, original, arguments)
     operation.inserter.refuse_target()
     with transaction.atomic(using=operation.using, savepoint=False):
-        loops.run(lambda: operation.run(given), (pre_save, post_save), senders)
+        loops.run(lambda: operation.run(instances), (pre_save, post_save), senders)
     return given
 
 
@@ -64,6 +68,14 @@ def _is_doubtful(model: Any, arguments: dict[str, Any]) -> bool:
     size = arguments.get("batch_size")
     is_child = bool(model._meta.concrete_model._meta.parents)
     return upserts or is_child or (size is not None and size <= 0)
+
+
+def _refuse_arguments(
+    queryset: QuerySet[Any], original: Callable[..., list[Any]], arguments: dict[str, Any]
+) -> None:
+    # An override beneath that looks at the first instance leaves it to the INSERT to refuse.
+    with sending.silence(queryset.model), suppress(IndexError):
+        original(queryset, _Nothing(), **arguments)
 
 
 class _Nothing(list[Any]):

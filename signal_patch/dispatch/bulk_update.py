@@ -43,7 +43,7 @@ def bulk_update(
     Raises what `original` raises, before any signal, and whatever a receiver raises, with
     no row changed.
     """
-    objs, names = tuple(objs), list(fields)
+    objs, names = tuple(sending.instances_of(objs)), list(fields)
     senders = sending.senders_of(objs)
     if not sending.hears_saves(senders) or not all(obj._is_pk_set() for obj in objs):
         with sending.silence(queryset.model):

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
-from django.db.models import IntegerField, QuerySet
+from django.db.models import IntegerField, Model, QuerySet
 from django.db.models.signals import ModelSignal, post_save, pre_save
 
 from .fields import concrete
 from .rows import is_djangos
 
 if TYPE_CHECKING:
-    from django.db.models import Model
     from django.db.models.deletion import Collector
 
 _flights: ContextVar[tuple[Flight, ...]] = ContextVar("signal_patch_flights", default=())
@@ -230,6 +229,17 @@ def senders(queryset: QuerySet[Any]) -> list[type[Model]]:
     if not _yields_subclasses(queryset):
         return [model]
     return [model, *(other for other in apps.get_models() if issubclass(other, model) and other is not model)]
+
+
+def instances_of(objs: Iterable[Any]) -> list[Any]:
+    """Return the caller's objects as a list, of proxies (`request.user`) the instances behind them.
+
+    These are what Django would send if the proxies were saved.
+    """
+    objs = list(objs)
+    if all(issubclass(kind, Model) for kind in set(map(type, objs))):
+        return objs
+    return [obj.save_base.__self__ for obj in objs]
 
 
 def senders_of(instances: Iterable[Model]) -> list[type[Model]]:
