@@ -578,6 +578,19 @@ def test_once_told_a_row_is_no_longer_in_flight(receivers: Receivers) -> None:
     assert log.names() == ["pre_save", "post_save"] * 2
 
 
+@pytest.mark.django_db(transaction=True)
+def test_nor_is_one_that_a_delete_has_removed_when_a_hook_makes_it_anew(receivers: Receivers) -> None:
+    def make_anew(beacon: Beacon) -> None:
+        beacons = [Beacon(code=beacon.code)]
+        transaction.on_commit(lambda: Beacon.objects.bulk_create(beacons))
+
+    rows(Beacon, {"code": "N"})
+    _on_signal(receivers, post_delete, Beacon, make_anew)
+    log = receivers.record(Beacon)
+    Beacon.objects.filter(code="N").delete()
+    assert log.names() == ["pre_delete", "post_delete", "pre_save", "post_save"]
+
+
 def test_nor_in_a_context_that_a_receiver_has_handed_on(receivers: Receivers) -> None:
     ships(1)
     contexts: list[Context] = []

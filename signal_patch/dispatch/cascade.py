@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,27 @@ def delete(
     whose own `update()` sends none though its rows are to send them.
     """
     relations = _database_relations(_models_of(collector), connections[collector.using])
+    with _transaction(collector.using, {*collector.data, *relations}):
+        return _delete(collector, relations, decide, unsaid, original)
+
+
+def _transaction(using: str, models: Collection[type[Model]]) -> AbstractContextManager[Any]:
+    """Open the transaction of a delete that is heard, which Django opens itself later on.
+
+    Hooks on its commit are to find no row in flight.
+    """
+    if sending.is_heard(pre_delete, models) or sending.is_heard(post_delete, models):
+        return transaction.atomic(using=using, savepoint=False)
+    return nullcontext()
+
+
+def _delete(
+    collector: Collector,
+    relations: dict[type[Model], list[Relation]],
+    decide: Decide,
+    unsaid: Unsaid,
+    original: Callable[[Collector], Deleted],
+) -> Deleted:
     if not any(relations.values()):
         _tell_changes(collector, unsaid)
         with sending.deleting(collector):
