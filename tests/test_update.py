@@ -292,6 +292,13 @@ def test_a_receiver_of_one_signal_alone_is_enough(name: str, receivers: Receiver
 of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 2000])
 
 
+def test_a_batch_may_be_larger_than_any_number_of_the_database(log: Log) -> None:
+    ships(1, 2)
+    with bulk_signals(batch_size=10**30):
+        assert Ship.objects.update(speed=3) == 2
+    assert log.names() == ["pre_save"] * 2 + ["post_save"] * 2
+
+
 @of_every_size
 def test_rows_that_the_write_makes_stop_matching_are_all_written(batch_size: int, log: Log) -> None:
     ships(1, 2, 3, 4, 5)

@@ -100,7 +100,8 @@ def largest_batch(using: str, model: type[Model]) -> int:
     if connection.vendor == "sqlite":
         limit = _sqlite_parameters(connection, limit)
     if limit is None:
-        return sys.maxsize
+        # With the one that tells that there are more, as many as a LIMIT can say.
+        return sys.maxsize - 1
     return max(1, limit // 2 // len(model._meta.pk_fields))
 
 
