@@ -865,6 +865,24 @@ def test_a_row_is_known_by_a_column_that_only_its_own_field_can_compare(receiver
 
 
 @on_its_own
+@pytest.mark.skipif("connection.vendor != 'mysql'", reason="elsewhere an upsert names its target")
+def test_a_conflict_may_be_one_of_an_index_that_the_database_alone_knows(receivers: Receivers) -> None:
+    old = Shelf.objects.create(label="old", width=1)
+    log = receivers.record(Shelf)
+    objs = [Shelf(label="a", width=1, colour="red"), Shelf(label="b", width=2)]
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE UNIQUE INDEX one_of_a_width ON tests_shelf (width)")
+    try:
+        Shelf.objects.bulk_create(objs, update_conflicts=True, update_fields=["colour"])
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP INDEX one_of_a_width ON tests_shelf")
+    assert post_saved(log) == [(objs[0], False), (objs[1], True)]
+    assert (objs[0].pk, objs[0].label) == (old.pk, "old")
+    assert Shelf.objects.get(label="old").colour == "red"
+
+
+@on_its_own
 def test_a_conflict_beside_the_target_raises_as_django_does(receivers: Receivers, either_way: None) -> None:
     receivers.record(Shelf)
     if not connection.features.supports_update_conflicts_with_target:

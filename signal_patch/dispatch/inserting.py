@@ -407,9 +407,10 @@ class _Insertion:
                 with transaction.atomic(using=self.using):
                     return self._create([obj])[0]
             except IntegrityError:
-                # Another transaction may just have made the row.
+                # Another transaction may just have made the row; or the conflict is one of an index that
+                # Django does not know, and the row is told by the statement alone.
                 key = self._rival(obj)
-                if key is None:
+                if key is None and not self.inserter.returns_rows:
                     raise
         if self.inserter.returns_rows:
             (row,) = self._django([obj], self.returning, **self.upsert)
