@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Told = list[tuple[Model, frozenset[str] | None, bool]]
 
 # How many rows are looked for at first, once a receiver has deleted some.
-FEW = 50
+FEW = 10
 
 
 class Teller:
