@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from django.db.models import QuerySet
+
 from signal_patch import dispatch, patches, scopes
 from signal_patch.dispatch import sending
 from signal_patch.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
-
-    from django.db.models import QuerySet
 
     Base = QuerySet[Any]
 else:
@@ -36,6 +36,7 @@ class SignalEnhancedQuerySetMixins(Base):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _check_options(cls)
+        _check_bases(cls)
         patches.install_marks()
 
     def update(self, **kwargs: Any) -> int:
@@ -106,6 +107,13 @@ def _check_options(queryset_class: type[SignalEnhancedQuerySetMixins]) -> None:
     if not isinstance(options, Options):
         name = f"{queryset_class.__qualname__}.signal_options"
         raise TypeError(f"{name} must be signal_patch.options.Options(…), not {options!r}")
+
+
+def _check_bases(queryset_class: type[SignalEnhancedQuerySetMixins]) -> None:
+    bases = queryset_class.__mro__
+    if QuerySet in bases and bases.index(QuerySet) < bases.index(SignalEnhancedQuerySetMixins):
+        name = queryset_class.__qualname__
+        raise TypeError(f"{name}: SignalEnhancedQuerySetMixins must come before QuerySet in the bases")
 
 
 def _next_update(queryset: SignalEnhancedQuerySetMixins, /, **values: Any) -> int:

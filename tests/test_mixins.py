@@ -238,6 +238,11 @@ def test_options_that_are_none_are_an_error_where_the_class_is_made(options: Any
         type("Quiet", (SignalEnhancedQuerySetMixins, QuerySet), {"signal_options": options})
 
 
+def test_after_django_among_the_bases_it_is_an_error() -> None:
+    with pytest.raises(TypeError, match="Quiet: SignalEnhancedQuerySetMixins must come before QuerySet"):
+        type("Quiet", (QuerySet, SignalEnhancedQuerySetMixins), {})
+
+
 class TestTheClass:
     def test_an_override_beneath_the_mixin_is_called_once_and_gets_its_say(
         self, louds: list[Loud], log: Log
