@@ -34,6 +34,7 @@ from tests.models import (
     Reader,
     Receipt,
     Shelf,
+    ShelfProxy,
     Token,
 )
 from tests.recording import Log, Receivers, field_values
@@ -893,6 +894,21 @@ def test_a_conflict_beside_the_target_raises_as_django_does(receivers: Receivers
     with pytest.raises(IntegrityError):
         Shelf.objects.bulk_create([Shelf(label="b"), Shelf(label="a", room=2, place=2)], **arguments)
     assert Shelf.objects.count() == 1
+
+
+def test_a_proxy_is_unique_where_its_model_is(receivers: Receivers) -> None:
+    def statements(model: type[Shelf]) -> int:
+        objs = [model(label=f"new {place}", room=1, place=place) for place in (1, 2)]
+        with CaptureQueriesContext(connection) as queries:
+            model._default_manager.bulk_create(objs, **upserting("room", "place", update_fields=["width"]))
+        return len(queries)
+
+    for place in (1, 2):
+        Shelf(label=f"old {place}", room=1, place=place).save()
+    receivers.record(Shelf, ShelfProxy)
+    statements(Shelf)  # asks PostgreSQL about its table, once
+    assert statements(ShelfProxy) == statements(Shelf)
+    assert Shelf.objects.count() == 2
 
 
 @pytest.mark.skipif("connection.vendor != 'postgresql'", reason="only PostgreSQL returns system columns")

@@ -426,7 +426,8 @@ class _Insertion:
 
 def unique_sets(model: type[Model]) -> list[UniqueSet]:
     """Return the sets of columns that are unique in all rows of a model, its key first."""
-    opts: Any = model._meta
+    # A proxy has none of its model's constraints.
+    opts: Any = columns.concrete(model)._meta
     sets: list[UniqueSet] = [tuple(opts.pk_fields)]
     sets += [(field,) for field in opts.concrete_fields if field.unique and not field.primary_key]
     named = [*opts.unique_together, *(constraint.fields for constraint in opts.total_unique_constraints)]
