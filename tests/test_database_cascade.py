@@ -198,6 +198,17 @@ def test_a_tree_sends_one_pair_for_each_node(log: Log) -> None:
     assert log.names() == ["pre_delete"] * 16 + ["post_delete"] * 16
 
 
+def test_chosen_rows_that_the_database_takes_with_other_chosen_ones_are_counted(log: Log) -> None:
+    root = Folder.objects.create()
+    leaf = Folder.objects.create(parent=Folder.objects.create(parent=root))
+    log.clear()
+    with signal_patch.bulk_signals():
+        deleted = Folder.objects.exclude(pk=root.pk).delete()
+    assert deleted == (2, {"tests.Folder": 2})
+    assert log.names() == ["pre_delete"] * 2 + ["post_delete"] * 2
+    assert leaf.pk in {sent.values["id"] for sent in log}
+
+
 def test_a_row_that_a_receiver_deleted_first_is_not_counted(depot: Depot, receivers: Receivers) -> None:
     def clear_out(instance: Depot, **kwargs: Any) -> None:
         Rack.objects.filter(name="early").delete()

@@ -121,7 +121,7 @@ def _delete(
     _tell_changes(collector, unsaid)
     with sending.deleting(collector, reach.left, relations) as flight:
         deleted = _run(collector, original)
-    return reach.counted(deleted) if reach.brought and not flight.deletions else deleted
+    return reach.counted(deleted) if reach.contested and not flight.deletions else deleted
 
 
 def _tell_changes(collector: Collector, unsaid: Unsaid) -> None:
@@ -169,7 +169,8 @@ class _Reach:
     """The rows that the database would remove and change along with those collected (Django 6.1).
 
     Given to the collector are rows that somebody would hear of, and those on the way to them. `left`
-    holds, by key, rows that the database removes by itself, known because others depend on them.
+    holds, by key, rows that the database removes by itself, known because others depend on them; `contested`
+    the models of those that the database removes unless Django is faster.
     """
 
     def __init__(
@@ -180,7 +181,7 @@ class _Reach:
         self.decide = decide
         self.relations = relations
         self.left: dict[type[Model], dict[Any, Model]] = defaultdict(dict)
-        self.brought: set[type[Model]] = set()
+        self.contested: set[type[Model]] = set()
         heard = {model for model in relations if self._is_heard(model)}
         self.deleted = self._leading_to(heard)
         self.wanted = self._leading_to(heard | self._changing_and_changed())
@@ -269,9 +270,8 @@ class _Reach:
                 # Without collect(), which would follow Python's relations: the database does not.
                 # A model that waited for itself, Collector.sort() would leave unsorted, with all others.
                 source = None if _refers_to_itself(field) else field.remote_field.model
-                added = self.collector.add(found, source=source)
-                self.brought.update({model} if added else ())
-                new += added
+                new += self.collector.add(found, source=source)
+                self.contested.update({model} if found else ())
             else:
                 known = self.left[model]
                 fresh = {row.pk: row for row in found if row.pk not in known}
@@ -293,9 +293,9 @@ class _Reach:
             yield self.collector.related_objects(field.model, [field], batch)
 
     def counted(self, deleted: Deleted) -> Deleted:
-        """Count the rows brought in, also where the database was faster than Django's DELETE."""
+        """Count the contested rows, also where the database was faster than Django's DELETE."""
         counter = dict(deleted[1])
-        for model in self.brought:
+        for model in self.contested:
             label = model._meta.label
             counter[label] = max(counter.get(label, 0), len(self.collector.data[model]))
         return sum(counter.values()), counter

@@ -398,8 +398,11 @@ def is_undecided(scenario: Change, django: Outcome) -> bool:
     The database refuses the statement, but might not after what receivers do. Or it refuses to order a
     child's table by its parent's column, which Django's ``update()`` should not have asked of it. Or MariaDB
     makes of the statement one over several tables, or sorts the rows first: there it has no rule for columns
-    that read each other, and errs, or not, by its mood; ``SET a = a`` has been seen to change ``a``.
+    that read each other, and errs, or not, by its mood; ``SET a = a`` has been seen to change ``a``. Or the
+    statement went through, but Django can't read what it has written.
     """
+    if django.error and django.result is not None:
+        return True
     refuses = isinstance(django.error, DatabaseError)
     if refuses and (scenario.hearing.mends or (scenario.orders and scenario.model._meta.parents)):
         return True

@@ -97,6 +97,11 @@ def pool(field: models.Field[Any, Any]) -> list[Any]:
     return [None, *values] if field.null else values
 
 
+def saved_pool(field: models.Field[Any, Any]) -> list[Any]:
+    """Return those values of the pool that a save writes as they are: it makes '' of a file that is None."""
+    return [value for value in pool(field) if value is not None or not isinstance(field, models.FileField)]
+
+
 def _targets(field: Any) -> list[Any]:
     model = field.remote_field.model
     if model is Ship:
