@@ -233,6 +233,13 @@ FOUND: dict[str, Change] = {
         hearing=Hearing(),
         values={"binary": Given(memoryview(b"y"))},
     ),
+    "a unique value that was another's": BulkUpdate(
+        model=Harbour,
+        alias="default",
+        seeds=(0,),
+        hearing=Hearing(),
+        values=tuple({"number": Given(number)} for number in (0, 1, -5)),
+    ),
     "a boolean worked out": Update(
         model=Wide, alias="default", seeds=(1, 2), hearing=Hearing(), values={"boolean": Given(Q(rank__gt=1))}
     ),

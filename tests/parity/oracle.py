@@ -45,7 +45,7 @@ from tests.parity.rows import fields_of, frozen, tables
 from tests.parity.scenario import Given
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from django.db.models import Model, QuerySet
 
@@ -165,7 +165,7 @@ class Oracle:
         if not self.scenario.hearing.listens(rows.model):
             return rows.bulk_update(objects, list(given[0]))
         settled = {
-            obj.pk: settle(rows.model, values, partial(bulk_truth, rows, obj, values))
+            obj.pk: settle(rows.model, values, partial(bulk_truth, rows, [obj], values, obj.pk))
             for obj, values in zip(objects, given, strict=True)
         }
         count = 0
@@ -173,7 +173,7 @@ class Oracle:
             instances = {obj.pk: obj for obj in batch}
             for key, obj in instances.items():
                 assign(obj, settled[key])
-            truths = {key: bulk_truth(rows, obj, settled[key]) for key, obj in instances.items()}
+            truths = {key: bulk_truth(rows, batch, settled[key], key) for key in instances}
             count += _Batch(self, rows, instances, truths, settled).send()
         return count
 
@@ -333,11 +333,16 @@ def truth(plain: QuerySet[Any], key: Any, values: dict[str, Given]) -> Model:
     return row
 
 
-def bulk_truth(rows: QuerySet[Any], obj: Any, values: dict[str, Given]) -> Model | None:
-    """Return the row as Django's own ``bulk_update()`` leaves it, if there is one."""
+def bulk_truth(
+    rows: QuerySet[Any], objects: Iterable[Any], values: dict[str, Given], key: Any
+) -> Model | None:
+    """Return one object's row as Django's own ``bulk_update()`` of these objects leaves it, if there is one.
+
+    Of one object, where values read other rows; of a batch, where a unique value may have been another's.
+    """
     with undone(rows.db):
-        rows.bulk_update([copy(obj)], list(values))
-        row: Model | None = rows.filter(pk=obj.pk).first()
+        rows.bulk_update(map(copy, objects), list(values))
+        row: Model | None = rows.filter(pk=key).first()
     return row
 
 
