@@ -13,30 +13,14 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import models
 from django.db.models.functions import Upper
 
-from tests.parity import deletion_models as deletion_models
+from tests.parity import deletion_models as deletion_models, particular as particular
+from tests.parity.common import Common
 from tests.parity.fields import Colour, ColourField, WordsField
 
 if django.VERSION >= (6, 1):
     from tests.parity import database_deletion_models as database_deletion_models
 
 EPOCH = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
-
-
-class Common(models.Model):
-    """What receivers and querysets may count on, whatever the model."""
-
-    rank = models.IntegerField(default=0)
-    note = models.CharField(max_length=60, default="")
-    # Written by receivers behind the instance's back, and read by no value or filter.
-    memo = models.CharField(max_length=60, default="")
-    log = models.JSONField(default=list)
-    slug = models.CharField(max_length=60, null=True, unique=True)
-    doubled = models.GeneratedField(
-        expression=models.F("rank") * 2, output_field=models.IntegerField(), db_persist=True
-    )
-
-    class Meta:
-        abstract = True
 
 
 class Wide(Common):

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from django.db import models
 
+from tests.parity import particular
 from tests.parity.fields import Colour, ColourField, WordsField
 from tests.parity.models import (
     Berth,
@@ -71,6 +72,7 @@ POOLS: dict[type[models.Field[Any, Any]], list[Any]] = {
     models.URLField: ["", "https://example.com/?a=%20"],
     models.UUIDField: [UUID(int=0), UUID(int=1), UUID("12345678-1234-5678-1234-567812345678")],
     models.CharField: ["", "a", "Bob", "Zoë's 100 %s %%"],
+    **particular.POOLS,
 }
 
 # These are read by filters and receivers and so keep to a shape.
@@ -78,6 +80,7 @@ NAMED_POOLS: dict[str, list[Any]] = {
     "rank": [0, 1, 2, 3, 7],
     "log": [[], ["a"], [1, {"b": None}]],
     "tonnage": [0.0, 1.5, 300.25],
+    **particular.NAMED_POOLS,
 }
 
 
@@ -92,8 +95,9 @@ def pool(field: models.Field[Any, Any]) -> list[Any]:
     elif isinstance(field, models.DecimalField):
         values = _scaled(field)
     else:
-        kind = next(kind for kind in type(field).__mro__ if kind in POOLS)
-        values = NAMED_POOLS.get(field.name) or POOLS[kind]
+        values = NAMED_POOLS.get(field.name) or next(
+            POOLS[kind] for kind in type(field).__mro__ if kind in POOLS
+        )
     return [None, *values] if field.null else values
 
 
@@ -129,11 +133,14 @@ def _slug(number: int, seed: int) -> str | None:
     return f"slug{number}" if seed % 2 else None
 
 
-def _wide(alias: str, seeds: Sequence[int]) -> None:
-    Wide._base_manager.using(alias).bulk_create(
-        Wide(id=number, slug=_slug(number, seed), **_plain(Wide, seed, ("created", "touched")))
-        for number, seed in enumerate(seeds, 1)
-    )
+def _alone(model: type[models.Model]) -> Callable[[str, Sequence[int]], None]:
+    def load(alias: str, seeds: Sequence[int]) -> None:
+        model._base_manager.using(alias).bulk_create(
+            model(id=number, slug=_slug(number, seed), **_plain(model, seed, ("created", "touched")))
+            for number, seed in enumerate(seeds, 1)
+        )
+
+    return load
 
 
 def _ports(alias: str, seeds: Sequence[int]) -> None:
@@ -219,14 +226,14 @@ def _vessels(model: type[Vessel]) -> Callable[[str, Sequence[int]], None]:
 
 
 LOADERS: dict[type[models.Model], Callable[[str, Sequence[int]], None]] = {
-    Wide: _wide,
+    **{model: _alone(model) for model in (Wide, *particular.MODELS)},
     Port: _ports,
     Entry: _entries,
     **dict.fromkeys((Harbour, Ship, Yacht, Cargo, Berth), _fleet),
     **{model: _vessels(model) for model in (Vessel, Ferry, CarFerry)},
 }
 TABLES: dict[Callable[[str, Sequence[int]], None], tuple[type[models.Model], ...]] = {
-    LOADERS[Wide]: (Wide,),
+    **{LOADERS[model]: (model,) for model in (Wide, *particular.MODELS)},
     LOADERS[Port]: (Port,),
     LOADERS[Entry]: (Flag, Entry),
     LOADERS[Ship]: (Harbour, Ship, Ship.flags.through, Cargo, Berth),

@@ -10,6 +10,7 @@ from django.db.models import Count, Exists, F, OuterRef, Q, Window
 from django.db.models.functions import Lower, RowNumber, Upper
 from hypothesis import strategies as st
 
+from tests.parity import particular
 from tests.parity.models import (
     Berth,
     CarFerry,
@@ -27,7 +28,7 @@ from tests.parity.rows import HARBOURS, pool, saved_pool, ship_id
 from tests.parity.scenario import Action, BulkUpdate, Given, Hearing, Step, Update, step
 from tests.parity.values import constants, expressions, new_keys, refused
 
-MODELS = (Wide, Ship, Yacht, Harbour, Cargo, Vessel, Ferry, CarFerry, Port, Berth)
+MODELS = (Wide, Ship, Yacht, Harbour, Cargo, Vessel, Ferry, CarFerry, Port, Berth, *particular.MODELS)
 FLEET = (Ship, Yacht)
 MAX_ROWS = 4
 

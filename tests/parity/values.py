@@ -43,6 +43,7 @@ from django.db.models.functions import (
 )
 from django.utils.functional import lazystr
 
+from tests.parity import particular
 from tests.parity.fields import ColourField, WordsField
 from tests.parity.models import Cargo, Flag, Harbour, Ship
 from tests.parity.rows import UTC, pool, ship_id
@@ -81,6 +82,7 @@ LOOSE: dict[type[Field | Any], list[Given]] = {
     models.UUIDField: [Given("12345678123456781234567812345678"), Given(5)],
     models.TextField: [Given(5), Given(lazystr("lazy"))],
     models.CharField: [Given(5), Given(Decimal("1.5")), Given(lazystr("lazy"))],
+    **{kind: [Given(value, vague=True) for value in values] for kind, values in particular.LOOSE.items()},
 }
 
 # What it does not take, on most databases.
@@ -95,6 +97,7 @@ BAD: dict[type[Field | Any], list[Any]] = {
     models.CharField: [Flag(id=1)],
     models.JSONField: [{1, 2}],
     models.ForeignKey: [Harbour(), Flag(id=1)],
+    **particular.BAD,
 }
 
 
