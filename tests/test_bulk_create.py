@@ -865,6 +865,17 @@ def test_a_row_is_known_by_a_column_that_only_its_own_field_can_compare(receiver
     assert dict(Badge.objects.values_list("place", "size")) == {Point(1, 2): 5, Point(3, 4): 6}
 
 
+@pytest.mark.skipif("connection.vendor != 'mysql'", reason="elsewhere an upsert names its target")
+def test_a_row_that_takes_the_place_of_one_that_was_moved_is_created(receivers: Receivers) -> None:
+    Shelf(label="moved", room=1, place=1).save()
+    log = receivers.record(Shelf)
+    objs = [Shelf(label="moved", room=2, place=2)]
+    objs += [Shelf(label=label, room=1, place=1) for label in ("new", "the new one")]
+    Shelf.objects.bulk_create(objs, update_conflicts=True, update_fields=["room", "place"])
+    assert post_saved(log) == [(objs[0], False), (objs[1], True), (objs[2], False)]
+    assert set(Shelf.objects.values_list("label", "room")) == {("moved", 2), ("new", 1)}
+
+
 @on_its_own
 @pytest.mark.skipif("connection.vendor != 'mysql'", reason="elsewhere an upsert names its target")
 def test_a_conflict_may_be_one_of_an_index_that_the_database_alone_knows(receivers: Receivers) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     ModelField = Field[Any, Any]
     UniqueSet = tuple[ModelField, ...]
     Row = Sequence[Any]
+    Held = dict[UniqueSet, set[tuple[Any, ...]]]
     # What became of an instance: None if its row was left out, else whether the row is a new
     # one, and the row itself where the database returns it.
     Outcome = tuple[bool, Row | None] | None
@@ -360,28 +361,44 @@ class _Insertion:
     # all is taken back and each instance has its turn.
 
     def _upsert(self, objs: list[Any]) -> list[Outcome]:
-        known = self._known(objs)
+        held = self._held(objs)
+        known = [any(self._key(obj, unique) in keys for unique, keys in held.items()) for obj in objs]
         if self._meet_new_rows(objs, known):
             return self._upsert_each(objs)
         old = [obj for obj, is_known in zip(objs, known, strict=True) if is_known]
         new = [obj for obj, is_known in zip(objs, known, strict=True) if not is_known]
         try:
             with transaction.atomic(using=self.using):
-                updated = iter(self._django(old, self.returning, **self.upsert) if old else ())
+                updated = iter(self._updated(old, held) if old else ())
                 created = iter(self._rows_of_new(new) if new else ())
         except IntegrityError:
             return self._upsert_each(objs)
-        return [(False, next(updated)) if is_known else (True, next(created)) for is_known in known]
+        return [next(updated) if is_known else (True, next(created)) for is_known in known]
 
-    def _known(self, objs: list[Any]) -> list[bool]:
+    def _updated(self, objs: list[Any], held: Held) -> list[Outcome]:
+        rows = self._django(objs, self.returning, **self.upsert)
+        unique = tuple(self.opts.pk_fields)
+        there = held.get(unique)
+        if there is None:
+            return [(False, row) for row in rows]
+        outcomes: list[Outcome] = []
+        for row in rows:
+            # One before it may have moved the row with which it was in conflict out of its way.
+            key = self._row_key(row, unique)
+            outcomes.append((key not in there, row))
+            there.add(key)
+        return outcomes
+
+    def _held(self, objs: list[Any]) -> Held:
+        """Return what the rows that are there hold in the sets of columns that can be compared."""
         names = [field.attname for field in self.opts.concrete_fields]
         rows = self.inserter.rows_like(objs, self.unique_sets, names)
-        held = {}
+        held: Held = {}
         for unique in self.unique_sets:
             if all(_is_comparable(field) for field in unique):
                 places = [names.index(field.attname) for field in unique]
                 held[unique] = {tuple(row[place] for place in places) for row in rows}
-        return [any(self._key(obj, unique) in keys for unique, keys in held.items()) for obj in objs]
+        return held
 
     def _meet_new_rows(self, objs: list[Any], known: list[bool]) -> bool:
         """Return whether an instance with a row is in conflict with one before it that is to get one, too."""
