@@ -16,7 +16,16 @@ from simple_history.models import HistoricalRecords
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from tests import cascade_models as cascade_models
 from tests.converting_fields import GemField, LabelField, LoweredField, RaisedField, SealedField
-from tests.fields import DrawnField, NewNumber, NumberField, PointField, ShoutedField, TidyField
+from tests.fields import (
+    CodeField,
+    DrawnField,
+    NewNumber,
+    NumberField,
+    PointField,
+    SecondField,
+    ShoutedField,
+    TidyField,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -325,6 +334,14 @@ class Wreck(models.Model):
 
     place = PointField(null=True)
     name = ShoutedField(max_length=100, default="")
+
+
+class Sighting(models.Model):
+    """Columns of types that a project chose itself."""
+
+    country = CodeField(max_length=5, null=True)
+    seen = SecondField(null=True)
+    name = models.CharField(max_length=100, default="")
 
 
 class Signpost(models.Model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gc
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from tests.models import (
     Novel,
     Port,
     Ship,
+    Sighting,
     Signpost,
     Strongbox,
     Survey,
@@ -775,6 +777,16 @@ def test_custom_fields_show_their_own_type(batch_size: int, receivers: Receivers
     with bulk_signals(batch_size=batch_size):
         Wreck.objects.bulk_update(wrecks, ["place", "name"])
     assert column(Wreck, "place") == [Point(3, 4), Point(5, 6)]
+    assert truth == [True, True]
+
+
+def test_columns_of_a_type_that_is_not_djangos_are_told_as_they_come_back(receivers: Receivers) -> None:
+    sightings = rows(Sighting, {}, {})
+    for sighting in sightings:
+        sighting.country = "NO"
+        sighting.seen = LAUNCH + datetime.timedelta(milliseconds=600)
+    truth = receivers.check_truth(Sighting)
+    Sighting.objects.bulk_update(sightings, ["country", "seen"])
     assert truth == [True, True]
 
 

@@ -64,6 +64,7 @@ from tests.models import (
     Port,
     Publisher,
     Ship,
+    Sighting,
     Sluice,
     Strongbox,
     Survey,
@@ -852,6 +853,28 @@ def test_a_field_that_converts_on_its_way_is_told_as_it_comes_back(
     assert column(Plaque, "lowered") == ["text", "text"]
     assert column(Plaque, "raised") == ["TEXT", "TEXT"]
     assert truth.holds(*(["raised"] if hasattr(value, "resolve_expression") else []))
+
+
+@of_every_size
+@pytest.mark.parametrize("receiver", [pre_save, None], ids=["shown before", "told after"])
+@pytest.mark.parametrize("kind", ["constant", "expression", "other row"])
+def test_a_column_of_a_type_that_is_not_djangos_is_told_as_it_comes_back(
+    kind: str, receiver: Any, batch_size: int, receivers: Receivers
+) -> None:
+    seen = datetime.datetime(2024, 5, 6, 7, 8, 9, 600000, tzinfo=datetime.timezone.utc)
+    rows(Sighting, {"country": "old"}, {})
+    rows(Survey, {"title": "new", "filed": seen})
+    given: dict[str, list[Any]] = {
+        "constant": ["new", seen],
+        "expression": [Value("new"), Value(seen)],
+        "other row": [Subquery(Survey.objects.values("title")), Subquery(Survey.objects.values("filed"))],
+    }
+    truth = receivers.check_truth(Sighting)
+    if receiver:
+        receivers.record(Sighting)
+    with bulk_signals(batch_size=batch_size):
+        Sighting.objects.update(**dict(zip(("country", "seen"), given[kind], strict=True)))
+    assert truth == [True, True]
 
 
 def test_a_custom_field_is_referred_to(receivers: Receivers) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     ModelField = Field[Any, Any]
 
 Changes = dict["ModelField", Any]
+
+# Of PostgreSQL; `char` without a length is of one character.
+_TEXT_WITH_LENGTH = re.compile(r"(varchar|character varying|char|character|bpchar)\s*(\(\d+\))?")
 
 
 class Watch:
@@ -204,7 +208,8 @@ class PerRow(Expression):
     def _typed(self, sql: str, connection: Any) -> str:
         if not connection.features.requires_casted_case_in_updates:
             return sql
-        # A length would cut a string that is too long, where an assignment refuses it.
-        db_type = (self.column.cast_db_type(connection) or "").partition("(")
-        name = db_type[0] if "char" in db_type[0] else "".join(db_type)
-        return f"({sql})::{name}" if name else sql
+        db_type = self.column.cast_db_type(connection)
+        if _TEXT_WITH_LENGTH.fullmatch(db_type or ""):
+            # The length would cut a string that is too long, where an assignment refuses it.
+            db_type = "text"
+        return f"({sql})::{db_type}" if db_type else sql

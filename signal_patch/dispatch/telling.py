@@ -204,7 +204,7 @@ def _row_of(instance: Any) -> Any:
 
 
 def _is_unsure(field: ModelField, value: Any) -> bool:
-    return hasattr(value, "resolve_expression") or not fields.is_plain(field)
+    return hasattr(value, "resolve_expression") or not fields.is_predictable(field)
 
 
 def reread(

@@ -157,7 +157,7 @@ class _Planner:
             column = fields.as_frozen(shown, target, self.connection)
             result.frozen[f"signal_patch_frozen_{len(result.frozen)}"] = column
             result.frozen_fields[name] = target
-            if not fields.is_plain(target):
+            if not fields.is_predictable(target):
                 result.unsure.append(target)
         else:
             result.statement[name] = statement
@@ -178,7 +178,7 @@ class _Planner:
         self.assigned.note(target, Saved(_raw(target, value), output_field=target))
         if hasattr(value, "prepare_database_save") and self._may_hold(target, value):
             result.shared.append((target.name, value))
-        elif fields.is_plain(target):
+        elif fields.is_predictable(target):
             raw = fields.row_value(target, _raw(target, value), self.connection)
             kept = result.copied if isinstance(raw, (dict, list)) else result.shared
             kept.append((target.attname, raw))
@@ -188,8 +188,13 @@ class _Planner:
     def _add_custom_constant(self, result: Plan, target: ModelField, value: Any) -> None:
         # What a field of somebody else's making turns a value into, only a round trip tells.
         self._preview(result, target, Saved(value, output_field=target))
-        if not self.shown or not fields.saves_as_it_compares(target):
+        if not (self.shown and self._is_shown_as_stored(target)):
             result.unsure.append(target)
+
+    def _is_shown_as_stored(self, target: ModelField) -> bool:
+        # On PostgreSQL the preview is cast to the type of the column, whichever that is.
+        has_type = self.connection.vendor == "postgresql" or fields.has_known_type(target)
+        return has_type and fields.saves_as_it_compares(target)
 
     def _scaling(self, target: ModelField) -> Scaling | None:
         # On PostgreSQL the preview is cast to the type of the column.
