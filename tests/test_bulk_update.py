@@ -234,6 +234,19 @@ def test_expressions_that_read_other_rows_count_before_the_first_write(
     assert truth == [True] * 3
 
 
+def test_a_value_that_is_empty_by_definition_is_null(receivers: Receivers) -> None:
+    ships(1, 2)
+    fleet = list(Ship.objects.order_by("pk"))
+    fleet[0].slug = Subquery(Port.objects.none().values("name"))
+    fleet[1].slug = "b"
+    truth = receivers.check_truth(Ship)
+    log = receivers.record(Ship)
+    assert Ship.objects.bulk_update(fleet, ["slug"]) == 2
+    assert [sent.values["slug"] for sent in log] == [None, "b"] * 2
+    assert column(Ship, "slug") == [None, "b"]
+    assert truth == [True, True]
+
+
 @of_every_size
 def test_a_null_of_json_that_is_of_another_row_stays_one(batch_size: int, receivers: Receivers) -> None:
     other, *_ = rows(Survey, {"findings": Value(None, JSONField())}, {}, {})

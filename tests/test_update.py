@@ -560,10 +560,20 @@ def test_an_empty_queryset_sends_nothing(log: Log) -> None:
     assert log == []
 
 
+EMPTY: dict[str, Callable[[], QuerySet[Any]]] = {
+    "none": lambda: Ship.objects.none(),
+    "no keys": lambda: Ship.objects.filter(pk__in=[]),
+    "no rows of another table": lambda: Ship.objects.filter(berth__port__in=Port.objects.none()),
+}
+
+
 @pytest.mark.django_db(transaction=True)
-def test_what_is_empty_by_definition_asks_the_database_nothing(receivers: Receivers) -> None:
+@pytest.mark.parametrize("empty", EMPTY.values(), ids=EMPTY)
+def test_what_is_empty_by_definition_asks_the_database_nothing(
+    empty: Callable[[], QuerySet[Any]], receivers: Receivers
+) -> None:
     receivers.record(Ship)
-    nothing: QuerySet[Any] = Ship.objects.none()
+    nothing = empty()
     with CaptureQueriesContext(connection) as queries:
         assert nothing.update(speed=9) == 0
         with pytest.raises(FieldDoesNotExist):

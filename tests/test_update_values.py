@@ -359,6 +359,31 @@ def test_a_value_that_reads_other_rows_reaches_rows_with_composite_keys(
     assert truth.holds()
 
 
+@pytest.mark.parametrize("name", ["plot", "title"], ids=["own column", "parent's column"])
+def test_a_value_that_is_empty_by_definition_changes_no_row_as_in_djangos_statement(
+    name: str, receivers: Receivers
+) -> None:
+    Novel.objects.create(title="a", plot="b")
+    nothing = Subquery(Port.objects.none().values("name"))
+    log = receivers.record()
+    before = _rows(Novel)
+    assert _as_django(lambda: Novel.objects.update(**{name: nothing}), Novel) == before
+    assert Novel.objects.update(**{name: nothing}) == 0
+    assert _rows(Novel) == before
+    assert log == []
+
+
+def test_a_condition_that_is_false_by_definition_changes_no_row_as_in_djangos_statement(
+    receivers: Receivers,
+) -> None:
+    rows(Beacon, {"code": "a", "lit": True})
+    log = receivers.record(Beacon)
+    assert _as_django(lambda: Beacon.objects.update(lit=Q(pk__in=[])), Beacon) == _rows(Beacon)
+    assert Beacon.objects.update(lit=Q(pk__in=[])) == 0
+    assert column(Beacon, "lit") == [True]
+    assert log == []
+
+
 @of_every_size
 def test_a_condition_is_a_value(batch_size: int, receivers: Receivers) -> None:
     rows(Beacon, {"code": "a"}, {"code": "b"})

@@ -6,6 +6,7 @@ import re
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import EmptyResultSet
 from django.db.models import F, JSONField
 from django.db.models.base import DEFERRED
 from django.db.models.expressions import Expression
@@ -181,13 +182,20 @@ class PerRow(Expression):
             parts.append(connection.ops.quote_name(self.model._meta.pk.column))
         for key, value in self.values.items():
             condition, condition_params = self._is_row(key, connection)
-            sql, sql_params = compiler.compile(self._to_save(value))
+            sql, sql_params = self._compiled(value, compiler)
             parts.append(f"WHEN {condition} THEN {sql}")
             params += [*condition_params, *sql_params]
-        otherwise, otherwise_params = compiler.compile(self._to_save(self.otherwise))
+        otherwise, otherwise_params = self._compiled(self.otherwise, compiler)
         parts.append(f"ELSE {otherwise} END")
         params += otherwise_params
         return self._typed(" ".join(parts), connection), tuple(params)
+
+    def _compiled(self, value: Any, compiler: Any) -> Any:
+        try:
+            return compiler.compile(self._to_save(value))
+        except EmptyResultSet:
+            # As in Django's Case, a subquery of none() leaves the other rows theirs.
+            return "NULL", ()
 
     def _is_row(self, key: Any, connection: Any) -> tuple[str, list[Any]]:
         opts = self.model._meta

@@ -41,6 +41,8 @@ def update(
     # With no row to touch, Django's statement checks everything and executes nothing.
     original(QuerySet.none(queryset), **values)
     using = rows.database_for_write(queryset)
+    if planning.is_void(queryset, values, using):
+        return original(queryset, **values)
     with transaction.atomic(using=using, savepoint=False):
         operation = _Update(queryset, senders, values, using, options, original)
         matched = loops.run(operation.run, (pre_save, post_save), senders)

@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass, field as dataclass_field
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import EmptyResultSet, FullResultSet
 from django.db.models import QuerySet
 from django.db.models.expressions import RawSQL, Subquery
 from django.db.models.sql import Query, UpdateQuery
@@ -110,6 +111,38 @@ def plan(
     return _Planner(queryset, using, connection, shown=shown).plan(values)
 
 
+def is_void(queryset: QuerySet[Any], values: dict[str, Any], using: str) -> bool:
+    """Return whether Django drops its statement before it gets to the database.
+
+    So it does where the filter or a value is empty by definition: `pk__in=[]`, a subquery of `none()`.
+    """
+    query = queryset.query.chain(UpdateQuery)
+    query.get_initial_alias()
+    resolved = [
+        value.resolve_expression(_resolving(query, queryset.model._meta.get_field(name)), allow_joins=False)
+        for name, value in values.items()
+        if hasattr(value, "resolve_expression")
+    ]
+    compiler = query.get_compiler(using)
+    return any(_is_empty(part, compiler) for part in (query.where, *resolved))
+
+
+def _is_empty(part: Any, compiler: Any) -> bool:
+    try:
+        compiler.compile(part)
+    except EmptyResultSet:
+        return True
+    except FullResultSet:
+        return False
+    return False
+
+
+def _resolving(query: Query, target: Any) -> Query:
+    """Return the query against which Django resolves a value: a column of an ancestor has one of its own."""
+    owner = fields.concrete(target.model)
+    return query if owner is fields.concrete(query.model) else UpdateQuery(owner)
+
+
 class _Planner:
     def __init__(
         self, queryset: QuerySet[Any], using: str, connection: BaseDatabaseWrapper, *, shown: bool
@@ -142,9 +175,8 @@ class _Planner:
             self._add_constant(result, target, value)
 
     def _add_expression(self, result: Plan, name: str, target: ModelField, value: Any) -> None:
-        owner = target.model._meta.concrete_model
-        is_own = owner is self.model._meta.concrete_model
-        query = self.query if is_own else UpdateQuery(owner)
+        query = _resolving(self.query, target)
+        is_own = query is self.query
         resolved = value.resolve_expression(query, allow_joins=False, for_save=True)
         reads = read_by(resolved)
         if is_own:
