@@ -324,6 +324,13 @@ class Gauge(models.Model):
         required_db_features = ("supports_no_precision_decimalfield",)
 
 
+class Gradient(models.Model):
+    """Its table begins with a column of floats."""
+
+    slope = models.FloatField(primary_key=True)
+    steps = models.IntegerField(default=0)
+
+
 class Chart(models.Model):
     sheet = models.FileField(storage=InMemoryStorage(), upload_to="charts", null=True)
     title = models.CharField(max_length=100, default="")
