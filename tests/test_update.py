@@ -122,6 +122,7 @@ REFUSED_BY_DATABASES: dict[str, Callable[[QuerySet[Any]], int]] = {
     "window in the filter": lambda qs: (
         qs.annotate(n=Window(RowNumber(), order_by="pk")).filter(n__lt=9).update(speed=9)
     ),
+    "aggregate in the filter": lambda qs: qs.annotate(n=Count("pk")).filter(n__gt=0).update(speed=9),
     "tables beside the model's own": lambda qs: qs.extra(
         tables=["tests_berth"], where=["tests_berth.id > 0"]
     ).update(speed=9),

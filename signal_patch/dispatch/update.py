@@ -125,11 +125,12 @@ class _Update:
     def _may_be_refused(self) -> bool:
         """Return whether the database may refuse Django's statement where it takes our SELECTs.
 
-        Windows, other tables, the caller's locks, and a column that is assigned twice.
+        Windows, aggregates, other tables, the caller's locks, and a column that is assigned twice.
         """
         query = self.queryset.query
         return bool(
             query.where.contains_over_clause
+            or query.where.contains_aggregate
             or query.extra_tables
             or query.select_for_update
             or len(self.plan.update_fields) < len(self.values)
