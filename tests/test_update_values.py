@@ -58,6 +58,7 @@ from tests.models import (
     Chart,
     Crate,
     Gauge,
+    Gradient,
     Mooring,
     Novel,
     Plaque,
@@ -385,6 +386,16 @@ def test_a_condition_that_is_false_by_definition_changes_no_row_as_in_djangos_st
 
 
 @of_every_size
+def test_a_whole_number_beside_a_key_that_is_a_float_is_one(batch_size: int, receivers: Receivers) -> None:
+    rows(Gradient, {"slope": 0.5}, {"slope": 2.0})
+    truth = Truth(receivers, Gradient)
+    with bulk_signals(batch_size=batch_size):
+        Gradient.objects.update(steps=F("steps") + 1)
+    assert truth.holds()
+    assert column(Gradient, "steps") == [1, 1]
+
+
+@of_every_size
 def test_a_condition_is_a_value(batch_size: int, receivers: Receivers) -> None:
     rows(Beacon, {"code": "a"}, {"code": "b"})
     truth = Truth(receivers, Beacon)
@@ -630,6 +641,18 @@ def test_values_that_read_other_rows_are_those_before_the_first_write(
     with bulk_signals(batch_size=batch_size):
         assert Ship.objects.update(**values()) == 3
     assert column(Ship, "speed") == expected
+    assert truth.holds()
+
+
+@of_every_size
+def test_raw_sql_may_name_a_column_that_the_filter_joins_from_another_table_too(
+    batch_size: int, receivers: Receivers
+) -> None:
+    _fleet()
+    truth = Truth(receivers, Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert Ship.objects.exclude(berth__port__name="").update(name=RawSQL("UPPER(name)", ())) == 3
+    assert column(Ship, "name") == ["ANN", "BOB", "CID"]
     assert truth.holds()
 
 
