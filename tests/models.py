@@ -336,6 +336,16 @@ class Chart(models.Model):
     title = models.CharField(max_length=100, default="")
 
 
+class Portrait(models.Model):
+    """A picture whose size is in columns of its own."""
+
+    width = models.IntegerField(null=True)
+    height = models.IntegerField(null=True)
+    picture = models.ImageField(
+        storage=InMemoryStorage(), null=True, width_field="width", height_field="height"
+    )
+
+
 class Wreck(models.Model):
     """Columns that somebody else's fields convert."""
 

@@ -63,6 +63,7 @@ from tests.models import (
     Novel,
     Plaque,
     Port,
+    Portrait,
     Publisher,
     Ship,
     Sighting,
@@ -944,6 +945,28 @@ def test_files_are_known_by_their_name(batch_size: int, receivers: Receivers) ->
     }
     assert all(sent.arguments["update_fields"] == {"sheet"} for sent in log)
     assert column(Chart, "sheet") == ["charts/new.txt"] * 2
+
+
+@of_every_size
+@pytest.mark.parametrize("receiver", [pre_save, None], ids=["shown before", "told after"])
+@pytest.mark.parametrize("picture", ["new.png", "", None, Value("new.png")], ids=repr)
+def test_a_picture_is_not_read_for_its_size(
+    picture: Any, receiver: Any, batch_size: int, receivers: Receivers
+) -> None:
+    size = {"width": 3, "height": 4}
+    rows(Portrait, {"picture": "old.png", **size}, {"picture": None, **size})
+    told: list[Any] = []
+
+    def note(instance: Portrait, **arguments: Any) -> None:
+        told.append((instance.picture, instance.width, instance.height))
+
+    receivers.connect(post_save, note, Portrait)
+    if receiver:
+        receivers.record(Portrait)
+    with bulk_signals(batch_size=batch_size):
+        Portrait.objects.update(width=5, picture=picture)
+    assert told == [*Portrait.objects.order_by("pk").values_list("picture", "width", "height")]
+    assert {row[1:] for row in told} == {(5, 4)}
 
 
 def test_uuid_keys_and_texts_are_values(receivers: Receivers) -> None:

@@ -22,6 +22,7 @@ from django.db.models import (
     FileField,
     FloatField,
     GenericIPAddressField,
+    ImageField,
     IntegerField,
     JSONField,
     Model,
@@ -314,3 +315,14 @@ def _referenced(field: Any) -> set[Field[Any, Any]]:
 def holds_files(field: Field[Any, Any]) -> bool:
     """Return whether the field's values are files, which `Field.pre_save` stores."""
     return isinstance(field, FileField)
+
+
+def leave_unmeasured(instances: Iterable[Model], fields: Iterable[Field[Any, Any]]) -> None:
+    """Prepare instances to be given images of which nobody reads the size, once for each row.
+
+    An UPDATE leaves the columns of width and height alone. Only in the place of an image is another
+    one measured when it is assigned (ImageFileDescriptor, Django 5.2 to 6.1).
+    """
+    measured = [field.attname for field in fields if isinstance(field, ImageField)]
+    for instance in instances if measured else ():
+        instance.__dict__.update(dict.fromkeys(measured))

@@ -55,6 +55,7 @@ class Plan:
 
     def assign(self, batch: Batch, connection: BaseDatabaseWrapper) -> None:
         """Give the instances their new values, by attribute, so that trackers see the change."""
+        fields.leave_unmeasured(batch.instances, self.written)
         for attribute, value in self.shared:
             for instance in batch.instances:
                 setattr(instance, attribute, value)
