@@ -162,7 +162,9 @@ class _Planner:
         opts = self.model._meta
         named = {name: opts.get_field(name) for name in values}
         result = Plan(tuple(named), frozenset(target.name for target in named.values()), self.shown)
-        for name, target in named.items():
+        # Of a column that is named twice, the latter value stays.
+        latter = {target: name for name, target in named.items()}
+        for target, name in latter.items():
             if not target.generated:
                 result.written.append(target)
                 self._add(result, name, target, values[name])
