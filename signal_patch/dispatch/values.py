@@ -119,13 +119,13 @@ def is_void(queryset: QuerySet[Any], values: dict[str, Any], using: str) -> bool
     """
     query = queryset.query.chain(UpdateQuery)
     query.get_initial_alias()
-    resolved = [
-        value.resolve_expression(_resolving(query, queryset.model._meta.get_field(name)), allow_joins=False)
-        for name, value in values.items()
-        if hasattr(value, "resolve_expression")
-    ]
+    parts = [query.where]
+    for name, value in values.items():
+        if hasattr(value, "resolve_expression"):
+            asked = _resolving(query, queryset.model._meta.get_field(name))
+            parts.append(value.resolve_expression(asked, allow_joins=False, for_save=True))
     compiler = query.get_compiler(using)
-    return any(_is_empty(part, compiler) for part in (query.where, *resolved))
+    return any(_is_empty(part, compiler) for part in parts)
 
 
 def _is_empty(part: Any, compiler: Any) -> bool:
