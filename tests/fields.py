@@ -10,10 +10,12 @@ from django.db import models
 if TYPE_CHECKING:
     BigAutoField = models.BigAutoField[Any, Any]
     CharField = models.CharField[Any, Any]
+    DateTimeField = models.DateTimeField[Any, Any]
     IntegerField = models.IntegerField[Any, Any]
 else:
     BigAutoField = models.BigAutoField
     CharField = models.CharField
+    DateTimeField = models.DateTimeField
     IntegerField = models.IntegerField
 
 
@@ -48,6 +50,20 @@ class ShoutedField(CharField):
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
         saved = super().get_db_prep_save(value, connection)
         return saved.upper() if isinstance(saved, str) else saved
+
+
+class CodeField(CharField):
+    """Text of a fixed length."""
+
+    def db_type(self, connection: Any) -> str:
+        return f"char({self.max_length})"
+
+
+class SecondField(DateTimeField):
+    """A moment in a column that keeps no parts of a second."""
+
+    def db_type(self, connection: Any) -> str:
+        return "timestamp(0) with time zone" if connection.vendor == "postgresql" else "datetime"
 
 
 class DrawnField(IntegerField):

@@ -16,7 +16,16 @@ from simple_history.models import HistoricalRecords
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from tests import cascade_models as cascade_models
 from tests.converting_fields import GemField, LabelField, LoweredField, RaisedField, SealedField
-from tests.fields import DrawnField, NewNumber, NumberField, PointField, ShoutedField, TidyField
+from tests.fields import (
+    CodeField,
+    DrawnField,
+    NewNumber,
+    NumberField,
+    PointField,
+    SecondField,
+    ShoutedField,
+    TidyField,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -320,9 +329,26 @@ class Gauge(models.Model):
         required_db_features = ("supports_no_precision_decimalfield",)
 
 
+class Gradient(models.Model):
+    """Its table begins with a column of floats."""
+
+    slope = models.FloatField(primary_key=True)
+    steps = models.IntegerField(default=0)
+
+
 class Chart(models.Model):
     sheet = models.FileField(storage=InMemoryStorage(), upload_to="charts", null=True)
     title = models.CharField(max_length=100, default="")
+
+
+class Portrait(models.Model):
+    """A picture whose size is in columns of its own."""
+
+    width = models.IntegerField(null=True)
+    height = models.IntegerField(null=True)
+    picture = models.ImageField(
+        storage=InMemoryStorage(), null=True, width_field="width", height_field="height"
+    )
 
 
 class Wreck(models.Model):
@@ -330,6 +356,14 @@ class Wreck(models.Model):
 
     place = PointField(null=True)
     name = ShoutedField(max_length=100, default="")
+
+
+class Sighting(models.Model):
+    """Columns of types that a project chose itself."""
+
+    country = CodeField(max_length=5, null=True)
+    seen = SecondField(null=True)
+    name = models.CharField(max_length=100, default="")
 
 
 class Signpost(models.Model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gc
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from tests.models import (
     Novel,
     Port,
     Ship,
+    Sighting,
     Signpost,
     Strongbox,
     Survey,
@@ -241,6 +243,19 @@ def test_expressions_that_read_other_rows_count_before_the_first_write(
         Ship.objects.bulk_update(fleet, ["speed"])
     assert column(Ship, "speed") == [3, 3, 2]
     assert truth == [True] * 3
+
+
+def test_a_value_that_is_empty_by_definition_is_null(receivers: Receivers) -> None:
+    ships(1, 2)
+    fleet = list(Ship.objects.order_by("pk"))
+    fleet[0].slug = Subquery(Port.objects.none().values("name"))
+    fleet[1].slug = "b"
+    truth = receivers.check_truth(Ship)
+    log = receivers.record(Ship)
+    assert Ship.objects.bulk_update(fleet, ["slug"]) == 2
+    assert [sent.values["slug"] for sent in log] == [None, "b"] * 2
+    assert column(Ship, "slug") == [None, "b"]
+    assert truth == [True, True]
 
 
 @of_every_size
@@ -786,6 +801,16 @@ def test_custom_fields_show_their_own_type(batch_size: int, receivers: Receivers
     with bulk_signals(batch_size=batch_size):
         Wreck.objects.bulk_update(wrecks, ["place", "name"])
     assert column(Wreck, "place") == [Point(3, 4), Point(5, 6)]
+    assert truth == [True, True]
+
+
+def test_columns_of_a_type_that_is_not_djangos_are_told_as_they_come_back(receivers: Receivers) -> None:
+    sightings = rows(Sighting, {}, {})
+    for sighting in sightings:
+        sighting.country = "NO"
+        sighting.seen = LAUNCH + datetime.timedelta(milliseconds=600)
+    truth = receivers.check_truth(Sighting)
+    Sighting.objects.bulk_update(sightings, ["country", "seen"])
     assert truth == [True, True]
 
 

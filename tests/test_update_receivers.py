@@ -18,7 +18,7 @@ from signal_patch.dispatch.writing import BRANCHES
 from tests.converting_fields import Gem
 from tests.fields import Point
 from tests.fleet import LAUNCH, column, rows, ships
-from tests.models import Beacon, Berth, Cargo, Chart, Port, Ship, Strongbox, Survey, Wreck
+from tests.models import Beacon, Berth, Cargo, Chart, Port, Ship, Sighting, Strongbox, Survey, Wreck
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -219,6 +219,27 @@ def test_a_change_to_a_column_of_any_type_is_saved(name: str, batch_size: int, r
     clean = Ship._meta.get_field(name).to_python  # type: ignore[union-attr]  # no relation
     assert column(Ship, name) == [*(clean(value) for value in CHANGED[name]), kept]
     assert truth == [True] * 3
+
+
+@of_every_size
+def test_a_change_to_a_text_of_a_fixed_length_leaves_that_of_other_rows(
+    batch_size: int, receivers: Receivers
+) -> None:
+    # Django's bulk_create() cuts such a text on PostgreSQL.
+    for country in ("NO", "SE"):
+        Sighting.objects.create(country=country)
+
+    def change(sighting: Sighting) -> None:
+        if sighting.country.strip() == "NO":
+            sighting.country = "DK"
+            sighting.seen = LAUNCH + datetime.timedelta(milliseconds=600)
+
+    receivers.before_saves(Sighting, change)
+    truth = receivers.check_truth(Sighting)
+    with bulk_signals(batch_size=batch_size):
+        Sighting.objects.update(name="c")
+    assert [country.strip() for country in column(Sighting, "country")] == ["DK", "SE"]
+    assert truth == [True, True]
 
 
 @of_every_size

@@ -58,12 +58,15 @@ from tests.models import (
     Chart,
     Crate,
     Gauge,
+    Gradient,
     Mooring,
     Novel,
     Plaque,
     Port,
+    Portrait,
     Publisher,
     Ship,
+    Sighting,
     Sluice,
     Strongbox,
     Survey,
@@ -358,6 +361,41 @@ def test_a_value_that_reads_other_rows_reaches_rows_with_composite_keys(
     assert truth.holds()
 
 
+@pytest.mark.parametrize("name", ["plot", "title"], ids=["own column", "parent's column"])
+def test_a_value_that_is_empty_by_definition_changes_no_row_as_in_djangos_statement(
+    name: str, receivers: Receivers
+) -> None:
+    Novel.objects.create(title="a", plot="b")
+    nothing = Subquery(Port.objects.none().values("name"))
+    log = receivers.record()
+    before = _rows(Novel)
+    assert _as_django(lambda: Novel.objects.update(**{name: nothing}), Novel) == before
+    assert Novel.objects.update(**{name: nothing}) == 0
+    assert _rows(Novel) == before
+    assert log == []
+
+
+def test_a_condition_that_is_false_by_definition_changes_no_row_as_in_djangos_statement(
+    receivers: Receivers,
+) -> None:
+    rows(Beacon, {"code": "a", "lit": True})
+    log = receivers.record(Beacon)
+    assert _as_django(lambda: Beacon.objects.update(lit=Q(pk__in=[])), Beacon) == _rows(Beacon)
+    assert Beacon.objects.update(lit=Q(pk__in=[])) == 0
+    assert column(Beacon, "lit") == [True]
+    assert log == []
+
+
+@of_every_size
+def test_a_whole_number_beside_a_key_that_is_a_float_is_one(batch_size: int, receivers: Receivers) -> None:
+    rows(Gradient, {"slope": 0.5}, {"slope": 2.0})
+    truth = Truth(receivers, Gradient)
+    with bulk_signals(batch_size=batch_size):
+        Gradient.objects.update(steps=F("steps") + 1)
+    assert truth.holds()
+    assert column(Gradient, "steps") == [1, 1]
+
+
 @of_every_size
 def test_a_condition_is_a_value(batch_size: int, receivers: Receivers) -> None:
     rows(Beacon, {"code": "a"}, {"code": "b"})
@@ -604,6 +642,18 @@ def test_values_that_read_other_rows_are_those_before_the_first_write(
     with bulk_signals(batch_size=batch_size):
         assert Ship.objects.update(**values()) == 3
     assert column(Ship, "speed") == expected
+    assert truth.holds()
+
+
+@of_every_size
+def test_raw_sql_may_name_a_column_that_the_filter_joins_from_another_table_too(
+    batch_size: int, receivers: Receivers
+) -> None:
+    _fleet()
+    truth = Truth(receivers, Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert Ship.objects.exclude(berth__port__name="").update(name=RawSQL("UPPER(name)", ())) == 3
+    assert column(Ship, "name") == ["ANN", "BOB", "CID"]
     assert truth.holds()
 
 
@@ -854,6 +904,28 @@ def test_a_field_that_converts_on_its_way_is_told_as_it_comes_back(
     assert truth.holds(*(["raised"] if hasattr(value, "resolve_expression") else []))
 
 
+@of_every_size
+@pytest.mark.parametrize("receiver", [pre_save, None], ids=["shown before", "told after"])
+@pytest.mark.parametrize("kind", ["constant", "expression", "other row"])
+def test_a_column_of_a_type_that_is_not_djangos_is_told_as_it_comes_back(
+    kind: str, receiver: Any, batch_size: int, receivers: Receivers
+) -> None:
+    seen = datetime.datetime(2024, 5, 6, 7, 8, 9, 600000, tzinfo=datetime.timezone.utc)
+    rows(Sighting, {"country": "old"}, {})
+    rows(Survey, {"title": "new", "filed": seen})
+    given: dict[str, list[Any]] = {
+        "constant": ["new", seen],
+        "expression": [Value("new"), Value(seen)],
+        "other row": [Subquery(Survey.objects.values("title")), Subquery(Survey.objects.values("filed"))],
+    }
+    truth = receivers.check_truth(Sighting)
+    if receiver:
+        receivers.record(Sighting)
+    with bulk_signals(batch_size=batch_size):
+        Sighting.objects.update(**dict(zip(("country", "seen"), given[kind], strict=True)))
+    assert truth == [True, True]
+
+
 def test_a_custom_field_is_referred_to(receivers: Receivers) -> None:
     rows(Wreck, {"name": "A", "place": Point(1, 1)})
     truth = Truth(receivers, Wreck)
@@ -873,6 +945,28 @@ def test_files_are_known_by_their_name(batch_size: int, receivers: Receivers) ->
     }
     assert all(sent.arguments["update_fields"] == {"sheet"} for sent in log)
     assert column(Chart, "sheet") == ["charts/new.txt"] * 2
+
+
+@of_every_size
+@pytest.mark.parametrize("receiver", [pre_save, None], ids=["shown before", "told after"])
+@pytest.mark.parametrize("picture", ["new.png", "", None, Value("new.png")], ids=repr)
+def test_a_picture_is_not_read_for_its_size(
+    picture: Any, receiver: Any, batch_size: int, receivers: Receivers
+) -> None:
+    size = {"width": 3, "height": 4}
+    rows(Portrait, {"picture": "old.png", **size}, {"picture": None, **size})
+    told: list[Any] = []
+
+    def note(instance: Portrait, **arguments: Any) -> None:
+        told.append((instance.picture, instance.width, instance.height))
+
+    receivers.connect(post_save, note, Portrait)
+    if receiver:
+        receivers.record(Portrait)
+    with bulk_signals(batch_size=batch_size):
+        Portrait.objects.update(width=5, picture=picture)
+    assert told == [*Portrait.objects.order_by("pk").values_list("picture", "width", "height")]
+    assert {row[1:] for row in told} == {(5, 4)}
 
 
 def test_uuid_keys_and_texts_are_values(receivers: Receivers) -> None:

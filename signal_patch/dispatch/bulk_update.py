@@ -355,5 +355,5 @@ class _BulkUpdate:
             return self.original(self.queryset, objs, self.names, batch_size=self.batch_size)
 
     def _unsure(self, expressions: Expressions) -> list[ModelField]:
-        custom = [field for field in self.fields if not columns.is_plain(field)]
+        custom = [field for field in self.fields if not columns.is_predictable(field)]
         return list(dict.fromkeys([*expressions, *custom]))

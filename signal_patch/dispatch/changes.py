@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import EmptyResultSet
 from django.db.models import F, JSONField
 from django.db.models.base import DEFERRED
 from django.db.models.expressions import Expression
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     ModelField = Field[Any, Any]
 
 Changes = dict["ModelField", Any]
+
+# Of PostgreSQL; `char` without a length is of one character.
+_TEXT_WITH_LENGTH = re.compile(r"(varchar|character varying|char|character|bpchar)\s*(\(\d+\))?")
 
 
 class Watch:
@@ -177,13 +182,20 @@ class PerRow(Expression):
             parts.append(connection.ops.quote_name(self.model._meta.pk.column))
         for key, value in self.values.items():
             condition, condition_params = self._is_row(key, connection)
-            sql, sql_params = compiler.compile(self._to_save(value))
+            sql, sql_params = self._compiled(value, compiler)
             parts.append(f"WHEN {condition} THEN {sql}")
             params += [*condition_params, *sql_params]
-        otherwise, otherwise_params = compiler.compile(self._to_save(self.otherwise))
+        otherwise, otherwise_params = self._compiled(self.otherwise, compiler)
         parts.append(f"ELSE {otherwise} END")
         params += otherwise_params
         return self._typed(" ".join(parts), connection), tuple(params)
+
+    def _compiled(self, value: Any, compiler: Any) -> Any:
+        try:
+            return compiler.compile(self._to_save(value))
+        except EmptyResultSet:
+            # As in Django's Case, a subquery of none() leaves the other rows theirs.
+            return "NULL", ()
 
     def _is_row(self, key: Any, connection: Any) -> tuple[str, list[Any]]:
         opts = self.model._meta
@@ -204,7 +216,8 @@ class PerRow(Expression):
     def _typed(self, sql: str, connection: Any) -> str:
         if not connection.features.requires_casted_case_in_updates:
             return sql
-        # A length would cut a string that is too long, where an assignment refuses it.
-        db_type = (self.column.cast_db_type(connection) or "").partition("(")
-        name = db_type[0] if "char" in db_type[0] else "".join(db_type)
-        return f"({sql})::{name}" if name else sql
+        db_type = self.column.cast_db_type(connection)
+        if _TEXT_WITH_LENGTH.fullmatch(db_type or ""):
+            # The length would cut a string that is too long, where an assignment refuses it.
+            db_type = "text"
+        return f"({sql})::{db_type}" if db_type else sql

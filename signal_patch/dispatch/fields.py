@@ -22,6 +22,7 @@ from django.db.models import (
     FileField,
     FloatField,
     GenericIPAddressField,
+    ImageField,
     IntegerField,
     JSONField,
     Model,
@@ -79,16 +80,31 @@ def is_plain_class(field_class: type[Field[Any, Any]]) -> bool:
     An address is left to the database all the same: `to_python` strips what an UPDATE stores.
     """
     return not issubclass(field_class, GenericIPAddressField) and all(
-        getattr(getattr(field_class, name, None), "__module__", "django.db.models").startswith(
-            "django.db.models"
-        )
-        for name in _CONVERTERS
+        _is_left_to_django(field_class, name) for name in _CONVERTERS
     )
+
+
+def _is_left_to_django(field_class: type[Field[Any, Any]], name: str) -> bool:
+    method = getattr(field_class, name, None)
+    return getattr(method, "__module__", "django.db.models").startswith("django.db.models")
 
 
 def is_plain(field: Field[Any, Any]) -> bool:
     """Return whether a field has no conversions of its own, nor has what it refers to."""
     return is_plain_class(type(_target(field)))
+
+
+def has_known_type(field: Field[Any, Any]) -> bool:
+    """Return whether a field's column is of a type that Django gives it.
+
+    Another may round, pad or rewrite what is stored in it.
+    """
+    return _is_left_to_django(type(_target(field)), "db_type")
+
+
+def is_predictable(field: Field[Any, Any]) -> bool:
+    """Return whether `row_value` tells what the row gives back for a constant."""
+    return is_plain(field) and has_known_type(field)
 
 
 def _target(field: Any) -> Any:
@@ -299,3 +315,14 @@ def _referenced(field: Any) -> set[Field[Any, Any]]:
 def holds_files(field: Field[Any, Any]) -> bool:
     """Return whether the field's values are files, which `Field.pre_save` stores."""
     return isinstance(field, FileField)
+
+
+def leave_unmeasured(instances: Iterable[Model], fields: Iterable[Field[Any, Any]]) -> None:
+    """Prepare instances to be given images of which nobody reads the size, once for each row.
+
+    An UPDATE leaves the columns of width and height alone. Only in the place of an image is another
+    one measured when it is assigned (ImageFileDescriptor, Django 5.2 to 6.1).
+    """
+    measured = [field.attname for field in fields if isinstance(field, ImageField)]
+    for instance in instances if measured else ():
+        instance.__dict__.update(dict.fromkeys(measured))

@@ -22,10 +22,12 @@ def is_possible(model: type[Model], fields: Collection[ModelField], connection: 
 
     Django can ask for it from 6.0 on, where the columns are those of a single table.
     """
+    # If the first column of a table is REAL, SQLite returns the numbers of the others as floats.
+    first = model._meta.concrete_fields[0]
     return (
         getattr(connection.features, "can_return_rows_from_update", False)
         and not concrete(model)._meta.parents
-        and all(is_returned_as_selected(field, connection) for field in fields)
+        and all(is_returned_as_selected(field, connection) for field in (first, *fields))
     )
 
 

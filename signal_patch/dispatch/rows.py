@@ -304,6 +304,9 @@ class Selection:
             query = query.clone()
             query.get_compiler(self.using).pre_sql_setup()
         foreign = _foreign_joins(query)
+        if foreign and self.frozen:
+            # Raw SQL may name a column that a joined table has too.
+            return False
         if not all(_is_to_one(join) for join in foreign):
             return False
         return not (foreign and self.lock) or self._can_lock_alone(query)

@@ -130,6 +130,7 @@ class Teller:
     ) -> Told:
         """Do as `settle` where the write has told the `asked` fields of its rows, by key."""
         attnames = [field.attname for field in asked]
+        fields.leave_unmeasured((instance for key, instance in pairs if key in stored), asked)
         told: Told = []
         for key, instance in pairs:
             values = stored.get(key)
@@ -215,7 +216,7 @@ def _row_of(instance: Any) -> Any:
 
 
 def _is_unsure(field: ModelField, value: Any) -> bool:
-    return hasattr(value, "resolve_expression") or not fields.is_plain(field)
+    return hasattr(value, "resolve_expression") or not fields.is_predictable(field)
 
 
 def reread(
@@ -230,10 +231,13 @@ def reread(
         by_class[type(instance)].append(instance)
     present: set[int] = set()
     for model, members in by_class.items():
-        attnames = [field.attname for field in wanted(model)]
+        mine = wanted(model)
+        attnames = [field.attname for field in mine]
         keys = sending.stored_keys(model, map(rows.key_getter(model), members))
         found = _stored(model, using, keys, attnames)
-        present.update(id(instance) for key, instance in zip(keys, members, strict=True) if key in found)
+        there = [instance for key, instance in zip(keys, members, strict=True) if key in found]
+        present.update(map(id, there))
+        fields.leave_unmeasured(there, mine)
         for key, instance in zip(keys, members, strict=True):
             # A row that is gone has no values to set.
             for attname, value in zip(attnames, found.get(key, (None,))[1:], strict=False):

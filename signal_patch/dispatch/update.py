@@ -41,6 +41,8 @@ def update(
     # With no row to touch, Django's statement checks everything and executes nothing.
     original(QuerySet.none(queryset), **values)
     using = rows.database_for_write(queryset)
+    if planning.is_void(queryset, values, using):
+        return original(queryset, **values)
     with transaction.atomic(using=using, savepoint=False):
         operation = _Update(queryset, senders, values, using, options, original)
         matched = loops.run(operation.run, (pre_save, post_save), senders)
@@ -123,11 +125,12 @@ class _Update:
     def _may_be_refused(self) -> bool:
         """Return whether the database may refuse Django's statement where it takes our SELECTs.
 
-        Windows, other tables, the caller's locks, and a column that is assigned twice.
+        Windows, aggregates, other tables, the caller's locks, and a column that is assigned twice.
         """
         query = self.queryset.query
         return bool(
             query.where.contains_over_clause
+            or query.where.contains_aggregate
             or query.extra_tables
             or query.select_for_update
             or len(self.plan.update_fields) < len(self.values)

@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass, field as dataclass_field
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import EmptyResultSet, FullResultSet
 from django.db.models import QuerySet
 from django.db.models.expressions import RawSQL, Subquery
 from django.db.models.sql import Query, UpdateQuery
@@ -54,6 +55,7 @@ class Plan:
 
     def assign(self, batch: Batch, connection: BaseDatabaseWrapper) -> None:
         """Give the instances their new values, by attribute, so that trackers see the change."""
+        fields.leave_unmeasured(batch.instances, self.written)
         for attribute, value in self.shared:
             for instance in batch.instances:
                 setattr(instance, attribute, value)
@@ -110,6 +112,38 @@ def plan(
     return _Planner(queryset, using, connection, shown=shown).plan(values)
 
 
+def is_void(queryset: QuerySet[Any], values: dict[str, Any], using: str) -> bool:
+    """Return whether Django drops its statement before it gets to the database.
+
+    So it does where the filter or a value is empty by definition: `pk__in=[]`, a subquery of `none()`.
+    """
+    query = queryset.query.chain(UpdateQuery)
+    query.get_initial_alias()
+    parts = [query.where]
+    for name, value in values.items():
+        if hasattr(value, "resolve_expression"):
+            asked = _resolving(query, queryset.model._meta.get_field(name))
+            parts.append(value.resolve_expression(asked, allow_joins=False, for_save=True))
+    compiler = query.get_compiler(using)
+    return any(_is_empty(part, compiler) for part in parts)
+
+
+def _is_empty(part: Any, compiler: Any) -> bool:
+    try:
+        compiler.compile(part)
+    except EmptyResultSet:
+        return True
+    except FullResultSet:
+        return False
+    return False
+
+
+def _resolving(query: Query, target: Any) -> Query:
+    """Return the query against which Django resolves a value: a column of an ancestor has one of its own."""
+    owner = fields.concrete(target.model)
+    return query if owner is fields.concrete(query.model) else UpdateQuery(owner)
+
+
 class _Planner:
     def __init__(
         self, queryset: QuerySet[Any], using: str, connection: BaseDatabaseWrapper, *, shown: bool
@@ -128,7 +162,9 @@ class _Planner:
         opts = self.model._meta
         named = {name: opts.get_field(name) for name in values}
         result = Plan(tuple(named), frozenset(target.name for target in named.values()), self.shown)
-        for name, target in named.items():
+        # Of a column that is named twice, the latter value stays.
+        latter = {target: name for name, target in named.items()}
+        for target, name in latter.items():
             if not target.generated:
                 result.written.append(target)
                 self._add(result, name, target, values[name])
@@ -142,9 +178,8 @@ class _Planner:
             self._add_constant(result, target, value)
 
     def _add_expression(self, result: Plan, name: str, target: ModelField, value: Any) -> None:
-        owner = target.model._meta.concrete_model
-        is_own = owner is self.model._meta.concrete_model
-        query = self.query if is_own else UpdateQuery(owner)
+        query = _resolving(self.query, target)
+        is_own = query is self.query
         resolved = value.resolve_expression(query, allow_joins=False, for_save=True)
         reads = read_by(resolved)
         if is_own:
@@ -157,7 +192,7 @@ class _Planner:
             column = fields.as_frozen(shown, target, self.connection)
             result.frozen[f"signal_patch_frozen_{len(result.frozen)}"] = column
             result.frozen_fields[name] = target
-            if not fields.is_plain(target):
+            if not fields.is_predictable(target):
                 result.unsure.append(target)
         else:
             result.statement[name] = statement
@@ -178,7 +213,7 @@ class _Planner:
         self.assigned.note(target, Saved(_raw(target, value), output_field=target))
         if hasattr(value, "prepare_database_save") and self._may_hold(target, value):
             result.shared.append((target.name, value))
-        elif fields.is_plain(target):
+        elif fields.is_predictable(target):
             raw = fields.row_value(target, _raw(target, value), self.connection)
             kept = result.copied if isinstance(raw, (dict, list)) else result.shared
             kept.append((target.attname, raw))
@@ -188,8 +223,13 @@ class _Planner:
     def _add_custom_constant(self, result: Plan, target: ModelField, value: Any) -> None:
         # What a field of somebody else's making turns a value into, only a round trip tells.
         self._preview(result, target, Saved(value, output_field=target))
-        if not self.shown or not fields.saves_as_it_compares(target):
+        if not (self.shown and self._is_shown_as_stored(target)):
             result.unsure.append(target)
+
+    def _is_shown_as_stored(self, target: ModelField) -> bool:
+        # On PostgreSQL the preview is cast to the type of the column, whichever that is.
+        has_type = self.connection.vendor == "postgresql" or fields.has_known_type(target)
+        return has_type and fields.saves_as_it_compares(target)
 
     def _scaling(self, target: ModelField) -> Scaling | None:
         # On PostgreSQL the preview is cast to the type of the column.
