@@ -225,15 +225,16 @@ def _vessels(model: type[Vessel]) -> Callable[[str, Sequence[int]], None]:
     return load
 
 
+ALONE: tuple[type[models.Model], ...] = (Wide, *particular.MODELS)
 LOADERS: dict[type[models.Model], Callable[[str, Sequence[int]], None]] = {
-    **{model: _alone(model) for model in (Wide, *particular.MODELS)},
+    **{model: _alone(model) for model in ALONE},
     Port: _ports,
     Entry: _entries,
     **dict.fromkeys((Harbour, Ship, Yacht, Cargo, Berth), _fleet),
     **{model: _vessels(model) for model in (Vessel, Ferry, CarFerry)},
 }
 TABLES: dict[Callable[[str, Sequence[int]], None], tuple[type[models.Model], ...]] = {
-    **{LOADERS[model]: (model,) for model in (Wide, *particular.MODELS)},
+    **{LOADERS[model]: (model,) for model in ALONE},
     LOADERS[Port]: (Port,),
     LOADERS[Entry]: (Flag, Entry),
     LOADERS[Ship]: (Harbour, Ship, Ship.flags.through, Cargo, Berth),

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import django
-from django.db.models import Count, Exists, F, OuterRef, Q, Window
+from django.db.models import Count, Exists, F, Model, OuterRef, Q, Window
 from django.db.models.functions import Lower, RowNumber, Upper
 from hypothesis import strategies as st
 
@@ -28,7 +28,10 @@ from tests.parity.rows import HARBOURS, pool, saved_pool, ship_id
 from tests.parity.scenario import Action, BulkUpdate, Given, Hearing, Step, Update, step
 from tests.parity.values import constants, expressions, new_keys, refused
 
-MODELS = (Wide, Ship, Yacht, Harbour, Cargo, Vessel, Ferry, CarFerry, Port, Berth, *particular.MODELS)
+MODELS: tuple[type[Model], ...] = (
+    *(Wide, Ship, Yacht, Harbour, Cargo, Vessel, Ferry, CarFerry, Port, Berth),
+    *particular.MODELS,
+)
 FLEET = (Ship, Yacht)
 MAX_ROWS = 4
 
