@@ -382,6 +382,8 @@ def test_a_change_to_a_file_is_saved(
     assert [str(stored)[: len(name)] for stored in column(Chart, "sheet")] == [name, name]
     assert all(str(stored).startswith("charts/") == bool(name) for stored in column(Chart, "sheet"))
     assert all(sent.arguments["update_fields"] == {"title", "sheet"} for sent in log.of("post_save"))
+    seen: Any = [sent.instance for sent in log.of("post_save")]
+    assert [chart.sheet.name for chart in seen] == column(Chart, "sheet")
 
 
 def test_a_file_that_is_only_looked_at_is_left_alone(receivers: Receivers) -> None:

@@ -143,7 +143,10 @@ class Teller:
 
     def _settle_changes(self, instance: Model, changes: Changes) -> None:
         for field, value in changes.items():
-            if not _is_unsure(field, value) and not fields.holds_files(field):
+            if fields.holds_files(field):
+                # Where there is no file, its row has ''.
+                value.name = value.name or ""
+            elif not _is_unsure(field, value):
                 setattr(instance, field.attname, fields.row_value(field, value, self.connection))
 
     def _wanted(
