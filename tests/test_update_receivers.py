@@ -484,6 +484,24 @@ def test_a_receiver_does_not_write_a_generated_column(receivers: Receivers) -> N
     assert log.of("post_save")[0].arguments["update_fields"] == {"weight"}
 
 
+def test_another_order_of_json_is_a_change_where_the_order_is_stored(receivers: Receivers) -> None:
+    rows(Survey, {"findings": {"a": 1, "b": {"c": 2, "d": 3}}})
+
+    def turn_round(survey: Survey) -> None:
+        survey.findings = {"b": {"d": 3, "c": 2}, "a": 1}
+
+    receivers.before_saves(Survey, turn_round)
+    log = receivers.record(Survey)
+    with bulk_signals():
+        Survey.objects.update(title="new")
+    is_stored = connection.vendor != "postgresql"
+    saved = {"findings", "title"} if is_stored else {"title"}
+    assert [sent.arguments["update_fields"] for sent in log.of("post_save")] == [saved]
+    assert [[*findings] for findings in column(Survey, "findings")] == [
+        ["b", "a"] if is_stored else ["a", "b"]
+    ]
+
+
 @of_every_size
 def test_an_expression_that_a_receiver_assigns_to_json_is_saved(
     batch_size: int, receivers: Receivers

@@ -218,15 +218,17 @@ def fingerprint(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrap
     if hasattr(value, "resolve_expression"):
         return value
     if isinstance(field, JSONField):
-        return None if value is None else _json_text(field, value)
+        return None if value is None else _json_text(field, value, connection)
     if isinstance(value, _BYTES):
         return bytes(value)
     return copied(field.get_db_prep_save(value, connection))
 
 
-def _json_text(field: JSONField, value: Any) -> Any:
+def _json_text(field: JSONField, value: Any, connection: BaseDatabaseWrapper) -> Any:
+    # Elsewhere the text is stored; PostgreSQL's jsonb has the names in an order of its own.
+    loses_order = connection.vendor == "postgresql"
     try:
-        return json.dumps(value, cls=field.encoder)
+        return json.dumps(value, cls=field.encoder, sort_keys=loses_order)
     except (TypeError, ValueError):
         # It can't be saved, but nobody may want it to be.
         return copied(value)
