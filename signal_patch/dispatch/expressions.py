@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import JSONField, Value
 from django.db.models.expressions import Col, ExpressionWrapper
+from django.db.models.functions import Cast
 
 if TYPE_CHECKING:
     from django.db.models import Field
@@ -57,6 +58,16 @@ class Computed(_ExpressionWrapper):
     def as_sqlite(self, compiler: Any, connection: Any) -> tuple[str, Sequence[Any]]:
         sql, params = self.as_sql(compiler, connection)
         return f"+({sql})", params
+
+
+class CastToColumn(Cast):
+    """A cast whose value the database gives as it gives the column's own, in the column's type.
+
+    Of others Django makes the number that they should be, one by one.
+    """
+
+    def get_db_converters(self, connection: Any) -> list[Any]:
+        return self.output_field.get_db_converters(connection)
 
 
 class JsonNull(Value):

@@ -31,7 +31,7 @@ from django.db.models import (
 )
 from django.db.models.functions import Cast
 
-from .expressions import Computed, WithJsonNull, read_by
+from .expressions import CastToColumn, Computed, WithJsonNull, read_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -183,9 +183,9 @@ def as_column(expression: Any, field: Field[Any, Any], connection: BaseDatabaseW
     SQLite's columns take any type.
     """
     target = _target(field)
-    if connection.vendor == "postgresql" or (
-        connection.vendor == "mysql" and isinstance(target, _CAST_ON_MYSQL)
-    ):
+    if connection.vendor == "postgresql":
+        return CastToColumn(expression, output_field=target)
+    if connection.vendor == "mysql" and isinstance(target, _CAST_ON_MYSQL):
         return Cast(expression, output_field=target)
     if isinstance(target, _CAST_TO_TEXT.get(connection.vendor, ())):
         expression = Cast(expression, output_field=TextField())
