@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING
 
-from django.db.models import Case, Count, F, Q, Subquery, Value, When, Window
+from django.db.models import Case, Count, F, JSONField, Q, Subquery, Value, When, Window
 from django.db.models.functions import Concat, Now, RowNumber, Upper
 
 from tests.parity.models import Berth, CarFerry, Ferry, Harbour, Port, Ship, Vessel, Wide, Yacht
@@ -232,6 +232,13 @@ FOUND: dict[str, Change] = {
         seeds=(1, 2),
         hearing=Hearing(),
         values={"binary": Given(memoryview(b"y"))},
+    ),
+    "the null of JSON where that of SQL may not be": Update(
+        model=Wide,
+        alias="default",
+        seeds=(0,),
+        hearing=Hearing(actions=(Action("set", "pre", "big", 1),)),
+        values={"json": Given(Value(None, JSONField()), vague=True)},
     ),
     "a unique value that was another's": BulkUpdate(
         model=Harbour,

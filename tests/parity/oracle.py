@@ -34,7 +34,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError, IntegrityError, connections, transaction
-from django.db.models import FileField
+from django.db.models import FileField, JSONField, Value
 from django.db.models.fields.files import FieldFile
 from django.db.models.signals import post_save, pre_save
 from hypothesis import reject
@@ -264,7 +264,8 @@ class _Batch:
         saving = instance._saving
         saving.phase = "writing"
         saving.names = self.names | changed if self.oracle.scenario.write_back else self.names
-        self._save(instance, saving.names)
+        with self._json_nulls(instance):
+            self._save(instance, saving.names)
         for field in self.fields:
             if field.name not in changed and changes_in_save(field):
                 value = stored(truth, field)
@@ -275,6 +276,20 @@ class _Batch:
             name = field.attname
             own = () if field.generated or field.name in saving.names else (seen[name],)
             saving.written[name] = (row[name], *own)
+
+    @contextmanager
+    def _json_nulls(self, instance: Any) -> Iterator[None]:
+        """Have a save write the null of JSON where that of SQL may not be."""
+        nulls = [
+            field.attname
+            for field in self.fields
+            if isinstance(field, JSONField) and not field.null and getattr(instance, field.attname) is None
+        ]
+        for name in nulls:
+            setattr(instance, name, Value(None, JSONField()))
+        yield
+        for name in nulls:
+            setattr(instance, name, None)
 
     def _rename(self, key: Any, new: Any) -> None:
         if key != new:
