@@ -7,7 +7,7 @@ from dataclasses import dataclass, field as dataclass_field
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import EmptyResultSet, FullResultSet
-from django.db.models import QuerySet
+from django.db.models import OuterRef, QuerySet
 from django.db.models.expressions import RawSQL, Subquery
 from django.db.models.sql import Query, UpdateQuery
 
@@ -89,6 +89,10 @@ class Assigned:
         if self.connection.vendor == "mysql":
             self.values[target.get_col(self.table)] = fields.as_column(value, target, self.connection)
 
+    def shows(self, reads: set[ModelField]) -> bool:
+        """Return whether an expression that reads these fields sees what was assigned."""
+        return any(column.target in reads for column in self.values)
+
     def seen_by(self, resolved: Any) -> Any:
         """Return a resolved expression that gives before the statement what this one gives in it."""
         if not self.values or not hasattr(resolved, "replace_expressions"):
@@ -156,7 +160,8 @@ class _Planner:
         # annotations that they may refer to (sql.UpdateQuery, Django 5.2 to 6.1).
         self.query = queryset.query.chain(UpdateQuery)
         self.query.get_initial_alias()
-        self.assigned = Assigned(self.model, connection)
+        # By the model whose table has the columns: each table has a statement of its own.
+        self.assigned: dict[type[Model], Assigned] = {}
 
     def plan(self, values: dict[str, Any]) -> Plan:
         opts = self.model._meta
@@ -182,13 +187,14 @@ class _Planner:
         is_own = query is self.query
         resolved = value.resolve_expression(query, allow_joins=False, for_save=True)
         reads = read_by(resolved)
+        assigned = self._assigned_with(target)
+        seen = assigned.seen_by(resolved)
         if is_own:
-            statement = resolved
-            shown = resolved = self.assigned.seen_by(resolved)
+            statement, shown = resolved, seen
         else:
             # Django resolves it later, against the table of the ancestor that has the column.
-            statement, shown = value, value
-        if _reads_other_rows(resolved):
+            statement, shown = value, self._of_ancestor(target, seen) if assigned.shows(reads) else value
+        if _reads_other_rows(seen):
             column = fields.as_frozen(shown, target, self.connection)
             result.frozen[f"signal_patch_frozen_{len(result.frozen)}"] = column
             result.frozen_fields[name] = target
@@ -200,7 +206,17 @@ class _Planner:
             if self.shown and self.connection.vendor == "mysql":
                 result.reads[name] = reads
             result.unsure.append(target)
-        self.assigned.note(target, shown)
+        assigned.note(target, seen)
+
+    def _assigned_with(self, target: ModelField) -> Assigned:
+        owner = fields.concrete(target.model)
+        return self.assigned.setdefault(owner, Assigned(owner, self.connection))
+
+    def _of_ancestor(self, target: ModelField, resolved: Any) -> Any:
+        # It was resolved against the ancestor's table, which a SELECT of the child may know by another name.
+        owner = fields.concrete(target.model)
+        row: QuerySet[Any] = QuerySet(owner).filter(pk=OuterRef(owner._meta.pk.attname))
+        return Subquery(row.annotate(signal_patch_seen=resolved).values("signal_patch_seen")[:1])
 
     def _preview(self, result: Plan, target: ModelField, expression: Any) -> None:
         # The row of an instance is looked up by its new key.
@@ -210,7 +226,7 @@ class _Planner:
             result.previewed.append((alias, target, self._scaling(target)))
 
     def _add_constant(self, result: Plan, target: ModelField, value: Any) -> None:
-        self.assigned.note(target, Saved(_raw(target, value), output_field=target))
+        self._assigned_with(target).note(target, Saved(_raw(target, value), output_field=target))
         if hasattr(value, "prepare_database_save") and self._may_hold(target, value):
             result.shared.append((target.name, value))
         elif fields.is_predictable(target):

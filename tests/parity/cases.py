@@ -240,6 +240,16 @@ FOUND: dict[str, Change] = {
         hearing=Hearing(actions=(Action("set", "pre", "big", 1),)),
         values={"json": Given(Value(None, JSONField()), vague=True)},
     ),
+    "a parent's column worked out from another that is set before it": Update(
+        model=Ferry,
+        alias="default",
+        seeds=(0, 1),
+        hearing=Hearing(actions=(Action("append", "pre", value="appended"),)),
+        values={
+            "rank": Given(2),
+            "log": Given(Case(When(rank__gt=1, then=Value([1], JSONField())), default=F("log"))),
+        },
+    ),
     "a unique value that was another's": BulkUpdate(
         model=Harbour,
         alias="default",

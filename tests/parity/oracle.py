@@ -165,7 +165,7 @@ class Oracle:
         if not self.scenario.hearing.listens(rows.model):
             return rows.bulk_update(objects, list(given[0]))
         settled = {
-            obj.pk: settle(rows.model, values, partial(bulk_truth, rows, [obj], values, obj.pk))
+            obj.pk: settle(rows.model, values, partial(bulk_truth, rows, [obj], crossing(values), obj.pk))
             for obj, values in zip(objects, given, strict=True)
         }
         count = 0
@@ -374,6 +374,11 @@ def settle(
     }
 
 
+def crossing(values: dict[str, Given]) -> dict[str, Given]:
+    """Return the values that read other rows."""
+    return {name: given for name, given in values.items() if given.crosses}
+
+
 def assign(obj: Any, values: dict[str, Given]) -> None:
     for name, given in values.items():
         if given.crosses:
@@ -417,9 +422,10 @@ def is_undecided(scenario: Change, django: Outcome) -> bool:
 
     The database refuses the statement, but might not after what receivers do. Or it refuses to order a
     child's table by its parent's column, which Django's ``update()`` should not have asked of it. Or MariaDB
-    makes of the statement one over several tables, or sorts the rows first: there it has no rule for columns
-    that read each other, and errs, or not, by its mood; ``SET a = a`` has been seen to change ``a``. Or the
-    statement went through, but Django can't read what it has written.
+    makes of the statement one over several tables, or sorts the rows first, or reads the table that it
+    writes: there it has no rule for columns that read each other, and errs, or not, by its mood; it has been
+    seen to change ``a`` by ``SET a = a``. Or the statement went through, but Django can't read what it
+    has written.
     """
     if django.error and django.result is not None:
         return True
@@ -428,9 +434,10 @@ def is_undecided(scenario: Change, django: Outcome) -> bool:
         return True
     if connections[scenario.alias].vendor != "mysql":
         return False
-    computed = any(hasattr(given.value, "resolve_expression") for given in scenario.given())
-    crosses = any(given.crosses for given in scenario.given())
-    return (computed and scenario.joins) or (crosses and scenario.orders)
+    computed = [given for given in scenario.given() if hasattr(given.value, "resolve_expression")]
+    settled = {name for name, given in scenario.named() if given.crosses}
+    read = any(name in repr(given.value) for given in computed if not given.crosses for name in settled)
+    return bool(computed and scenario.joins) or bool(settled and (read or scenario.orders))
 
 
 def sees_itself(scenario: Change) -> bool:

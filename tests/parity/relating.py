@@ -91,7 +91,7 @@ class Relating(Change):
                 found[key]._order = values["_order"].value
             oracle.bulk_update(mine, [found[key] for key, _ in batch], [values for _, values in batch])
 
-    def given(self) -> Iterable[Given]:
+    def named(self) -> Iterable[tuple[str, Given]]:
         return ()
 
     def volatile_columns(self) -> set[str]:

@@ -152,9 +152,12 @@ class Change(Call):
         ...
 
     @abstractmethod
-    def given(self) -> Iterable[Given]:
-        """Return all values of the call."""
+    def named(self) -> Iterable[tuple[str, Given]]:
+        """Return all values of the call, each with the name that it is given by."""
         ...
+
+    def given(self) -> Iterable[Given]:
+        return (given for _, given in self.named())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,8 +193,8 @@ class Update(Change):
     def loop(self, oracle: Oracle) -> int:
         return oracle.update(self.rows(), self.values, self.plain())
 
-    def given(self) -> Iterable[Given]:
-        return self.values.values()
+    def named(self) -> Iterable[tuple[str, Given]]:
+        return self.values.items()
 
     @property
     def joins(self) -> bool:
@@ -236,8 +239,8 @@ class BulkUpdate(Change):
         objects = self.objects()
         return oracle.bulk_update(self.model._base_manager.using(self.alias), objects, self._each(objects))
 
-    def given(self) -> Iterable[Given]:
-        return (given for values in self.values for given in values.values())
+    def named(self) -> Iterable[tuple[str, Given]]:
+        return (item for values in self.values for item in values.items())
 
     def volatile_columns(self) -> set[str]:
         return set().union(*map(self._columns, self.values))
