@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.exceptions import FieldDoesNotExist, FieldError
-from django.db import DatabaseError
+from django.db import DatabaseError, IntegrityError, ProgrammingError
 from django.db.models import F
 from django.db.models.functions import Now
 from hypothesis import given, strategies as st
@@ -186,6 +186,13 @@ def test_the_comparison_lets_a_refusal_of_djangos_come_before_one_of_the_databas
     late, early = (replace(outcome, error=error("no")) for error in (DatabaseError, FieldError))
     assert not differences(SCENARIO, late, early)
     assert differences(SCENARIO, early, late)
+
+
+def test_the_comparison_lets_batches_meet_another_refusal_of_the_database_first() -> None:
+    outcome = expected(replace(SCENARIO, values={"nowhere": Given(1)}))
+    one, other = (replace(outcome, error=error("no")) for error in (ProgrammingError, IntegrityError))
+    assert not differences(SCENARIO, one, other)
+    assert differences(replace(SCENARIO, batch_size=Update.batch_size), one, other)
 
 
 def test_nobody_can_say_what_is_right_of_what_django_writes_and_cannot_read() -> None:
