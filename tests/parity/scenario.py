@@ -93,7 +93,8 @@ class Hearing:
     def mends(self) -> bool:
         """Tell whether a receiver may keep what the database refuses from it, or raise before it does."""
         kinds = {action.kind for action in self.actions if action.signal in self.signals}
-        return not kinds.isdisjoint({"set", "delete_sibling", "raise"})
+        # There is no appending to NULL.
+        return not kinds.isdisjoint({"set", "append", "delete_sibling", "raise"})
 
     def listens(self, sender: type[Model]) -> bool:
         return any(self.hears(signal, sender) for signal in self.signals)
