@@ -47,6 +47,7 @@ from django.utils.functional import lazystr
 from django.utils.safestring import mark_safe
 
 from signal_patch import bulk_signals, no_bulk_signals
+from signal_patch.dispatch.fields import as_column
 from tests.fields import Point
 from tests.fleet import LAUNCH, column, rows, ships
 from tests.models import (
@@ -1022,3 +1023,10 @@ def test_a_function_of_decimals_is_a_decimal_of_the_column(receivers: Receivers)
     truth = Truth(receivers, Ship)
     Ship.objects.update(price=Func("price", function="ABS", output_field=DecimalField()) / 3)
     assert truth.holds()
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="others give values to be converted")
+def test_a_value_in_its_columns_type_is_converted_no_more_than_the_columns_own() -> None:
+    for field in Ship._meta.concrete_fields:
+        shown: Any = as_column(F(field.name), field, connection)
+        assert shown.get_db_converters(connection) == shown.output_field.get_db_converters(connection)
