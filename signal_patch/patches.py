@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from functools import wraps
+from functools import update_wrapper
 from inspect import signature
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
@@ -44,25 +44,23 @@ class Patch(wrapt.CallableObjectProxy[Callable[..., Any]]):
     has of it is a plain bound method, which pickles and copies as any other, and costs half of wrapt's own.
     """
 
-    def __init__(self, wrapped: Callable[..., Any], owner: type, wrapper: Wrapper) -> None:
+    def __init__(
+        self,
+        wrapped: Callable[..., Any],
+        owner: type,
+        method: Callable[..., Any],
+        put_beneath: Callable[[Any], None],
+    ) -> None:
         super().__init__(wrapped)
         self._self_owner = owner
-        self._self_method = self._method(wrapper)
+        self._self_method = method
+        self._self_put_beneath = put_beneath
 
-    def _method(self, wrapper: Wrapper) -> Callable[..., Any]:
-        @wraps(self)
-        def method(instance: Any, /, *args: Any, **keywords: Any) -> Any:
-            # Read at each call: what is beneath may be taken out.
-            wrapped = self.__wrapped__
-            # By type: another's proxy claims to be a function, but learns of its instance only when bound.
-            if type(wrapped) is not FunctionType:
-                wrapped = _unbound(wrapped)
-            return wrapper(wrapped, instance, args, keywords)
-
-        return method
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else MethodType(self._self_method, instance)
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "__wrapped__":
+            # Another library's, beneath this one, was taken out.
+            self._self_put_beneath(value)
 
     def __call__(self, /, *args: Any, **keywords: Any) -> Any:
         if args and isinstance(args[0], self._self_owner):
@@ -80,6 +78,31 @@ class Patch(wrapt.CallableObjectProxy[Callable[..., Any]]):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Patch:
         return self
+
+
+def _patch(wrapped: Callable[..., Any], owner: type, wrapper: Wrapper) -> Patch:
+    """
+    Return a patch of a method.
+
+    In a class of its own, whose `__get__` has the method at hand: to ask a proxy for its attributes made the
+    way of a call to Django's method a third longer.
+    """
+    beneath = _unbound(wrapped)
+
+    def put_beneath(wrapped: Any) -> None:
+        nonlocal beneath
+        beneath = _unbound(wrapped)
+
+    def method(instance: Any, /, *args: Any, **keywords: Any) -> Any:
+        return wrapper(beneath, instance, args, keywords)
+
+    class Bound(Patch):
+        def __get__(self, instance: Any, owner: type | None = None) -> Any:
+            return self if instance is None else MethodType(method, instance)
+
+    patch = Bound(wrapped, owner, method, put_beneath)
+    update_wrapper(method, patch)
+    return patch
 
 
 def update(wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords) -> Any:
@@ -243,13 +266,13 @@ def ours(owner: type, name: str) -> Patch | None:
 
 
 def _is_ours(wrapper: object) -> bool:
-    return type(wrapper) is Patch
+    return issubclass(type(wrapper), Patch)
 
 
 def _put_on(places: Iterable[Place]) -> None:
     for owner, name, wrapper in places:
         if ours(owner, name) is None:
-            wrapt.wrap_object(owner, name, Patch, (owner, wrapper))
+            wrapt.apply_patch(owner, name, _patch(vars(owner)[name], owner, wrapper))
 
 
 def _take_off(places: Iterable[Place]) -> None:
@@ -262,6 +285,10 @@ def _take_off(places: Iterable[Place]) -> None:
 
 
 def _unbound(wrapped: Any) -> Callable[..., Any]:
+    # By type: another's proxy claims to be a function, but learns of its instance only when bound.
+    if type(wrapped) is FunctionType:
+        return wrapped
+
     def call(instance: Any, /, *args: Any, **keywords: Any) -> Any:
         bound = wrapped.__get__(instance, type(instance)) if hasattr(wrapped, "__get__") else wrapped
         return bound(*args, **keywords)
