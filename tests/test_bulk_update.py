@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.core.files.base import ContentFile
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Case, F, JSONField, OuterRef, QuerySet, Subquery, Value, When
+from django.db.models import Case, F, JSONField, Model, OuterRef, QuerySet, Subquery, Value, When
 from django.db.models.functions import Concat, Now, Upper
 from django.db.models.signals import post_save, pre_save
 from django.test.utils import CaptureQueriesContext
@@ -931,6 +931,73 @@ def test_an_instance_given_twice_is_told_twice_and_written_once(receivers: Recei
     log = receivers.record(Ship)
     assert Ship.objects.bulk_update([ship, ship], ["speed"]) == expected
     assert log.names() == ["pre_save", "pre_save", "post_save", "post_save"]
+
+
+def _highest(model: type[Model], name: str) -> Subquery:
+    return Subquery(model._base_manager.order_by(f"-{name}").values(name)[:1])
+
+
+# MariaDB's SET goes from left to right, but for a statement that reads the table that it writes.
+IN_TURN: dict[str, tuple[type[Model], list[str], list[dict[str, Any]]]] = {
+    "in turn": (
+        Ship,
+        ["speed", "tonnage", "price"],
+        [{"speed": 9, "tonnage": F("speed"), "price": F("tonnage") + 1}, {"tonnage": F("speed") * 2}],
+    ),
+    "one value reads another table": (
+        Ship,
+        ["speed", "tonnage", "price"],
+        [{"speed": _highest(Berth, "number"), "tonnage": F("speed")}, {"price": F("tonnage")}],
+    ),
+    "one value reads the table": (
+        Ship,
+        ["speed", "tonnage", "price"],
+        [{"speed": 9, "tonnage": F("speed")}, {"speed": 7, "price": _highest(Ship, "id")}],
+    ),
+    "of a parent, in turn": (
+        Novel,
+        ["title", "status", "plot"],
+        [{"title": "new", "status": F("title"), "plot": "none"}, {"status": Upper("title")}],
+    ),
+    "of a parent, one reads the table": (
+        Novel,
+        ["title", "status", "plot"],
+        [{"title": "new", "status": F("title")}, {"title": _highest(Book, "title")}],
+    ),
+}
+
+
+@of_every_size
+@pytest.mark.parametrize(("model", "names", "given"), IN_TURN.values(), ids=IN_TURN)
+def test_an_expression_sees_of_other_columns_what_it_sees_in_djangos_statement(
+    model: type[Model],
+    names: list[str],
+    given: list[dict[str, Any]],
+    batch_size: int,
+    receivers: Receivers,
+) -> None:
+    with no_bulk_signals():
+        Berth.objects.create(number=5)
+        for number in range(4):
+            Ship.objects.create(speed=number, tonnage=number * 10)
+            Novel.objects.create(title=f"title {number}")
+
+    def update() -> list[dict[str, Any]]:
+        objs = list(model._base_manager.order_by("pk"))
+        for number, obj in enumerate(objs):
+            vars(obj).update(given[number % len(given)])
+        assert model._base_manager.bulk_update(objs, names) == 4
+        return [*model._base_manager.order_by("pk").values("pk", *names)]
+
+    with no_bulk_signals(), transaction.atomic():
+        expected = update()
+        transaction.set_rollback(True)
+    log = receivers.record(model)
+    with bulk_signals(batch_size=batch_size):
+        assert update() == expected
+    for signal in ("pre_save", "post_save"):
+        told = [{"pk": sent.instance.pk, **sent.values} for sent in log.of(signal)]
+        assert [{name: values[name] for name in expected[0]} for values in told] == expected
 
 
 @pytest.mark.parametrize("own", [None, 1, 2, 3])

@@ -77,7 +77,10 @@ from tests.recording import field_values
 from tests.refusals import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from django.db.models import QuerySet
+    from django.db.models.signals import ModelSignal as Signal
 
     from tests.recording import Receivers
 
@@ -98,12 +101,14 @@ def _comparable(value: Any) -> Any:
 class Truth:
     """What instances said at `pre_save` and `post_save`, and what the rows held at `post_save`."""
 
-    def __init__(self, receivers: Receivers, model: type[Model]) -> None:
+    def __init__(
+        self, receivers: Receivers, model: type[Model], heard: Sequence[Signal] = (pre_save, post_save)
+    ) -> None:
         self.announced: list[dict[str, Any]] = []
         self.told: list[dict[str, Any]] = []
         self.stored: list[dict[str, Any]] = []
-        receivers.connect(pre_save, self._before, model)
-        receivers.connect(post_save, self._after, model)
+        for signal in heard:
+            receivers.connect(signal, self._before if signal is pre_save else self._after, model)
 
     def _before(self, instance: Model, **arguments: Any) -> None:
         self.announced.append(_typed(field_values(instance)))
@@ -760,6 +765,83 @@ def test_an_expression_over_an_assigned_column_is_told_as_the_database_has_it(re
     Ship.objects.update(speed=F("speed") * 0.35, tonnage=F("speed") * 10)
     assert column(Ship, "tonnage") == ([70] if connection.vendor != "mysql" else [20])
     assert truth.holds("speed")
+
+
+# Of a statement that reads the table that it writes MariaDB takes all columns from the old row.
+READING_ITSELF: dict[str, tuple[Callable[[], QuerySet[Any, Any]], Callable[[], dict[str, Any]]]] = {
+    "in a value": (
+        Ship.objects.all,
+        lambda: {"speed": 9, "tonnage": F("speed"), "price": Subquery(_fastest())},
+    ),
+    "in a value to the left": (
+        Ship.objects.all,
+        lambda: {"price": Subquery(_fastest()), "speed": F("speed") + F("tonnage"), "tonnage": F("speed")},
+    ),
+    "in a value of a chain": (
+        Ship.objects.all,
+        lambda: {
+            "speed": F("tonnage"),
+            "tonnage": Case(When(speed__gt=1, then=F("speed")), default=Value(7)),
+            "price": F("tonnage") + Subquery(_fastest()),
+        },
+    ),
+    "in raw SQL": (
+        Ship.objects.all,
+        lambda: {
+            "speed": 9,
+            "tonnage": F("speed"),
+            "price": RawSQL(f"(SELECT MAX(speed) FROM {Ship._meta.db_table})", ()),
+        },
+    ),
+    "in the filter": (
+        lambda: Ship.objects.filter(Exists(Ship.objects.filter(speed=3))),
+        lambda: {"speed": 9, "tonnage": F("speed")},
+    ),
+    "in a filter by a relation": (
+        lambda: Ship.objects.filter(berth__number__gt=0),
+        lambda: {"speed": 9, "tonnage": F("speed")},
+    ),
+    "not, but another one": (
+        lambda: Ship.objects.filter(Exists(Berth.objects.filter(number=3))),
+        lambda: {"speed": 9, "tonnage": F("speed"), "price": Subquery(Berth.objects.values("number")[:1])},
+    ),
+    "in a value of a parent": (
+        Novel.objects.all,
+        lambda: {
+            "title": "new",
+            "status": F("title"),
+            "price": Subquery(Book.objects.order_by("-price").values("price")[:1]),
+        },
+    ),
+    "not, as a parent is written by keys": (
+        lambda: Novel.objects.filter(title="Emma"),
+        lambda: {"title": "new", "status": F("title"), "plot": "none"},
+    ),
+}
+
+
+@of_every_size
+@pytest.mark.parametrize("heard", [[pre_save, post_save], [post_save]], ids=["both", "post_save"])
+@pytest.mark.parametrize(("queryset", "values"), READING_ITSELF.values(), ids=READING_ITSELF)
+def test_what_an_expression_sees_depends_on_whether_the_statement_reads_its_own_table(
+    queryset: Callable[[], QuerySet[Any, Any]],
+    values: Callable[[], dict[str, Any]],
+    heard: list[Signal],
+    batch_size: int,
+    receivers: Receivers,
+) -> None:
+    _fleet()
+    with no_bulk_signals():
+        for title, price in ("Emma", 2), ("Ulysses", 3):
+            Novel.objects.create(title=title, price=price)
+    model = queryset().model
+    expected = _as_django(lambda: queryset().update(**values()), model)
+    truth = Truth(receivers, model, heard)
+    with bulk_signals(batch_size=batch_size):
+        assert queryset().update(**values())
+    assert _rows(model) == expected
+    assert truth.told == truth.stored
+    assert truth.announced == (truth.told if pre_save in heard else [])
 
 
 @of_every_size

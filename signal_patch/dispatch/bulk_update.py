@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from .changes import Changes, PerRow
 from .expressions import read_by
 from .progress import reporting
 from .telling import Teller
-from .values import Assigned, reads_other_rows
+from .values import Assigned, reads_its_table, reads_other_rows
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
@@ -82,9 +82,10 @@ class _BulkUpdate:
             frozenset(field.name for field in self.fields),
             self.fields,
         )
-        # Django writes to an ancestor's table in a statement of its own.
-        here = columns.concrete(self.model)._meta.local_concrete_fields
-        self.own_fields = [field for field in self.fields if field in here]
+        # By the model whose table has the columns: each table has a statement of its own.
+        self.owners: dict[type[Model], list[ModelField]] = defaultdict(list)
+        for field in self.fields:
+            self.owners[columns.concrete(field.model)].append(field)
         self.size = min(options.batch_size, rows.largest_batch(self.using, self.model))
         # The instances that hold expressions, once these are known to be valid.
         self.computed: list[Any] = []
@@ -220,19 +221,25 @@ class _BulkUpdate:
             return expressions
         found = {field: dict(by_key) for field, by_key in expressions.items()}
         for key, obj in pairs:
-            assigned = Assigned(self.model, self.connection)
-            for field in self.own_fields:
-                value = getattr(obj, field.attname)
-                if hasattr(value, "resolve_expression"):
-                    value = assigned.seen_by(self._resolved(value))
-                    found[field][key] = value
-                else:
-                    value = Value(value, output_field=field)
-                assigned.note(field, value)
+            for owner, owned in self.owners.items():
+                assigned = Assigned(owner, self.connection)
+                for field in owned:
+                    value = getattr(obj, field.attname)
+                    if hasattr(value, "resolve_expression"):
+                        resolved = self._resolved(owner, value)
+                        seen = assigned.seen_by(resolved)
+                        if owner is columns.concrete(self.model):
+                            found[field][key] = seen
+                        elif assigned.shows(read_by(resolved)):
+                            found[field][key] = assigned.of_ancestor(seen)
+                        value = seen
+                    else:
+                        value = Value(value, output_field=field)
+                    assigned.note(field, value)
         return found
 
-    def _resolved(self, expression: Any) -> Any:
-        query = UpdateQuery(self.model)
+    def _resolved(self, owner: type[Model], expression: Any) -> Any:
+        query = UpdateQuery(owner)
         query.get_initial_alias()
         return expression.resolve_expression(query, allow_joins=False, for_save=True)
 
@@ -287,22 +294,53 @@ class _BulkUpdate:
                 if columns.file_state(getattr(obj, field.attname))[1] is not None:
                     field.pre_save(obj, False)
 
-    def _is_overtaken(self, field: ModelField, expression: Any, changed: Changes) -> bool:
-        """Return whether an expression would see, in MariaDB's SET, what a receiver has set."""
-        if not changed or self.connection.vendor != "mysql" or field not in self.own_fields:
+    def _is_overtaken(self, field: ModelField, expression: Any, by: Collection[ModelField]) -> bool:
+        """Return whether an expression would see in MariaDB's SET what other fields are set to before."""
+        if not by or self.connection.vendor != "mysql":
             return False
-        return not read_by(self._resolved(expression)).isdisjoint(changed)
+        owner = columns.concrete(field.model)
+        return not read_by(self._resolved(owner, expression)).isdisjoint(by)
 
     def _freeze(self) -> None:
-        """Replace expressions that read other rows by what they give before the first write."""
+        """Replace expressions that read other rows by what they give before the first write.
+
+        And those that see the old row, because another one reads the table, from columns that are set
+        before them.
+        """
+        before = self._before()
         for start in range(0, len(self.computed), self.size):
             pairs = [(obj.pk, obj) for obj in self.computed[start : start + self.size]]
             frozen = {
-                field: {k: v for k, v in by_key.items() if reads_other_rows(v, self.model)}
+                field: {
+                    key: value
+                    for key, value in by_key.items()
+                    if reads_other_rows(value, self.model)
+                    or self._is_overtaken(field, value, before.get(field, ()))
+                }
                 for field, by_key in self._expressions(pairs).items()
             }
             found = {field: by_key for field, by_key in frozen.items() if by_key}
             self._show(found, pairs, columns.as_frozen)
+
+    def _before(self) -> dict[ModelField, list[ModelField]]:
+        """Return, of each field whose statement reads the table that it writes, those set before it."""
+        if not self.computed or self.connection.vendor != "mysql":
+            return {}
+        return {
+            field: owned[:place]
+            for owner, owned in self.owners.items()
+            if self._reads_its_table(owner, owned)
+            for place, field in enumerate(owned)
+        }
+
+    def _reads_its_table(self, owner: type[Model], owned: list[ModelField]) -> bool:
+        held = [getattr(obj, field.attname) for obj in self.computed for field in owned]
+        resolved = [self._resolved(owner, value) for value in held if hasattr(value, "resolve_expression")]
+        # Each of several tables is written by the keys of its rows.
+        is_alone = owner is columns.concrete(self.model) and len(self.owners) == 1
+        query = self.queryset.query.chain(UpdateQuery) if is_alone else UpdateQuery(owner)
+        query.get_initial_alias()
+        return reads_its_table(query, resolved, self.using)
 
     def _normalize(self, objs: tuple[Any, ...]) -> None:
         """Turn the instances' constants, and their keys, into what their rows will hold."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import dataclass, field as dataclass_field
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import EmptyResultSet, FullResultSet
+from django.db import connections
 from django.db.models import OuterRef, QuerySet
 from django.db.models.expressions import RawSQL, Subquery
 from django.db.models.sql import Query, UpdateQuery
@@ -15,7 +17,7 @@ from . import fields
 from .expressions import JsonNull, Saved, nodes, read_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Field, Model
@@ -76,18 +78,21 @@ class Plan:
 class Assigned:
     """What one statement has assigned so far, for the expressions that come later in it.
 
-    MariaDB's and MySQL's SET goes from left to right: there, these see the new values.
+    MariaDB's and MySQL's SET goes from left to right: there, these see the new values, unless the
+    statement `reads_its_table()`.
     """
 
     def __init__(self, model: type[Model], connection: BaseDatabaseWrapper) -> None:
-        self.table = model._meta.db_table
+        self.model = model
         self.connection = connection
         self.values: dict[Any, Any] = {}
 
     def note(self, target: ModelField, value: Any) -> None:
         """Remember what a field is set to: a resolved expression."""
         if self.connection.vendor == "mysql":
-            self.values[target.get_col(self.table)] = fields.as_column(value, target, self.connection)
+            self.values[target.get_col(self.model._meta.db_table)] = fields.as_column(
+                value, target, self.connection
+            )
 
     def shows(self, reads: set[ModelField]) -> bool:
         """Return whether an expression that reads these fields sees what was assigned."""
@@ -98,6 +103,14 @@ class Assigned:
         if not self.values or not hasattr(resolved, "replace_expressions"):
             return resolved
         return resolved.replace_expressions(self.values)
+
+    def of_ancestor(self, resolved: Any) -> Any:
+        """Return, for a SELECT of a child's rows, an expression that is resolved against this model's table.
+
+        The SELECT may know that table by another name.
+        """
+        row: QuerySet[Any] = QuerySet(self.model).filter(pk=OuterRef(self.model._meta.pk.attname))
+        return Subquery(row.annotate(signal_patch_seen=resolved).values("signal_patch_seen")[:1])
 
 
 def plan(
@@ -116,6 +129,21 @@ def plan(
     return _Planner(queryset, using, connection, shown=shown).plan(values)
 
 
+def reads_its_table(query: Query, values: Iterable[Any], using: str) -> bool:
+    """Return whether Django's UPDATE also reads the table that it writes, for its values or its filter.
+
+    Of such a statement MariaDB works out all columns from the old row. The values are resolved; the query has
+    the filter of the statement.
+    """
+    if query.count_active_tables() > 1:
+        # A filter by joined tables becomes a subquery (SQLUpdateCompiler.pre_sql_setup, Django 5.2 to 6.1).
+        return connections[using].features.update_can_self_select
+    table = re.escape(query.get_meta().db_table)
+    reading = re.compile(rf"\b(?:FROM|JOIN)\s+`?{table}\b", re.IGNORECASE)
+    compiler = query.get_compiler(using)
+    return any(reading.search(_sql(part, compiler) or "") for part in (query.where, *values))
+
+
 def is_void(queryset: QuerySet[Any], values: dict[str, Any], using: str) -> bool:
     """Return whether Django drops its statement before it gets to the database.
 
@@ -129,17 +157,18 @@ def is_void(queryset: QuerySet[Any], values: dict[str, Any], using: str) -> bool
             asked = _resolving(query, queryset.model._meta.get_field(name))
             parts.append(value.resolve_expression(asked, allow_joins=False, for_save=True))
     compiler = query.get_compiler(using)
-    return any(_is_empty(part, compiler) for part in parts)
+    return any(_sql(part, compiler) is None for part in parts)
 
 
-def _is_empty(part: Any, compiler: Any) -> bool:
+def _sql(part: Any, compiler: Any) -> str | None:
+    """Return a condition or value as SQL, or None if it is empty by definition."""
     try:
-        compiler.compile(part)
+        sql: str = compiler.compile(part)[0]
     except EmptyResultSet:
-        return True
+        return None
     except FullResultSet:
-        return False
-    return False
+        return ""
+    return sql
 
 
 def _resolving(query: Query, target: Any) -> Query:
@@ -162,6 +191,7 @@ class _Planner:
         self.query.get_initial_alias()
         # By the model whose table has the columns: each table has a statement of its own.
         self.assigned: dict[type[Model], Assigned] = {}
+        self.values: dict[ModelField, Any] = {}
 
     def plan(self, values: dict[str, Any]) -> Plan:
         opts = self.model._meta
@@ -169,6 +199,7 @@ class _Planner:
         result = Plan(tuple(named), frozenset(target.name for target in named.values()), self.shown)
         # Of a column that is named twice, the latter value stays.
         latter = {target: name for name, target in named.items()}
+        self.values = {target: values[name] for target, name in latter.items()}
         for target, name in latter.items():
             if not target.generated:
                 result.written.append(target)
@@ -188,13 +219,15 @@ class _Planner:
         resolved = value.resolve_expression(query, allow_joins=False, for_save=True)
         reads = read_by(resolved)
         assigned = self._assigned_with(target)
-        seen = assigned.seen_by(resolved)
+        overtaken = assigned.shows(reads)
+        apart = overtaken and self._reads_its_table(target)
+        seen = resolved if apart else assigned.seen_by(resolved)
         if is_own:
             statement, shown = resolved, seen
         else:
             # Django resolves it later, against the table of the ancestor that has the column.
-            statement, shown = value, self._of_ancestor(target, seen) if assigned.shows(reads) else value
-        if _reads_other_rows(seen):
+            statement, shown = value, assigned.of_ancestor(seen) if overtaken and not apart else value
+        if apart or _reads_other_rows(seen):
             column = fields.as_frozen(shown, target, self.connection)
             result.frozen[f"signal_patch_frozen_{len(result.frozen)}"] = column
             result.frozen_fields[name] = target
@@ -212,11 +245,20 @@ class _Planner:
         owner = fields.concrete(target.model)
         return self.assigned.setdefault(owner, Assigned(owner, self.connection))
 
-    def _of_ancestor(self, target: ModelField, resolved: Any) -> Any:
-        # It was resolved against the ancestor's table, which a SELECT of the child may know by another name.
+    def _reads_its_table(self, target: ModelField) -> bool:
+        """Return whether Django's statement for the table that has a column reads that table too."""
         owner = fields.concrete(target.model)
-        row: QuerySet[Any] = QuerySet(owner).filter(pk=OuterRef(owner._meta.pk.attname))
-        return Subquery(row.annotate(signal_patch_seen=resolved).values("signal_patch_seen")[:1])
+        query = _resolving(self.query, target)
+        here = [value for field, value in self.values.items() if fields.concrete(field.model) is owner]
+        resolved = [
+            value.resolve_expression(query, allow_joins=False, for_save=True)
+            for value in here
+            if hasattr(value, "resolve_expression")
+        ]
+        if len(here) < len(self.values):
+            # Each of several tables is written by the keys of its rows.
+            query = UpdateQuery(owner)
+        return reads_its_table(query, resolved, self.using)
 
     def _preview(self, result: Plan, target: ModelField, expression: Any) -> None:
         # The row of an instance is looked up by its new key.

@@ -25,6 +25,7 @@ Where a loop of ``save()`` cannot tell the truth, these rules hold instead (numb
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from contextlib import contextmanager, suppress
 from copy import copy
@@ -35,8 +36,11 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError, IntegrityError, connections, transaction
 from django.db.models import FileField, JSONField, Value
+from django.db.models.expressions import Col
 from django.db.models.fields.files import FieldFile
 from django.db.models.signals import post_save, pre_save
+from django.db.models.sql import UpdateQuery
+from django.test.utils import CaptureQueriesContext
 from hypothesis import reject
 
 from tests.parity.comparison import Allowance, Allowed, Anything, Frozen, Near, Outcome, differing_cells
@@ -148,7 +152,10 @@ class Oracle:
             return queryset.update(**fresh(values))
         keys = chosen(queryset)
         rows = base(plain)
-        settled = {key: settle(model, values, partial(truth, plain, key, values)) for key in keys}
+        values = in_one_statement(queryset, values, lambda: queryset.update(**fresh(values)))
+        settled = {
+            key: settle(model, values, partial(truth, queryset.order_by(), key, values)) for key in keys
+        }
         count = 0
         for batch in self.batches(keys):
             silent = [key for key in batch if flight(model, key) in +self.flying]
@@ -164,10 +171,16 @@ class Oracle:
         """Do as ``rows.bulk_update(objects, fields)``, the fields of each object having been given to it."""
         if not self.scenario.hearing.listens(rows.model):
             return rows.bulk_update(objects, list(given[0]))
-        settled = {
-            obj.pk: settle(rows.model, values, partial(bulk_truth, rows, [obj], crossing(values), obj.pk))
-            for obj, values in zip(objects, given, strict=True)
-        }
+        names = list(given[0])
+        settled = {}
+        for obj, values in zip(objects, given, strict=True):
+            values = in_one_statement(rows, values, lambda: rows.bulk_update(map(copy, objects), names))
+            if connections[self.alias].vendor == "mysql":
+                look = partial(bulk_truth, rows, objects, values, obj.pk)
+            else:
+                # SQLite shows to a subquery what the statement has written.
+                look = partial(bulk_truth, rows, [obj], crossing(values), obj.pk)
+            settled[obj.pk] = settle(rows.model, values, look)
         count = 0
         for batch in self.batches(objects):
             instances = {obj.pk: obj for obj in batch}
@@ -374,6 +387,51 @@ def settle(
     }
 
 
+def in_one_statement(
+    queryset: QuerySet[Any], values: dict[str, Given], run: Callable[[], object]
+) -> dict[str, Given]:
+    """Return the values, those marked that Django's statement does not see from left to right, but at once.
+
+    They need not read other rows: on MariaDB it is enough that another value, or the filter, reads the table.
+    """
+    computed = [given for given in values.values() if hasattr(given.value, "resolve_expression")]
+    connection = connections[queryset.db]
+    if connection.vendor != "mysql" or not computed or len(values) == 1:
+        return values
+    # Receivers may be about to mend what the database refuses.
+    with CaptureQueriesContext(connection) as captured, suppress(IntegrityError), undone(queryset.db):
+        run()
+    statements = [query["sql"] for query in captured]
+    marked: dict[str, Given] = {}
+    before: set[Any] = set()
+    for name, given in values.items():
+        field = queryset.model._meta.get_field(name)
+        overtaken = not before.isdisjoint(reads(queryset, field, given))
+        at_once = any(reads_itself(field.model._meta.db_table, sql) for sql in statements)
+        marked[name] = replace(given, crosses=True) if overtaken and at_once else given
+        before.add(field)
+    return marked
+
+
+def reads_itself(table: str, sql: str) -> bool:
+    return sql.startswith(f"UPDATE `{table}`") and bool(re.search(f"(FROM|JOIN) `{table}`", sql))
+
+
+def reads(queryset: QuerySet[Any], field: Any, given: Given) -> set[Any]:
+    """Return the fields of the row that a value of a field reads."""
+    if not hasattr(given.value, "resolve_expression"):
+        return set()
+    is_own = field.model is queryset.model._meta.concrete_model
+    query = queryset.query.chain(UpdateQuery) if is_own else UpdateQuery(field.model)
+    found, waiting = set(), [given.value.resolve_expression(query, allow_joins=False, for_save=True)]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Col):
+            found.add(part.target)
+        waiting += filter(None, part.get_source_expressions())
+    return found
+
+
 def crossing(values: dict[str, Given]) -> dict[str, Given]:
     """Return the values that read other rows."""
     return {name: given for name, given in values.items() if given.crosses}
@@ -422,22 +480,18 @@ def is_undecided(scenario: Change, django: Outcome) -> bool:
 
     The database refuses the statement, but might not after what receivers do. Or it refuses to order a
     child's table by its parent's column, which Django's ``update()`` should not have asked of it. Or MariaDB
-    makes of the statement one over several tables, or sorts the rows first, or reads the table that it
-    writes: there it has no rule for columns that read each other, and errs, or not, by its mood; it has been
-    seen to change ``a`` by ``SET a = a``. Or the statement went through, but Django can't read what it
-    has written.
+    reads other rows and sorts: it has been seen to give one row's values to all then, and to change ``a`` by
+    ``SET a = a``. Or the statement went through, but Django can't read what it has written.
     """
     if django.error and django.result is not None:
         return True
     refuses = isinstance(django.error, DatabaseError)
     if refuses and (scenario.hearing.mends or (scenario.orders and scenario.model._meta.parents)):
         return True
-    if connections[scenario.alias].vendor != "mysql":
-        return False
-    computed = [given for given in scenario.given() if hasattr(given.value, "resolve_expression")]
-    settled = {name for name, given in scenario.named() if given.crosses}
-    read = any(name in repr(given.value) for given in computed if not given.crosses for name in settled)
-    return bool(computed and scenario.joins) or bool(settled and (read or scenario.orders))
+    computes = any(hasattr(given.value, "resolve_expression") for given in scenario.given())
+    reads_others = scenario.joins or any(given.crosses for given in scenario.given())
+    sorts = scenario.orders and reads_others
+    return connections[scenario.alias].vendor == "mysql" and computes and sorts
 
 
 def sees_itself(scenario: Change) -> bool:
