@@ -15,3 +15,6 @@ INSTALLED_APPS = [
 ]
 SECRET_KEY = "for tests only"
 USE_TZ = True
+if DATABASES["default"]["ENGINE"].endswith("postgresql"):
+    # Without it, what is in an hstore comes as text.
+    INSTALLED_APPS.insert(0, "django.contrib.postgres")

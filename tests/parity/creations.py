@@ -5,17 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import connections
-from django.db.models import Value
+from django.db.models import Model, Value
 from django.db.models.functions import Upper
 from hypothesis import strategies as st
 
+from tests.parity import particular
 from tests.parity.creating import Creation
 from tests.parity.models import Berth, Cargo, Ferry, Harbour, Port, Ship, Vessel, Wide, Yacht, concrete_fields
 from tests.parity.rows import pool, ship_id
 from tests.parity.scenario import Action, Hearing
 from tests.parity.strategies import MAX_ROWS, rarely
 
-MODELS = (Wide, Wide, Ship, Yacht, Harbour, Cargo, Cargo, Vessel, Port, Berth)
+MODELS: tuple[type[Model], ...] = (
+    *(Wide, Wide, Ship, Yacht, Harbour, Cargo, Cargo, Vessel, Port, Berth),
+    *particular.MODELS,
+)
+# Django refuses a child's table, and need not do so often.
+CHOICES: tuple[type[Model], ...] = (*MODELS, *MODELS, *MODELS, Ferry)
+# The database gives them a key if they have none.
+NUMBERED: tuple[type[Model], ...] = (Wide, Cargo, Vessel, Ferry, *particular.MODELS)
 # Beside the columns that are unique; none of these is the database's alone.
 UPDATED = ["rank", "note", "log", "memo"]
 
@@ -43,7 +51,7 @@ def instances(draw: st.DrawFn, model: Any, place: int, clashing: bool) -> dict[s
     values = _required(model)
     # Others that may clash have keys, and unique values, that rows and each other have.
     number = draw(st.integers(1, 7)) if clashing else place + 4
-    if model not in (Wide, Cargo, Vessel, Ferry) or draw(st.booleans()):
+    if model not in NUMBERED or draw(st.booleans()):
         values |= _keys(model, number)
     if draw(st.booleans()):
         values["slug"] = f"slug{draw(st.integers(1, 5)) if clashing else 10 + place}"
@@ -108,7 +116,7 @@ def _targets(model: Any) -> list[list[str]]:
 
 @st.composite
 def creations(draw: st.DrawFn) -> Creation:
-    model = draw(st.sampled_from([*MODELS * 3, Ferry]))
+    model = draw(st.sampled_from(CHOICES))
     alias = draw(st.sampled_from(["default", "default", "default", "other"]))
     asked = draw(arguments(model, alias))
     clashing = not asked.keys() <= {"batch_size"} or draw(rarely(5))

@@ -40,7 +40,6 @@ from django.db.models.expressions import Col
 from django.db.models.fields.files import FieldFile
 from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import UpdateQuery
-from django.test.utils import CaptureQueriesContext
 from hypothesis import reject
 
 from tests.parity.comparison import Allowance, Allowed, Anything, Frozen, Near, Outcome, differing_cells
@@ -398,10 +397,15 @@ def in_one_statement(
     connection = connections[queryset.db]
     if connection.vendor != "mysql" or not computed or len(values) == 1:
         return values
+    statements: list[str] = []
+
+    def note(execute: Callable[..., Any], sql: str, *arguments: Any) -> Any:
+        statements.append(sql)
+        return execute(sql, *arguments)
+
     # Receivers may be about to mend what the database refuses.
-    with CaptureQueriesContext(connection) as captured, suppress(IntegrityError), undone(queryset.db):
+    with connection.execute_wrapper(note), suppress(IntegrityError), undone(queryset.db):
         run()
-    statements = [query["sql"] for query in captured]
     marked: dict[str, Given] = {}
     before: set[Any] = set()
     for name, given in values.items():

@@ -14,11 +14,12 @@ POOLS: dict[type[models.Field[Any, Any]], list[Any]] = {}
 LOOSE: dict[type[models.Field[Any, Any]], list[Any]] = {}
 BAD: dict[type[models.Field[Any, Any]], list[Any]] = {}
 NAMED_POOLS: dict[str, list[Any]] = {}
+EXPRESSIONS: dict[type[models.Field[Any, Any]], list[Any]] = {}
 
 if connection.vendor == "postgresql":
     # Where psycopg is not, it can't be imported.
     from tests.parity import postgres_models
 
-    MODELS = (postgres_models.Rich,)
+    MODELS = (postgres_models.Rich, postgres_models.Indexed)
     POOLS, LOOSE, BAD = postgres_models.POOLS, postgres_models.LOOSE, postgres_models.BAD
-    NAMED_POOLS = postgres_models.NAMED_POOLS
+    NAMED_POOLS, EXPRESSIONS = postgres_models.NAMED_POOLS, postgres_models.EXPRESSIONS

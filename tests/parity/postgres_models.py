@@ -12,14 +12,21 @@ from django.contrib.postgres.fields import (
     DateRangeField,
     DateTimeRangeField,
     DecimalRangeField,
+    HStoreField,
     IntegerRangeField,
 )
-from django.db import models
+from django.contrib.postgres.operations import HStoreExtension
+from django.contrib.postgres.search import SearchVector, SearchVectorField
+from django.db import connections, models
 from django.db.backends.postgresql.psycopg_any import (
     DateRange,
     DateTimeTZRange,
     NumericRange,
 )
+from django.db.migrations.state import ProjectState
+from django.db.models import Value
+from django.db.models.signals import pre_migrate
+from django.dispatch import receiver
 
 from tests.parity.common import Common
 
@@ -47,6 +54,22 @@ class Rich(Common):
     moments_null = DateTimeRangeField(null=True)
 
 
+class Indexed(Common):
+    """What takes an extension, and what is there to be searched."""
+
+    tags: Any = HStoreField(default=dict)
+    tags_null: Any = HStoreField(null=True)
+    found: Any = SearchVectorField(default="")
+    found_null: Any = SearchVectorField(null=True)
+
+
+@receiver(pre_migrate)
+def make_extension(using: str, **arguments: Any) -> None:
+    """Have the type of HStoreField where its columns are about to be made, and psycopg know of it."""
+    with connections[using].schema_editor() as editor:
+        HStoreExtension().database_forwards("parity", editor, ProjectState(), ProjectState())
+
+
 _NUMBERS = [NumericRange(1, 5), NumericRange(None, 7), NumericRange(empty=True)]
 POOLS: dict[type[models.Field[Any, Any]], list[Any]] = {
     IntegerRangeField: _NUMBERS,
@@ -54,6 +77,8 @@ POOLS: dict[type[models.Field[Any, Any]], list[Any]] = {
     DecimalRangeField: [*_NUMBERS[2:], NumericRange(Decimal("1.5"), Decimal("2.25"), "[]")],
     DateRangeField: [DateRange(*DAYS), DateRange(None, DAYS[1]), DateRange(empty=True)],
     DateTimeRangeField: [DateTimeTZRange(*MOMENTS), DateTimeTZRange(MOMENTS[0], None, "()")],
+    HStoreField: [{}, {"a": "1"}, {"b": None, "é %s": "it's"}],
+    SearchVectorField: ["", "'bob'", "'cat':1A,2 'dog':3"],
 }
 NAMED_POOLS: dict[str, list[Any]] = {
     "numbers": [[], [1], [3, None, -2]],
@@ -68,9 +93,20 @@ LOOSE: dict[type[models.Field[Any, Any]], list[Any]] = {
     IntegerRangeField: [(1, 5), NumericRange(1, 5, "(]")],
     DecimalRangeField: [(1, 2), NumericRange(Decimal("1.5"), None, "(]")],
     DateRangeField: [DAYS, DateRange(*DAYS, "[]")],
+    HStoreField: [{"a": 1}, {2: "b"}],
+    SearchVectorField: ["dog cat cat"],
 }
 BAD: dict[type[models.Field[Any, Any]], list[Any]] = {
     ArrayField: ["abc", 5],
     IntegerRangeField: [NumericRange(5, 1), "abc"],
     DateRangeField: [5],
+    HStoreField: ["abc", [1]],
+    SearchVectorField: ["'unclosed"],
+}
+EXPRESSIONS: dict[type[models.Field[Any, Any]], list[Any]] = {
+    SearchVectorField: [
+        SearchVector("note", config="simple"),
+        SearchVector(Value("a Bob"), weight="B", config="english"),
+        SearchVector("note", config="simple") + SearchVector("slug", config="simple", weight="A"),
+    ],
 }

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 from django.db import connections
+from django.db.models import Model
 from hypothesis import given
 
+from tests.parity import particular
 from tests.parity.comparison import differences
 from tests.parity.creating import Creation, expected
 from tests.parity.creations import creations
@@ -25,7 +27,8 @@ def _new_keys_keep_clear_of_given_ones(db: None) -> None:
     for alias in ("default", "other"):
         if connections[alias].vendor == "postgresql":
             with connections[alias].cursor() as cursor:
-                for model in (Cargo, Vessel, Wide):
+                models: list[type[Model]] = [Cargo, Vessel, Wide, *particular.MODELS]
+                for model in models:
                     sequence = "pg_get_serial_sequence(%s, 'id')"
                     cursor.execute(
                         f"SELECT setval({sequence}, GREATEST({FIRST_NEW_KEY}, nextval({sequence})))",

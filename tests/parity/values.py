@@ -171,8 +171,11 @@ def _of_its_kind(model: type[models.Model], field: Field) -> list[Given]:
         return _keys(field)
     loaded = issubclass(model, Ship) and isinstance(field, models.IntegerField)
     counted = [Given(Coalesce(_cargo(), 0), crosses=True)] if loaded else []
-    return counted + next(
-        (given(field.name) for kind, given in _KINDS.items() if isinstance(field, kind)), []
+    particulars = [Given(value) for value in _by_kind(particular.EXPRESSIONS, field)]
+    return (
+        counted
+        + particulars
+        + next((given(field.name) for kind, given in _KINDS.items() if isinstance(field, kind)), [])
     )
 
 
