@@ -13,7 +13,7 @@ import django
 import pytest
 from django.test.runner import DiscoverRunner
 
-from tests.django_suite import __main__ as command
+from tests.django_suite import __main__ as command, execution
 from tests.django_suite.allowed import ALLOWED, EVERY_DATABASE, EVERY_DJANGO, allowed_on
 from tests.django_suite.comparison import DID_NOT_RUN, Difference, differences, judge, within, without
 from tests.django_suite.execution import BrokenRunError, Record, refuse_lost, shared_out
@@ -50,11 +50,11 @@ FakeDjango = Callable[..., list[str]]
 def fake_django(tmp_path: Path) -> FakeDjango:
     """Return a function that lays out a fake Django and gives the arguments to run it."""
 
-    def lay_out(*, receivers: str = "passed", patched: str) -> list[str]:
+    def lay_out(*, vanilla: str = "passed", receivers: str = "passed", patched: str) -> list[str]:
         tests = tmp_path / f"django-{django.__version__}" / "tests"
         (tests / "a").mkdir(parents=True)
         (tests / "a" / "__init__.py").touch()
-        endings = {"vanilla": "passed", "receivers": receivers, "patched": patched}
+        endings = {"vanilla": vanilla, "receivers": receivers, "patched": patched}
         (tests / "runtests.py").write_text(FAKE_RUNTESTS.format(endings=endings))
         return ["--cache", str(tmp_path)]
 
@@ -216,6 +216,14 @@ def test_a_baseline_shows_what_fails_without_the_library(
     assert command.main([*fake_django(patched="passed"), "--vanilla-only"]) == 0
     assert runs(tmp_path) == ["vanilla"]
     assert capsys.readouterr().out == "2 tests, 0 went wrong without the library\n"
+
+
+def test_what_is_not_compared_is_left_out_of_a_baseline(
+    fake_django: FakeDjango, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(execution, "NOT_COMPARED", {"a.tests.T.test_2"})
+    assert command.main([*fake_django(vanilla="failed", patched="passed"), "--vanilla-only"]) == 0
+    assert capsys.readouterr().out == "1 tests, 0 went wrong without the library\n"
 
 
 def test_a_run_that_leaves_no_record_is_an_error_with_its_output(fake_django: FakeDjango) -> None:

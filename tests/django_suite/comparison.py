@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+
+Result = TypeVar("Result")
 
 # Test id -> the ways in which it ended (one, unless several of its subtests went wrong).
 Outcomes = dict[str, list[str]]
@@ -70,9 +72,9 @@ def judge(vanilla: Outcomes, patched: Outcomes, allowed: Mapping[str, str]) -> V
     )
 
 
-def without(outcomes: Outcomes, tests: Collection[str]) -> Outcomes:
-    """Return the outcomes of all tests but these."""
-    return {test: ending for test, ending in outcomes.items() if test not in tests}
+def without(results: Mapping[str, Result], tests: Collection[str]) -> dict[str, Result]:
+    """Return what is known of all tests but these."""
+    return {test: result for test, result in results.items() if test not in tests}
 
 
 def within(tests: Mapping[str, str], labels: Collection[str]) -> dict[str, str]:

@@ -76,7 +76,11 @@ class Suite:
         record = Record(**json.loads(path.read_text()))
         if mode == "vanilla":
             refuse_lost(record)
-        return replace(record, outcomes=without(record.outcomes, NOT_COMPARED))
+        return replace(
+            record,
+            outcomes=without(record.outcomes, NOT_COMPARED),
+            details=without(record.details, NOT_COMPARED),
+        )
 
     def run_process(self, mode: Mode, labels: Sequence[str], record: Path) -> None:
         command = [sys.executable, "runtests.py", "--noinput", "--parallel=1"]
