@@ -89,15 +89,15 @@ def _patch(wrapped: Callable[..., Any], owner: type, wrapper: Wrapper) -> Patch:
     """
     beneath = _unbound(wrapped)
 
-    def put_beneath(wrapped: Any) -> None:
+    def put_beneath(other: Any) -> None:
         nonlocal beneath
-        beneath = _unbound(wrapped)
+        beneath = _unbound(other)
 
     def method(instance: Any, /, *args: Any, **keywords: Any) -> Any:
         return wrapper(beneath, instance, args, keywords)
 
     class Bound(Patch):
-        def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        def __get__(self, instance: Any, kind: type | None = None) -> Any:
             return self if instance is None else MethodType(method, instance)
 
     patch = Bound(wrapped, owner, method, put_beneath)

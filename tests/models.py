@@ -61,6 +61,7 @@ class Novel(Book):
     """A child with a table of its own."""
 
     plot = models.CharField(max_length=100, default="")
+    genre = models.CharField(max_length=100, default="")
 
 
 class Timestamped(models.Model):

@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.core.files.base import ContentFile
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Case, F, JSONField, Model, OuterRef, QuerySet, Subquery, Value, When
-from django.db.models.functions import Concat, Now, Upper
+from django.db.models import (
+    Case,
+    CharField,
+    F,
+    JSONField,
+    Model,
+    OuterRef,
+    QuerySet,
+    Subquery,
+    Value,
+    When,
+    Window,
+)
+from django.db.models.functions import Cast, Coalesce, Concat, Now, RowNumber, Upper
 from django.db.models.signals import post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 from django.utils.functional import SimpleLazyObject
@@ -938,55 +950,98 @@ def _highest(model: type[Model], name: str) -> Subquery:
 
 
 # MariaDB's SET goes from left to right, but for a statement that reads the table that it writes.
-IN_TURN: dict[str, tuple[type[Model], list[str], list[dict[str, Any]]]] = {
+IN_TURN: dict[str, tuple[Callable[[], QuerySet[Any]], list[dict[str, Any]]]] = {
     "in turn": (
-        Ship,
-        ["speed", "tonnage", "price"],
+        Ship.objects.all,
         [{"speed": 9, "tonnage": F("speed"), "price": F("tonnage") + 1}, {"tonnage": F("speed") * 2}],
     ),
-    "one value reads another table": (
-        Ship,
-        ["speed", "tonnage", "price"],
-        [{"speed": _highest(Berth, "number"), "tonnage": F("speed")}, {"price": F("tonnage")}],
+    "a value reads another table": (
+        Ship.objects.all,
+        [
+            {"speed": _highest(Berth, "number"), "tonnage": F("speed"), "price": 1},
+            {"speed": 9, "tonnage": F("speed") + _highest(Berth, "number"), "price": F("tonnage")},
+        ],
+    ),
+    "a value reads another table by an assigned column": (
+        Ship.objects.all,
+        [
+            {
+                "speed": 5,
+                "tonnage": Coalesce(
+                    Subquery(Berth.objects.filter(number=OuterRef("speed")).values("number")[:1]), 77
+                ),
+            }
+        ],
     ),
     "one value reads the table": (
-        Ship,
-        ["speed", "tonnage", "price"],
-        [{"speed": 9, "tonnage": F("speed")}, {"speed": 7, "price": _highest(Ship, "id")}],
+        Ship.objects.all,
+        [{"speed": 9, "tonnage": F("speed"), "price": 1}, {"speed": 7, "price": _highest(Ship, "id")}],
+    ),
+    "one value reads a copy of the table": (
+        Ship.objects.all,
+        [
+            {"speed": 9, "tonnage": F("speed"), "price": 1},
+            {
+                "speed": 7,
+                "price": Subquery(
+                    Ship.objects.annotate(place=Window(RowNumber(), order_by="id"))
+                    .filter(place=2)
+                    .values("place")[:1]
+                ),
+            },
+        ],
+    ),
+    "the filter joins": (
+        lambda: Ship.objects.filter(berth__number__gte=0),
+        [{"speed": 9, "tonnage": F("speed")}],
+    ),
+    "the filter looks at a part of a date": (
+        lambda: Survey.objects.filter(held__month=3),
+        [{"passed": True, "title": Cast("passed", CharField())}],
     ),
     "of a parent, in turn": (
-        Novel,
-        ["title", "status", "plot"],
+        Novel.objects.all,
         [{"title": "new", "status": F("title"), "plot": "none"}, {"status": Upper("title")}],
     ),
     "of a parent, one reads the table": (
-        Novel,
-        ["title", "status", "plot"],
-        [{"title": "new", "status": F("title")}, {"title": _highest(Book, "title")}],
+        Novel.objects.all,
+        [{"title": "new", "status": F("title"), "plot": "none"}, {"title": _highest(Book, "title")}],
+    ),
+    "of a child, the filter is by the parent": (
+        lambda: Novel.objects.exclude(title=""),
+        [{"plot": "none", "genre": F("plot")}],
+    ),
+    "of a child and a parent, the filter is by the parent": (
+        lambda: Novel.objects.exclude(title=""),
+        [{"title": "new", "plot": "none", "genre": F("plot")}],
     ),
 }
 
 
 @of_every_size
-@pytest.mark.parametrize(("model", "names", "given"), IN_TURN.values(), ids=IN_TURN)
+@pytest.mark.parametrize("own", [None, 1, 3])
+@pytest.mark.parametrize(("queryset", "given"), IN_TURN.values(), ids=IN_TURN)
 def test_an_expression_sees_of_other_columns_what_it_sees_in_djangos_statement(
-    model: type[Model],
-    names: list[str],
+    queryset: Callable[[], QuerySet[Any]],
     given: list[dict[str, Any]],
+    own: int | None,
     batch_size: int,
     receivers: Receivers,
 ) -> None:
     with no_bulk_signals():
-        Berth.objects.create(number=5)
+        berth = Berth.objects.create(number=5)
         for number in range(4):
-            Ship.objects.create(speed=number, tonnage=number * 10)
-            Novel.objects.create(title=f"title {number}")
+            Ship.objects.create(speed=number, tonnage=number * 10, berth=berth)
+            Novel.objects.create(title=f"title {number}", plot="love")
+            Survey.objects.create(held=datetime.date(2020, 3, 4))
+    model = queryset().model
+    names = list(given[0])
 
     def update() -> list[dict[str, Any]]:
         objs = list(model._base_manager.order_by("pk"))
         for number, obj in enumerate(objs):
             vars(obj).update(given[number % len(given)])
-        assert model._base_manager.bulk_update(objs, names) == 4
+        assert queryset().bulk_update(objs, names, batch_size=own) == 4
         return [*model._base_manager.order_by("pk").values("pk", *names)]
 
     with no_bulk_signals(), transaction.atomic():

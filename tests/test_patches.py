@@ -484,6 +484,22 @@ class TestWithOtherLibraries:
 
 
 @pytest.mark.parametrize("theirs", SPLICED)
+def test_of_two_of_theirs_beneath_ours_the_other_still_learns_of_its_queryset(
+    theirs: Any, foreign: list[str], book: Book, log: Log
+) -> None:
+    others: list[str] = []
+    UntypedQuerySet.update = theirs(foreign)
+    UntypedQuerySet.update = upper = theirs(others)
+    enable()
+    wrapt.unwrap_object(QuerySet, "update", upper)
+
+    assert Book.objects.update(title="Persuasion") == 1
+    assert log.names() == SAVED
+    assert set(foreign) == {"QuerySet"}
+    assert not others
+
+
+@pytest.mark.parametrize("theirs", SPLICED)
 def test_theirs_can_be_taken_out_from_beneath_ours(
     theirs: Any, foreign: list[str], book: Book, log: Log
 ) -> None:

@@ -27,6 +27,7 @@ from django.db.models import (
     Sum,
     Value,
     When,
+    Window,
 )
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import (
@@ -39,6 +40,7 @@ from django.db.models.functions import (
     Now,
     Random,
     Round,
+    RowNumber,
     Substr,
     Upper,
 )
@@ -767,6 +769,10 @@ def test_an_expression_over_an_assigned_column_is_told_as_the_database_has_it(re
     assert truth.holds("speed")
 
 
+def _first_two() -> QuerySet[Any, Any]:
+    return Ship.objects.annotate(place=Window(RowNumber(), order_by="speed")).filter(place__lte=2)
+
+
 # Of a statement that reads the table that it writes MariaDB takes all columns from the old row.
 READING_ITSELF: dict[str, tuple[Callable[[], QuerySet[Any, Any]], Callable[[], dict[str, Any]]]] = {
     "in a value": (
@@ -801,6 +807,69 @@ READING_ITSELF: dict[str, tuple[Callable[[], QuerySet[Any, Any]], Callable[[], d
         lambda: Ship.objects.filter(berth__number__gt=0),
         lambda: {"speed": 9, "tonnage": F("speed")},
     ),
+    "in an extra condition": (
+        lambda: Ship.objects.extra(where=[f"EXISTS (SELECT 1 FROM {Ship._meta.db_table} other)"]),
+        lambda: {"speed": 9, "tonnage": F("speed")},
+    ),
+    "in a list of tables": (
+        Ship.objects.all,
+        lambda: {
+            "speed": 9,
+            "tonnage": F("speed"),
+            "price": RawSQL(
+                f"(SELECT MAX(s.speed) FROM {Berth._meta.db_table} b, {Ship._meta.db_table} s)", ()
+            ),
+        },
+    ),
+    "in a column that is named twice": (
+        Ship.objects.all,
+        lambda: {
+            "berth": Subquery(Ship.objects.order_by("-id").values("berth_id")[:1]),
+            "berth_id": None,
+            "speed": 9,
+            "tonnage": F("speed"),
+        },
+    ),
+    "not, in a generated column": (
+        Cargo.objects.all,
+        lambda: {
+            "total": Subquery(Cargo.objects.order_by("-id").values("total")[:1]),
+            "weight": 9,
+            "amount": F("weight"),
+        },
+    ),
+    "not, but a part of its own date": (
+        lambda: Survey.objects.filter(held__month=3),
+        lambda: {"passed": True, "title": Cast("passed", CharField())},
+    ),
+    "in a copy": (
+        lambda: Ship.objects.filter(pk__in=_first_two().values("pk")),
+        lambda: {"speed": 9, "tonnage": F("speed")},
+    ),
+    "in a copy, for a value": (
+        Ship.objects.all,
+        lambda: {"speed": 9, "tonnage": F("speed"), "price": Subquery(_first_two().values("place")[:1])},
+    ),
+    "in a copy, by a relation": (
+        lambda: _first_two().annotate(number=F("berth__number")),
+        lambda: {"speed": 9, "tonnage": F("speed")},
+    ),
+    "not, but another one by an assigned column": (
+        Ship.objects.all,
+        lambda: {
+            "speed": 3,
+            "tonnage": Coalesce(
+                Subquery(Berth.objects.filter(number=OuterRef("speed")).values("number")[:1]), 77
+            ),
+        },
+    ),
+    "by an assigned column": (
+        Ship.objects.all,
+        lambda: {
+            "speed": 2,
+            "tonnage": Coalesce(Subquery(Ship.objects.filter(id__lt=OuterRef("speed")).values("id")[:1]), 77),
+        },
+    ),
     "not, but another one": (
         lambda: Ship.objects.filter(Exists(Berth.objects.filter(number=3))),
         lambda: {"speed": 9, "tonnage": F("speed"), "price": Subquery(Berth.objects.values("number")[:1])},
@@ -817,6 +886,14 @@ READING_ITSELF: dict[str, tuple[Callable[[], QuerySet[Any, Any]], Callable[[], d
         lambda: Novel.objects.filter(title="Emma"),
         lambda: {"title": "new", "status": F("title"), "plot": "none"},
     ),
+    "not, as a child is written by keys beside it": (
+        lambda: Novel.objects.filter(title="Emma"),
+        lambda: {"title": "new", "plot": "none", "genre": F("plot")},
+    ),
+    "in a filter by a parent": (
+        lambda: Novel.objects.filter(title="Emma"),
+        lambda: {"plot": "none", "genre": F("plot")},
+    ),
 }
 
 
@@ -830,10 +907,14 @@ def test_what_an_expression_sees_depends_on_whether_the_statement_reads_its_own_
     batch_size: int,
     receivers: Receivers,
 ) -> None:
+    if connection.vendor == "postgresql" and {"berth", "berth_id"} <= values().keys():
+        pytest.skip("it refuses a column that is assigned twice")
     _fleet()
     with no_bulk_signals():
         for title, price in ("Emma", 2), ("Ulysses", 3):
-            Novel.objects.create(title=title, price=price)
+            Novel.objects.create(title=title, price=price, plot="love")
+        rows(Cargo, {"weight": 1, "amount": 2}, {"weight": 3, "amount": 4})
+        rows(Survey, {"held": datetime.date(2020, 3, 4), "passed": False})
     model = queryset().model
     expected = _as_django(lambda: queryset().update(**values()), model)
     truth = Truth(receivers, model, heard)
@@ -841,7 +922,7 @@ def test_what_an_expression_sees_depends_on_whether_the_statement_reads_its_own_
         assert queryset().update(**values())
     assert _rows(model) == expected
     assert truth.told == truth.stored
-    assert truth.announced == (truth.told if pre_save in heard else [])
+    assert truth.announced == [] if pre_save not in heard else truth.holds("total")
 
 
 @of_every_size

@@ -85,7 +85,8 @@ class _BulkUpdate:
         # By the model whose table has the columns: each table has a statement of its own.
         self.owners: dict[type[Model], list[ModelField]] = defaultdict(list)
         for field in self.fields:
-            self.owners[columns.concrete(field.model)].append(field)
+            if not field.generated:
+                self.owners[columns.concrete(field.model)].append(field)
         self.size = min(options.batch_size, rows.largest_batch(self.using, self.model))
         # The instances that hold expressions, once these are known to be valid.
         self.computed: list[Any] = []
@@ -124,7 +125,8 @@ class _BulkUpdate:
             raise
 
     def run(self, objs: tuple[Any, ...]) -> int:
-        self._freeze()
+        if self.computed:
+            self._freeze(objs)
         size = self._size(objs)
         matched = 0
         with reporting(self.options, self.model._meta.label) as report:
@@ -142,6 +144,10 @@ class _BulkUpdate:
         """
         if len({obj.pk for obj in objs}) == len(objs):
             return self.size
+        return self._size_of_statement(objs)
+
+    def _size_of_statement(self, objs: tuple[Any, ...]) -> int:
+        """Return how many instances are in one statement of Django's (QuerySet.bulk_update, 5.2 to 6.1)."""
         pk = self.model._meta.pk
         largest = self.connection.ops.bulk_batch_size([pk, pk, *self.fields], objs)
         return min(self.batch_size or largest, largest)
@@ -301,40 +307,50 @@ class _BulkUpdate:
         owner = columns.concrete(field.model)
         return not read_by(self._resolved(owner, expression)).isdisjoint(by)
 
-    def _freeze(self) -> None:
+    def _freeze(self, objs: tuple[Any, ...]) -> None:
         """Replace expressions that read other rows by what they give before the first write.
 
-        And those that see the old row, because another one reads the table, from columns that are set
-        before them.
+        And those that see the old row, because another one reads the table, in columns that are set before
+        them.
         """
-        before = self._before()
-        for start in range(0, len(self.computed), self.size):
-            pairs = [(obj.pk, obj) for obj in self.computed[start : start + self.size]]
-            frozen = {
-                field: {
-                    key: value
-                    for key, value in by_key.items()
-                    if reads_other_rows(value, self.model)
-                    or self._is_overtaken(field, value, before.get(field, ()))
-                }
-                for field, by_key in self._expressions(pairs).items()
-            }
-            found = {field: by_key for field, by_key in frozen.items() if by_key}
-            self._show(found, pairs, columns.as_frozen)
+        # Elsewhere it does not matter what is in one statement.
+        size = self._size_of_statement(objs) if self.connection.vendor == "mysql" else len(objs)
+        for start in range(0, len(objs), size):
+            computed = [obj for obj in objs[start : start + size] if self._is_computed(obj)]
+            at_once = self._set_at_once(computed)
+            for part in (computed[i : i + self.size] for i in range(0, len(computed), self.size)):
+                self._freeze_part([(obj.pk, obj) for obj in part], at_once)
 
-    def _before(self) -> dict[ModelField, list[ModelField]]:
-        """Return, of each field whose statement reads the table that it writes, those set before it."""
-        if not self.computed or self.connection.vendor != "mysql":
+    def _freeze_part(
+        self, pairs: list[tuple[Any, Model]], at_once: dict[ModelField, list[ModelField]]
+    ) -> None:
+        expressions = self._expressions(pairs)
+        in_turn = self._as_written(expressions, pairs)
+        frozen: Expressions = {}
+        for field, by_key in expressions.items():
+            before = at_once.get(field)
+            seen = in_turn[field] if before is None else by_key
+            frozen[field] = {
+                key: value
+                for key, value in seen.items()
+                if reads_other_rows(value, self.model) or self._is_overtaken(field, by_key[key], before or ())
+            }
+        found = {field: by_key for field, by_key in frozen.items() if by_key}
+        self._show(found, pairs, columns.as_frozen)
+
+    def _set_at_once(self, computed: list[Any]) -> dict[ModelField, list[ModelField]]:
+        """Return the fields whose statement reads the table that it writes, each with those set before it."""
+        if not computed or self.connection.vendor != "mysql":
             return {}
         return {
             field: owned[:place]
             for owner, owned in self.owners.items()
-            if self._reads_its_table(owner, owned)
+            if len(owned) > 1 and self._reads_its_table(owner, owned, computed)
             for place, field in enumerate(owned)
         }
 
-    def _reads_its_table(self, owner: type[Model], owned: list[ModelField]) -> bool:
-        held = [getattr(obj, field.attname) for obj in self.computed for field in owned]
+    def _reads_its_table(self, owner: type[Model], owned: list[ModelField], computed: list[Any]) -> bool:
+        held = [getattr(obj, field.attname) for obj in computed for field in owned]
         resolved = [self._resolved(owner, value) for value in held if hasattr(value, "resolve_expression")]
         # Each of several tables is written by the keys of its rows.
         is_alone = owner is columns.concrete(self.model) and len(self.owners) == 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import JSONField, Value
 from django.db.models.expressions import Col, ExpressionWrapper
 from django.db.models.functions import Cast
+from django.db.models.sql import Query
+from django.db.models.sql.where import WhereNode
 
 if TYPE_CHECKING:
     from django.db.models import Field
@@ -23,7 +26,9 @@ def nodes(expression: Any) -> Iterator[Any]:
     A query, which is no expression, is where to stop.
     """
     yield expression
-    for source in (part for part in expression.get_source_expressions() if part is not None):
+    # Raw conditions have none.
+    sources: list[Any] = getattr(expression, "get_source_expressions", list)()
+    for source in (part for part in sources if part is not None):
         yield from nodes(source)
 
 
@@ -33,8 +38,34 @@ def columns_of(resolved: Any) -> list[Col]:
 
 
 def read_by(resolved: Any) -> set[Field[Any, Any]]:
-    """Return the fields that a resolved expression reads of its row."""
-    return {column.target for column in columns_of(resolved)}
+    """Return the fields that a resolved expression reads of its row, in its subqueries too."""
+    outer = [node.get_external_cols() for node in nodes(resolved) if isinstance(node, Query)]
+    return {column.target for column in chain(columns_of(resolved), *outer)}
+
+
+def replaced(resolved: Any, replacements: Mapping[Any, Any]) -> Any:
+    """Return a resolved expression with others in the place of columns, in its subqueries too.
+
+    There, Django's own `replace_expressions()` changes nothing (5.2 to 6.1).
+    """
+    if isinstance(resolved, Query):
+        query = resolved.clone()
+        query.where = replaced(query.where, replacements)
+        query.annotations = {name: replaced(part, replacements) for name, part in query.annotations.items()}
+        query.combined_queries = tuple(replaced(part, replacements) for part in query.combined_queries)
+        return query
+    if isinstance(resolved, WhereNode):
+        children = [replaced(child, replacements) for child in resolved.children]
+        return resolved.create(children, resolved.connector, negated=resolved.negated)
+    if resolved in replacements:
+        return replacements[resolved]
+    if not getattr(resolved, "get_source_expressions", list)():
+        return resolved
+    clone = resolved.copy()
+    clone.set_source_expressions(
+        [part if part is None else replaced(part, replacements) for part in resolved.get_source_expressions()]
+    )
+    return clone
 
 
 class Saved(Value):

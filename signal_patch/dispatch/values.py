@@ -12,12 +12,13 @@ from django.db import connections
 from django.db.models import OuterRef, QuerySet
 from django.db.models.expressions import RawSQL, Subquery
 from django.db.models.sql import Query, UpdateQuery
+from django.db.models.sql.where import ExtraWhere
 
 from . import fields
-from .expressions import JsonNull, Saved, nodes, read_by
+from .expressions import JsonNull, Saved, nodes, read_by, replaced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Field, Model
@@ -100,9 +101,7 @@ class Assigned:
 
     def seen_by(self, resolved: Any) -> Any:
         """Return a resolved expression that gives before the statement what this one gives in it."""
-        if not self.values or not hasattr(resolved, "replace_expressions"):
-            return resolved
-        return resolved.replace_expressions(self.values)
+        return replaced(resolved, self.values) if self.values else resolved
 
     def of_ancestor(self, resolved: Any) -> Any:
         """Return, for a SELECT of a child's rows, an expression that is resolved against this model's table.
@@ -137,11 +136,25 @@ def reads_its_table(query: Query, values: Iterable[Any], using: str) -> bool:
     """
     if query.count_active_tables() > 1:
         # A filter by joined tables becomes a subquery (SQLUpdateCompiler.pre_sql_setup, Django 5.2 to 6.1).
-        return connections[using].features.update_can_self_select
-    table = re.escape(query.get_meta().db_table)
-    reading = re.compile(rf"\b(?:FROM|JOIN)\s+`?{table}\b", re.IGNORECASE)
+        in_place = connections[using].features.update_can_self_select
+        return in_place and not query.where.contains_over_clause
     compiler = query.get_compiler(using)
-    return any(reading.search(_sql(part, compiler) or "") for part in (query.where, *values))
+    # Named, and not as whose column.
+    table = re.compile(rf"(?<![\w.`])`?{re.escape(query.get_meta().db_table)}`?(?![\w`]|\s*\.)")
+    texts = (text for part in (query.where, *values) for text in _subqueries(part, compiler))
+    return any(table.search(text) for text in texts)
+
+
+def _subqueries(part: Any, compiler: Any) -> Iterator[str]:
+    """Yield, as SQL, what may read tables in a condition or value."""
+    for node in nodes(part):
+        if isinstance(node, RawSQL):
+            yield node.sql
+        elif isinstance(node, ExtraWhere):
+            yield from node.sqls
+        elif isinstance(node, Query) and not node.where.contains_over_clause:
+            # Of a filter by a window Django makes a table, and MariaDB a copy that does not count.
+            yield _sql(node, compiler) or ""
 
 
 def is_void(queryset: QuerySet[Any], values: dict[str, Any], using: str) -> bool:
@@ -191,7 +204,8 @@ class _Planner:
         self.query.get_initial_alias()
         # By the model whose table has the columns: each table has a statement of its own.
         self.assigned: dict[type[Model], Assigned] = {}
-        self.values: dict[ModelField, Any] = {}
+        # What the statement contains: of a column that is named twice, both.
+        self.contained: list[tuple[ModelField, Any]] = []
 
     def plan(self, values: dict[str, Any]) -> Plan:
         opts = self.model._meta
@@ -199,7 +213,7 @@ class _Planner:
         result = Plan(tuple(named), frozenset(target.name for target in named.values()), self.shown)
         # Of a column that is named twice, the latter value stays.
         latter = {target: name for name, target in named.items()}
-        self.values = {target: values[name] for target, name in latter.items()}
+        self.contained = [(target, values[name]) for name, target in named.items() if not target.generated]
         for target, name in latter.items():
             if not target.generated:
                 result.written.append(target)
@@ -249,13 +263,13 @@ class _Planner:
         """Return whether Django's statement for the table that has a column reads that table too."""
         owner = fields.concrete(target.model)
         query = _resolving(self.query, target)
-        here = [value for field, value in self.values.items() if fields.concrete(field.model) is owner]
+        here = [value for field, value in self.contained if fields.concrete(field.model) is owner]
         resolved = [
             value.resolve_expression(query, allow_joins=False, for_save=True)
             for value in here
             if hasattr(value, "resolve_expression")
         ]
-        if len(here) < len(self.values):
+        if len(here) < len(self.contained):
             # Each of several tables is written by the keys of its rows.
             query = UpdateQuery(owner)
         return reads_its_table(query, resolved, self.using)
