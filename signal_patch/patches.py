@@ -188,7 +188,8 @@ def _options_for(model: type[Model], operation: str) -> Options | None:
     Manager._queryset_class, Django 5.2 to 6.1.
     """
     manager: Any = model._default_manager
-    return scopes.options_for(model, operation, getattr(manager._queryset_class, "signal_options", None))
+    queryset_class = getattr(manager, "_queryset_class", None)
+    return scopes.options_for(model, operation, getattr(queryset_class, "signal_options", None))
 
 
 def _unsaid(queryset: QuerySet[Any]) -> Options | None:

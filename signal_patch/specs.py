@@ -61,7 +61,9 @@ def is_never_signalled(model: Spec) -> bool:
     if options is None:
         # The base of all models, and labels, have none; nor has the None of a queryset without a model.
         return not isinstance(model, str | type)
-    return bool(options.auto_created) or _is_historical(options.apps)
+    # A proxy is as its model in this (Model.save_base, Django 5.2 to 6.1); what is abstract has none.
+    automatic = options.concrete_model is not None and options.concrete_model._meta.auto_created
+    return bool(automatic) or _is_historical(options.apps)
 
 
 def is_permanent(model: Spec) -> bool:

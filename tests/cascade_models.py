@@ -88,3 +88,38 @@ class Shift(models.Model):
     dock = models.ForeignKey(Dock, models.CASCADE)
     docker = models.ForeignKey(Docker, models.CASCADE)
     hours = models.IntegerField(default=8)
+
+
+class Quay(models.Model):
+    pass
+
+
+class ShownManager(models.Manager[Any]):
+    def get_queryset(self) -> models.QuerySet[Any]:
+        return super().get_queryset().filter(is_hidden=False)
+
+
+class Skiff(models.Model):
+    """Its base manager does not show all rows."""
+
+    quay = models.ForeignKey(Quay, models.SET_DEFAULT, null=True, default=None)
+    is_hidden = models.BooleanField(default=False)
+
+    objects: models.Manager[Any] = models.Manager()
+    shown = ShownManager()
+
+    class Meta:
+        base_manager_name = "shown"
+
+
+class BareManager(models.manager.BaseManager[Any]):
+    """Made of no queryset's class."""
+
+    def get_queryset(self) -> models.QuerySet[Any]:
+        return models.QuerySet(self.model, using=self._db)
+
+
+class Barge(models.Model):
+    quay = models.ForeignKey(Quay, models.SET_DEFAULT, null=True, default=None)
+
+    objects = BareManager()

@@ -14,7 +14,19 @@ from django.db.models.sql import UpdateQuery
 from django.test.utils import CaptureQueriesContext
 
 import signal_patch
-from tests.cascade_models import COMPUTED, CONSTANT, SPARE, Customs, Harbour, Lamp, Pilot, Tug
+from tests.cascade_models import (
+    COMPUTED,
+    CONSTANT,
+    SPARE,
+    Barge,
+    Customs,
+    Harbour,
+    Lamp,
+    Pilot,
+    Quay,
+    Skiff,
+    Tug,
+)
 from tests.models import Loud, Token
 
 if TYPE_CHECKING:
@@ -269,6 +281,41 @@ def test_more_rows_than_parameters_of_a_statement_are_changed(harbour: Harbour, 
         harbour.delete()
     assert len(set(saves)) == len(saves) == 2500
     assert set(Tug.objects.values_list("spared", flat=True)) == {SPARE}
+
+
+@pytest.mark.usefixtures("everything_on")
+def test_a_row_that_its_base_manager_hides_by_then_is_changed_as_django_changes_it(
+    receivers: Receivers,
+) -> None:
+    quay = Quay.objects.create()
+    skiff = Skiff.objects.create(quay=quay)
+    with signal_patch.no_bulk_signals():
+        receivers.connect(
+            pre_delete,
+            lambda instance, **arguments: Skiff.objects.filter(quay=instance).update(is_hidden=True),
+            Quay,
+        )
+    log = receivers.record(Skiff)
+    assert quay.delete() == (1, {"tests.Quay": 1})
+    assert Skiff.objects.values_list("pk", "quay_id", "is_hidden").get() == (skiff.pk, None, True)
+    # Of the receiver's update and of the cascade.
+    assert log.names() == ["pre_save", "post_save"] * 2
+
+
+@pytest.mark.parametrize("switch", [signal_patch.bulk_signals, signal_patch.no_bulk_signals])
+@pytest.mark.usefixtures("everything_on")
+def test_a_manager_of_no_querysets_class_is_no_obstacle(
+    switch: Callable[[], Any], receivers: Receivers
+) -> None:
+    quay = Quay.objects.create()
+    barge = Barge(quay=quay)
+    barge.save()
+    log = receivers.record(Barge)
+    with switch():
+        assert quay.delete() == (1, {"tests.Quay": 1})
+    barge.refresh_from_db()
+    assert barge.quay_id is None
+    assert log.names() == (["pre_save", "post_save"] if switch is signal_patch.bulk_signals else [])
 
 
 def test_keys_that_have_no_order_are_changed_as_others(receivers: Receivers) -> None:

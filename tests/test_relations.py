@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.db.models.signals import post_init, post_save, pre_save
+from django.test.utils import isolate_apps
 
 import signal_patch
 from tests.cascade_models import Dock, Docker, Harbour, Note, Shift
@@ -220,6 +221,24 @@ def test_an_auto_created_through_model_sends_nothing(log: Log) -> None:
         through._default_manager.update(docker=Docker.objects.bulk_create([Docker(name="other")])[0])
         dock.guests.clear()
     assert not {s.sender for s in log} & {through}
+
+
+@isolate_apps("tests")
+def test_nor_does_a_proxy_of_it(log: Log) -> None:
+    class Guest(Dock.guests.through):  # type: ignore[name-defined,misc]  # made at run time
+        class Meta:
+            proxy = True
+
+    dock, docker, other = Dock.objects.create(), Docker.objects.create(), Docker.objects.create()
+    log.clear()
+    with signal_patch.bulk_signals():
+        (guest,) = Guest.objects.bulk_create([Guest(dock=dock, docker=docker)])
+        assert Guest.objects.update(docker=other) == 1
+        guest.docker = docker
+        assert Guest.objects.bulk_update([guest], ["docker"]) == 1
+        guest.save()
+    assert log == []
+    assert dock.guests.get() == docker
 
 
 def test_a_raw_delete_sends_nothing(log: Log) -> None:

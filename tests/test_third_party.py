@@ -245,18 +245,25 @@ def machines() -> list[Any]:
 
 
 @pytest.mark.parametrize(("outer", "inner"), [(Machine, Crane), (Crane, Machine)])
-@pytest.mark.parametrize("by", ["update", "save"])
+@pytest.mark.parametrize("by", ["update", "bulk_update", "save"])
+@pytest.mark.parametrize("then", ["update", "bulk_update"])
 def test_a_row_is_in_flight_whichever_class_knows_it(
-    by: str, outer: Any, inner: Any, machines: list[Any], receivers: Receivers
+    then: str, by: str, outer: Any, inner: Any, machines: list[Any], receivers: Receivers
 ) -> None:
     def name(instance: Crane, **arguments: Any) -> None:
-        inner.objects.filter(pk=instance.pk).update(name="named")
+        if then == "update":
+            inner.objects.filter(pk=instance.pk).update(name="named")
+        else:
+            instance.name = "named"
+            inner.objects.bulk_update([instance], ["name"])
 
     receivers.connect(post_save, name, Crane)
     log = receivers.record(Crane)
     crane = machines[0]
     if by == "update":
         assert outer.objects.filter(pk=crane.pk).update(power=9) == 1
+    elif by == "bulk_update":
+        assert outer.objects.bulk_update([crane], ["power"]) == 1
     else:
         crane.save()
     assert log.names() == ["pre_save", "post_save"]

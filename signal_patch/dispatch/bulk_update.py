@@ -155,8 +155,9 @@ class _BulkUpdate:
     def _process(self, pairs: list[tuple[Any, Model]]) -> int:
         keys = [key for key, _ in pairs]
         distinct = len(set(keys))
-        quiet = sending.in_flight(self.using, self.model, keys)
-        with sending.flying(sending.flight_of(self.using, {self.model: keys})) as flight:
+        by_class = sending.keys_by_class(self.model, keys, (obj for _, obj in pairs))
+        quiet = sending.in_flight_of(self.using, by_class)
+        with sending.flying(sending.flight_of(self.using, by_class)) as flight:
             if self._is_set_order(pairs):
                 pairs = self._whole(pairs)
             present = self._present_beforehand(keys)

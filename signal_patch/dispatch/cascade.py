@@ -56,7 +56,8 @@ def update_batch(
     it had to look at (`SET_DEFAULT`, `SET()` of a callable; Django 5.2 to 6.1).
     """
     model: Any = query.model
-    everything = model._base_manager.using(using)
+    # By their keys: a receiver may have made them rows that the manager does not show.
+    everything = rows.everything(model._base_manager.using(using), using)
     if not sending.hears_saves(sending.senders(everything)):
         original(query, keys, values, using)
         return

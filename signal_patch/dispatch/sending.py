@@ -120,6 +120,11 @@ def in_flight(using: str, model: type[Model], keys: Collection[Any]) -> set[Any]
     return held
 
 
+def in_flight_of(using: str, keys: Mapping[type[Model], Collection[Any]]) -> set[Any]:
+    """Return those of the keys, given by model, that are `in_flight`."""
+    return set().union(*(in_flight(using, model, own) for model, own in keys.items()))
+
+
 @contextmanager
 def flying(flight: Flight) -> Iterator[Flight]:
     """Hold rows in flight for the length of the block."""
@@ -141,6 +146,20 @@ def flights_kept() -> Iterator[None]:
         yield
     finally:
         _flights.set(outer)
+
+
+def keys_by_class(
+    model: type[Model], keys: Iterable[Any], instances: Iterable[Model]
+) -> dict[type[Model], list[Any]]:
+    """Return the keys of rows of a model by the classes that these have instances of.
+
+    A row of a subclass is one of its model, too, and of the class by which others know it.
+    """
+    by_class: dict[type[Model], list[Any]] = {model: list(keys)}
+    for key, instance in zip(by_class[model], instances, strict=True):
+        if type(instance) is not model:
+            by_class.setdefault(type(instance), []).append(key)
+    return by_class
 
 
 def flight_of(using: str, keys: Mapping[type[Model], Iterable[Any]]) -> Flight:
@@ -244,7 +263,8 @@ def instances_of(objs: Iterable[Any]) -> list[Any]:
 
 def senders_of(instances: Iterable[Model]) -> list[type[Model]]:
     """Return the senders of the signals of the instances."""
-    return [model for model in {type(instance) for instance in instances} if not model._meta.auto_created]
+    models = {type(instance) for instance in instances}
+    return [model for model in models if not concrete(model)._meta.auto_created]
 
 
 def is_heard(signal: ModelSignal, senders: Iterable[type[Model]]) -> bool:

@@ -148,7 +148,7 @@ class _Update:
 
     def _process(self, batch: Batch) -> int:
         by_class = self._keys_by_class(batch)
-        quiet = set().union(*(sending.in_flight(self.using, *item) for item in by_class.items()))
+        quiet = sending.in_flight_of(self.using, by_class)
         with sending.flying(sending.flight_of(self.using, by_class)) as flight:
             pairs = list(zip(batch.keys, batch.instances, strict=True))
             self.plan.assign(batch, self.connection)
@@ -164,16 +164,9 @@ class _Update:
             return matched - self.teller.after(told, flight)
 
     def _keys_by_class(self, batch: Batch) -> dict[type[Model], list[Any]]:
-        """Return the keys of the rows by the classes that these have instances of.
-
-        A polymorphic queryset's row is one of its model, and of a subclass by which others know it.
-        """
-        by_class = {self.model: batch.keys}
-        if self.senders != [self.model]:
-            for key, instance in zip(batch.keys, batch.instances, strict=True):
-                if type(instance) is not self.model:
-                    by_class.setdefault(type(instance), []).append(key)
-        return by_class
+        if self.senders == [self.model]:
+            return {self.model: batch.keys}
+        return sending.keys_by_class(self.model, batch.keys, batch.instances)
 
     def _add_new_keys(self, flight: sending.Flight, batch: Batch) -> None:
         if self._writes_key():
