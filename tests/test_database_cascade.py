@@ -221,6 +221,80 @@ def test_a_row_that_a_receiver_deleted_first_is_not_counted(depot: Depot, receiv
         assert depot.delete() == (2, {"tests.Depot": 1, "tests.Rack": 1})
 
 
+def test_rows_that_a_receiver_moves_away_stay_with_all_beneath_them(
+    depot: Depot, delete: Callable[[Depot], Any], receivers: Receivers
+) -> None:
+    keep = Depot.objects.create()
+    moved, _ = (Rack.objects.create(depot=depot) for _ in range(2))
+    boxes = [Box.objects.create(rack=rack) for rack in Rack.objects.order_by("pk")]
+    Label.objects.create(box=boxes[0])
+
+    def move(instance: Depot, **arguments: Any) -> None:
+        Rack.objects.filter(pk=moved.pk).update(depot=keep)
+
+    receivers.connect(pre_delete, move, Depot)
+    log = receivers.record(Depot, Box, Label)
+    with signal_patch.bulk_signals():
+        deleted = delete(depot)
+    assert deleted == (3, {"tests.Depot": 1, "tests.Rack": 1, "tests.Box": 1})
+    assert list(Rack.objects.values_list("pk", "depot_id")) == [(moved.pk, keep.pk)]
+    assert list(Box.objects.all()) == boxes[:1]
+    assert Label.objects.get().box == boxes[0]
+    assert sent(log)[-2:] == [("post_delete", "Box"), ("post_delete", "Depot")]
+    assert log.names().count("post_delete") == 2
+
+
+def test_nor_is_a_row_changed_that_refers_to_one_moved_away(
+    depot: Depot, delete: Callable[[Depot], Any], receivers: Receivers
+) -> None:
+    racks = [Rack.objects.create(depot=depot) for _ in range(2)]
+    labels = [Label.objects.create(rack=rack) for rack in racks]
+    sirens = [Siren.objects.create(rack=rack) for rack in racks]
+
+    def move(instance: Depot, **arguments: Any) -> None:
+        with signal_patch.no_bulk_signals():
+            Rack.objects.filter(pk=racks[0].pk).update(depot=None)
+
+    receivers.connect(pre_delete, move, Depot)
+    log = receivers.record(Label, Siren, Rack)
+    with signal_patch.bulk_signals():
+        delete(depot)
+    referring: dict[Any, list[Any]] = {Label: labels, Siren: sirens}
+    for model, (kept, changed) in referring.items():
+        assert dict(model._base_manager.values_list("pk", "rack_id")) == {
+            kept.pk: racks[0].pk,
+            changed.pk: None,
+        }
+        assert [s.values["id"] for s in log if s.sender is model] == [changed.pk, changed.pk]
+    assert [s.values["id"] for s in log.of("post_delete")] == [racks[1].pk]
+
+
+def test_rows_of_a_fast_delete_that_a_receiver_moves_away_stay(receivers: Receivers) -> None:
+    yard, other = Yard.objects.create(), Yard.objects.create()
+    sheds = [Shed.objects.create(yard=yard) for _ in range(2)]
+    tools = [Tool.objects.create(shed=shed) for shed in sheds]
+
+    def move(instance: Yard, **arguments: Any) -> None:
+        Shed.objects.filter(pk=sheds[0].pk).update(yard=other)
+
+    receivers.connect(pre_delete, move, Yard)
+    log = receivers.record(Tool)
+    with signal_patch.bulk_signals():
+        deleted = yard.delete()
+    assert deleted == (3, {"tests.Yard": 1, "tests.Shed": 1, "tests.Tool": 1})
+    assert (Shed.objects.get(), Tool.objects.get()) == (sheds[0], tools[0])
+    assert log.names() == ["pre_delete", "pre_delete", "post_delete"]
+
+
+def test_rows_that_all_are_moved_away_are_not_counted(depot: Depot, receivers: Receivers) -> None:
+    rack = Rack.objects.create(depot=depot)
+    receivers.record(Rack)
+    receivers.connect(pre_delete, lambda instance, **arguments: Rack.objects.update(depot=None), sender=Depot)
+    with signal_patch.bulk_signals():
+        assert depot.delete() == (1, {"tests.Depot": 1})
+    assert Rack.objects.get() == rack
+
+
 def test_rows_that_go_with_others_that_one_statement_deletes_send_their_deletes(receivers: Receivers) -> None:
     yard = Yard.objects.create()
     Fence.objects.create(yard=yard)

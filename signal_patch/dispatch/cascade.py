@@ -117,10 +117,12 @@ def _delete(
         _tell_changes(collector, unsaid)
         with sending.deleting(collector):
             return _run(collector, original)
-    reach = _Reach(collector, decide, relations)
+    reach = _Reach(collector, decide, unsaid, relations)
     reach.collect()
     _tell_changes(collector, unsaid)
     with sending.deleting(collector, reach.left, relations) as flight:
+        if sending.is_heard(pre_delete, collector.data):
+            reach.check_after_pre_delete()
         deleted = _run(collector, original)
     return reach.counted(deleted) if reach.contested and not flight.deletions else deleted
 
@@ -171,16 +173,25 @@ class _Reach:
 
     Given to the collector are rows that somebody would hear of, and those on the way to them. `left`
     holds, by key, rows that the database removes by itself, known because others depend on them; `contested`
-    the models of those that the database removes unless Django is faster.
+    the models of those that the database removes unless Django is faster. `firm` are the rows that Django had
+    collected by itself, `pinned` querysets of which it would have chosen the rows after `pre_delete`.
     """
 
     def __init__(
-        self, collector: Collector, decide: Decide, relations: dict[type[Model], list[Relation]]
+        self,
+        collector: Collector,
+        decide: Decide,
+        unsaid: Unsaid,
+        relations: dict[type[Model], list[Relation]],
     ) -> None:
         # Django's stubs do not know of 6.1 yet.
         self.collector: Any = collector
         self.decide = decide
+        self.unsaid = unsaid
         self.relations = relations
+        self.followed: dict[type[Model], list[Relation]] = {}
+        self.firm: dict[type[Model], list[Model]] = {}
+        self.pinned: list[QuerySet[Any]] = []
         self.left: dict[type[Model], dict[Any, Model]] = defaultdict(dict)
         self.contested: set[type[Model]] = set()
         heard = {model for model in relations if self._is_heard(model)}
@@ -228,16 +239,17 @@ class _Reach:
 
     def collect(self) -> None:
         """Give the collector the rows, from those that it has onwards."""
-        followed = {model: self._followed(model) for model in self.relations}
-        if not any(followed.values()):
+        self.followed = {model: self._followed(model) for model in self.relations}
+        if not any(self.followed.values()):
             return
-        self._collect_fast_deletes(followed)
+        self.firm = {model: list(found) for model, found in self.collector.data.items()}
+        self._collect_fast_deletes()
         # Django deletes a single object without a look at what else was collected, but for this.
         self.collector.force_collection = True
         pending = [(model, list(found)) for model, found in self.collector.data.items() if found]
         while pending:
             model, found = pending.pop()
-            for field in followed[concrete(model)]:
+            for field in self.followed[concrete(model)]:
                 if not _removes(field):
                     self._change(field, found)
                 elif removed := self._remove(field, found):
@@ -250,11 +262,12 @@ class _Reach:
             if (field.model in self.wanted if _removes(field) else self._changes(field))
         ]
 
-    def _collect_fast_deletes(self, followed: dict[type[Model], list[Relation]]) -> None:
+    def _collect_fast_deletes(self) -> None:
         """Fix which rows a statement will delete, where rows depend on them that are signalled."""
         for queryset in list(self.collector.fast_deletes):
             model = queryset.model
-            if followed[concrete(model)]:
+            if self.followed[concrete(model)]:
+                self.pinned.append(queryset.all())
                 self.collector.fast_deletes.remove(queryset)
                 self.collector.add(queryset)
                 for field in model._meta.concrete_fields:
@@ -293,13 +306,73 @@ class _Reach:
         for batch in self.collector.get_del_batches(referenced, [field]):
             yield self.collector.related_objects(field.model, [field], batch)
 
+    def check_after_pre_delete(self) -> None:
+        """Have rows stay that receivers of `pre_delete` move away, as the database lets them stay."""
+        if self.contested or self.pinned:
+            self.collector.fast_deletes.insert(0, _AfterPreDelete(self._check))
+
+    def _check(self) -> None:
+        reached = self._reached()
+        data: dict[type[Model], list[Model]] = self.collector.data
+        if all(row.pk in reached[model] for model, found in data.items() for row in found):
+            return
+        for model, found in data.items():
+            found[:] = [row for row in found if row.pk in reached[model]]
+        updates = self.collector.field_updates
+        for changed in [key for key in updates if self._is_of_database(key[0])]:
+            del updates[changed]
+        for model, rows_of in reached.items():
+            for field in self.followed[concrete(model)]:
+                if rows_of and not _removes(field):
+                    self._change(field, [*rows_of.values()])
+        _tell_changes(self.collector, self.unsaid)
+
+    def _reached(self) -> dict[type[Model], dict[Any, Model]]:
+        """Return, by key, those of the rows known that the delete leads to as things are now."""
+        known: dict[type[Model], dict[Any, Model]] = defaultdict(dict)
+        for model, found in self.collector.data.items():
+            known[model].update((row.pk, row) for row in found)
+        for model, by_key in self.left.items():
+            known[model].update(by_key)
+        reached: dict[type[Model], dict[Any, Model]] = defaultdict(dict)
+        pending = [(model, {row.pk: row for row in found}) for model, found in self.firm.items()]
+        pending += [(queryset.model, _among(known[queryset.model], queryset)) for queryset in self.pinned]
+        while pending:
+            model, found_by_key = pending.pop()
+            new = {key: row for key, row in found_by_key.items() if key not in reached[model]}
+            reached[model].update(new)
+            for field in filter(_removes, self.followed[concrete(model)] if new else ()):
+                for referring in self._referring(field, [*new.values()]):
+                    pending.append((field.model, _among(known[field.model], referring)))
+        return reached
+
+    def _is_of_database(self, field: Relation) -> bool:
+        return any(field in followed for followed in self.followed.values())
+
     def counted(self, deleted: Deleted) -> Deleted:
         """Count the contested rows, also where the database was faster than Django's DELETE."""
         counter = dict(deleted[1])
         for model in self.contested:
-            label = model._meta.label
-            counter[label] = max(counter.get(label, 0), len(self.collector.data[model]))
+            if found := self.collector.data[model]:
+                label = model._meta.label
+                counter[label] = max(counter.get(label, 0), len(found))
         return sum(counter.values()), counter
+
+
+class _AfterPreDelete:
+    """Stands first among the fast deletes, to which Django comes when `pre_delete` is sent (5.2 to 6.1)."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self.run = run
+
+    def _raw_delete(self, **_: str) -> int:
+        self.run()
+        return 0
+
+
+def _among(known: dict[Any, Model], queryset: QuerySet[Any]) -> dict[Any, Model]:
+    """Return those of the rows, by key, that a queryset finds."""
+    return {key: known[key] for key in rows.keys_of(queryset) if key in known}
 
 
 def _is_cascade(field: Any) -> bool:
