@@ -109,8 +109,18 @@ class Process:
 process: Final = Process()
 lock: Final = RLock()
 
-# The rules of the open scopes, the innermost first.
-_open: Final[ContextVar[tuple[Rules, ...]]] = ContextVar("signal_patch_scopes", default=())
+
+class Opened:
+    """The rules of an open scope; nothing, once it is closed: a task started inside may outlive it."""
+
+    __slots__ = ("rules",)
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+
+
+# The open scopes, the innermost first.
+_open: Final[ContextVar[tuple[Opened, ...]]] = ContextVar("signal_patch_scopes", default=())
 
 
 def options_for(model: type[Model], operation: str, default: Options | None = None) -> Options | None:
@@ -120,8 +130,8 @@ def options_for(model: type[Model], operation: str, default: Options | None = No
     The innermost open scope that speaks of the model decides, else the process; `default` holds if no scope
     speaks and the process is not on.
     """
-    for rules in _open.get():
-        decision = rules.decision(model)
+    for opened in _open.get():
+        decision = opened.rules.decision(model)
         if decision is not UNSAID:
             return _permitted(decision, operation)
     decision = process.rules.decision(model)
@@ -152,7 +162,7 @@ def enter(rules: Rules) -> None:
     """Open a scope in this context."""
     with lock:
         process.open_scopes += 1
-    _open.set((rules, *_open.get()))
+    _open.set((Opened(rules), *_open.get()))
 
 
 def leave(rules: Rules) -> None:
@@ -165,9 +175,11 @@ def leave(rules: Rules) -> None:
     with lock:
         process.open_scopes -= 1
     scopes = _open.get()
-    if rules in scopes:
-        depth = scopes.index(rules)
-        _open.set(scopes[:depth] + scopes[depth + 1 :])
+    for opened in scopes:
+        if opened.rules is rules:
+            opened.rules = NOTHING
+            _open.set(tuple(other for other in scopes if other is not opened))
+            return
 
 
 def resolve_pending() -> None:
@@ -187,7 +199,7 @@ def await_models(specs: Iterable[Spec]) -> bool:
 
 
 def _in_effect() -> Iterator[Rules]:
-    yield from _open.get()
+    yield from (opened.rules for opened in _open.get())
     yield process.rules
 
 

@@ -146,6 +146,32 @@ def test_a_scope_follows_into_sync_to_async_and_not_into_other_tasks(log: Log) -
     assert [(s.signal, s.values["name"]) for s in log] == [("pre_save", "inside"), ("post_save", "inside")]
 
 
+@pytest.mark.parametrize("switch", [signal_patch.bulk_signals, signal_patch.no_bulk_signals])
+def test_a_task_started_inside_a_scope_has_it_until_the_scope_is_left(
+    switch: Callable[..., Any],
+) -> None:
+    if switch is signal_patch.no_bulk_signals:
+        signal_patch.enable()
+    seen: list[bool] = []
+
+    async def look_twice(left: asyncio.Event) -> None:
+        seen.append(signal_patch.is_enabled(Harbour))
+        await left.wait()
+        seen.append(signal_patch.is_enabled(Harbour))
+
+    async def within() -> None:
+        left = asyncio.Event()
+        with switch(Harbour):
+            task = asyncio.create_task(look_twice(left))
+            await asyncio.sleep(0)
+        left.set()
+        await task
+
+    async_to_sync(within)()
+    within_it = switch is signal_patch.bulk_signals
+    assert seen == [within_it, not within_it]
+
+
 # Async receivers
 
 OPERATIONS: dict[str, Callable[[], Any]] = {
