@@ -24,8 +24,8 @@ class SignalEnhancedQuerySetMixins(Base):
 
     As a scope that is open for good: the process's `disable()` does not close it, `no_bulk_signals()`
     silences it, and where the switch is on as well, the switch's options hold, else `signal_options`.
-    A class whose own `update()` adds values comes before it in the bases: what is added after it, receivers
-    do not see.
+    A class whose own `update()` adds values, or updates other rows too, comes before it in the bases: of what
+    is done after it receivers do not see anything.
 
         class BookQuerySet(SignalEnhancedQuerySetMixins, models.QuerySet):
             signal_options = Options(batch_size=500)
