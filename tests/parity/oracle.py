@@ -170,10 +170,11 @@ class Oracle:
         """Do as ``rows.bulk_update(objects, fields)``, the fields of each object having been given to it."""
         if not self.scenario.hearing.listens(rows.model):
             return rows.bulk_update(objects, list(given[0]))
-        names = list(given[0])
         settled = {}
         for obj, values in zip(objects, given, strict=True):
-            values = in_one_statement(rows, values, lambda: rows.bulk_update(map(copy, objects), names))
+            values = in_one_statement(
+                rows, values, lambda: rows.bulk_update(map(copy, objects), list(given[0]))
+            )
             if connections[self.alias].vendor == "mysql":
                 look = partial(bulk_truth, rows, objects, values, obj.pk)
             else:
