@@ -1055,6 +1055,21 @@ def test_an_expression_sees_of_other_columns_what_it_sees_in_djangos_statement(
         assert [{name: values[name] for name in expected[0]} for values in told] == expected
 
 
+@of_every_size
+def test_a_generated_column_that_is_named_is_left_to_the_database(
+    batch_size: int, receivers: Receivers
+) -> None:
+    cargos = rows(Cargo, {"weight": 1, "amount": 3}, {"weight": 2, "amount": 4})
+    for cargo in cargos:
+        cargo.weight = F("amount") + 1
+        cargo.total = 7
+    log = receivers.record(Cargo)
+    with bulk_signals(batch_size=batch_size):
+        assert Cargo.objects.bulk_update(cargos, ["weight", "total"]) == 2
+    assert column(Cargo, "total") == [12, 20]
+    assert [sent.values["total"] for sent in log.of("post_save")] == [12, 20]
+
+
 @pytest.mark.parametrize("own", [None, 1, 2, 3])
 @pytest.mark.parametrize("places", ["aa", "aba", "abcbacc", "abccba"])
 @of_every_size

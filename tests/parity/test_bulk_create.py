@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from django.db import connections
 from django.db.models import Model
-from hypothesis import given
+from hypothesis import example, given
 
 from tests.parity import particular
 from tests.parity.comparison import differences
@@ -14,6 +14,7 @@ from tests.parity.oracle import undone
 from tests.parity.patched import observed
 from tests.parity.renumbering import alike, renumbered
 from tests.parity.rows import load
+from tests.parity.scenario import Hearing
 
 pytestmark = pytest.mark.django_db(databases=["default", "other"])
 
@@ -36,7 +37,25 @@ def _new_keys_keep_clear_of_given_ones(db: None) -> None:
                     )
 
 
+_target = connections["default"].features.supports_update_conflicts_with_target
+# One statement may not write a row twice on PostgreSQL.
+TWICE = Creation(
+    model=Wide,
+    alias="default",
+    seeds=[0],
+    hearing=Hearing(),
+    batch_size=1,
+    values=({"id": 1, "rank": 5}, {"id": 1, "rank": 7}),
+    arguments={
+        "update_conflicts": True,
+        "update_fields": ["rank"],
+        **({"unique_fields": ["pk"]} if _target else {}),
+    },
+)
+
+
 @given(creations())
+@example(TWICE)
 def test_bulk_create_does_what_the_loop_does(scenario: Creation) -> None:
     with undone(scenario.alias):
         load(scenario.model, scenario.alias, scenario.seeds)
