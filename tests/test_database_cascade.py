@@ -269,6 +269,22 @@ def test_nor_is_a_row_changed_that_refers_to_one_moved_away(
     assert [s.values["id"] for s in log.of("post_delete")] == [racks[1].pk]
 
 
+def test_nor_if_only_its_saves_are_heard(depot: Depot, receivers: Receivers) -> None:
+    racks = [Rack.objects.create(depot=depot) for _ in range(2)]
+    labels = [Label.objects.create(rack=rack) for rack in racks]
+    changed: list[int] = []
+    receivers.connect(
+        pre_delete,
+        lambda instance, **arguments: Rack.objects.filter(pk=racks[0].pk).update(depot=None),
+        Depot,
+    )
+    receivers.connect(post_save, lambda instance, **arguments: changed.append(instance.pk), Label)
+    with signal_patch.bulk_signals():
+        depot.delete()
+    assert changed == [labels[1].pk]
+    assert Label.objects.get(pk=labels[0].pk).rack == racks[0]
+
+
 def test_rows_of_a_fast_delete_that_a_receiver_moves_away_stay(receivers: Receivers) -> None:
     yard, other = Yard.objects.create(), Yard.objects.create()
     sheds = [Shed.objects.create(yard=yard) for _ in range(2)]

@@ -308,13 +308,15 @@ class _Reach:
 
     def check_after_pre_delete(self) -> None:
         """Have rows stay that receivers of `pre_delete` move away, as the database lets them stay."""
-        if self.contested or self.pinned:
+        if self.contested or self.pinned or self.left:
             self.collector.fast_deletes.insert(0, _AfterPreDelete(self._check))
 
     def _check(self) -> None:
         reached = self._reached()
         data: dict[type[Model], list[Model]] = self.collector.data
-        if all(row.pk in reached[model] for model, found in data.items() for row in found):
+        known = [(model, [row.pk for row in found]) for model, found in data.items()]
+        known += [(model, [*by_key]) for model, by_key in self.left.items()]
+        if all(reached[model].keys() >= {*keys} for model, keys in known):
             return
         for model, found in data.items():
             found[:] = [row for row in found if row.pk in reached[model]]
