@@ -161,7 +161,8 @@ def save_base(wrapped: Callable[..., Any], instance: Model, args: Arguments, key
     if len(args) <= 3:
         # A router is asked once: it may answer differently the next time.
         keywords["using"] = using
-    with sending.saving(instance, using):
+    flight = sending.Flight(using, {}, instance)
+    with sending.flying(flight):
         return wrapped(instance, *args, **keywords)
 
 

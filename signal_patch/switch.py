@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial, wraps
 from inspect import isasyncgenfunction, isclass, isgeneratorfunction, isroutine
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction
@@ -40,9 +41,10 @@ def enable(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywor
     chosen = Options.from_keywords(options)
     with scopes.lock:
         _await_models(on + off)
+        # First, as an exception may come in between: patches alone change nothing.
+        patches.install()
         scopes.process.rules = scopes.process.rules.turned(on, chosen).turned(off, None)
         scopes.process.removal_due = False
-        patches.install()
 
 
 def disable(*models: Spec) -> None:
@@ -108,29 +110,34 @@ class Scope:
     What holds inside a `with` block or a decorated function.
 
     It keeps nothing of the blocks that it opens, so one object may be entered again while it is open, and by
-    any number of threads and tasks.
+    any number of threads and tasks. What it opens in a `with` block is closed at the latest when it is gone
+    itself: an exception from a signal handler may come before the first line of `__exit__()`.
     """
 
-    __slots__ = ("_rules",)
+    __slots__ = ("_existence", "_rules")
 
     def __init__(self, specs: tuple[Spec, ...], rules: Rules) -> None:
         self._rules = rules
+        # Locked as long as there is this object.
+        self._existence = Lock()
+        self._existence.acquire()
         with scopes.lock:
             _await_models(specs)
 
     def __enter__(self) -> None:
-        # The patches stay when the scope is left: to change a class for each block makes it slow for good.
-        with scopes.lock:
-            patches.install()
-            scopes.enter(self._rules)
+        opened = scopes.Opened(self._rules, self._existence)
+        try:
+            _enter(opened)
+        except BaseException:
+            # The `with` statement does not leave what it has not entered.
+            opened.close()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with scopes.lock:
-            scopes.leave(self._rules)
-            if scopes.process.removal_due:
-                _remove_if_all_is_off()
+        scopes.leave(self._existence)
+        _tidy_up()
 
     def __call__(self, function: Decorated) -> Decorated:
         _check_decorated(function)
@@ -140,18 +147,46 @@ class Scope:
     def _called(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def within(*args: Any, **keywords: Any) -> Any:
-            with self:
-                return function(*args, **keywords)
+            try:
+                with _entered(self._rules):
+                    return function(*args, **keywords)
+            finally:
+                _tidy_up()
 
         return within
 
     def _awaited(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         async def within(*args: Any, **keywords: Any) -> Any:
-            with self:
-                return await function(*args, **keywords)
+            try:
+                with _entered(self._rules):
+                    return await function(*args, **keywords)
+            finally:
+                _tidy_up()
 
         return within
+
+
+def _enter(opened: scopes.Opened) -> None:
+    # The patches stay when the scope is left: to change a class for each block makes it slow for good.
+    with scopes.lock:
+        patches.install()
+        scopes.enter(opened)
+
+
+def _entered(rules: Rules) -> Lock:
+    """Open a scope for the length of a block: `with _entered(rules):`."""
+    block = Lock()
+    _enter(scopes.Opened(rules, block))
+    return block
+
+
+def _tidy_up() -> None:
+    """Do what is to be done after a scope is closed; it may be left to the next one."""
+    scopes.forget_closed()
+    with scopes.lock:
+        if scopes.process.removal_due:
+            _remove_if_all_is_off()
 
 
 def _check_decorated(function: object) -> None:

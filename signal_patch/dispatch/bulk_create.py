@@ -135,7 +135,8 @@ class _BulkCreate:
         quiet = sending.in_flight(self.using, self.model, keys)
         if quiet:
             written = [pair for key, pair in zip(keys, written, strict=True) if key not in quiet]
-        with sending.flying(sending.flight_of(self.using, {self.model: keys})) as flight:
+        flight = sending.flight_of(self.using, {self.model: keys})
+        with sending.flying(flight):
             told: Told = [(obj, None, created) for obj, created in written]
             tell_after(told, self.using, flight, awaited=self.awaits_post_save)
 
@@ -143,7 +144,8 @@ class _BulkCreate:
         given = self._keys(batch)
         keys = [key for key in given if sending.is_key(key)]
         quiet = self._quiet(batch, given) if sending.is_any_in_flight(self.using, self.model) else ()
-        with sending.flying(sending.flight_of(self.using, {self.model: keys})) as flight:
+        flight = sending.flight_of(self.using, {self.model: keys})
+        with sending.flying(flight):
             loud = [obj for obj in batch if id(obj) not in quiet]
             if self.awaits_pre_save:
                 async_to_sync(self._await_sent)(loud, flight)

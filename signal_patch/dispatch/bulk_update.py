@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
@@ -52,8 +51,15 @@ def bulk_update(
     original(queryset, (), names, batch_size=batch_size)
     operation = _BulkUpdate(queryset, senders, names, batch_size, options, original)
     operation.refuse(objs)
-    with operation.restoring(), transaction.atomic(using=operation.using, savepoint=False):
-        return loops.run(lambda: operation.run(objs), (pre_save, post_save), senders)
+    given = operation.expressions_given()
+    try:
+        with transaction.atomic(using=operation.using, savepoint=False):
+            return loops.run(lambda: operation.run(objs), (pre_save, post_save), senders)
+    except BaseException:
+        # The rows are as they were. Whoever tries again means the expressions, not what they gave.
+        for obj, field, expression in given:
+            setattr(obj, field.attname, expression)
+        raise
 
 
 class _BulkUpdate:
@@ -109,20 +115,10 @@ class _BulkUpdate:
     def _is_computed(self, obj: Model) -> bool:
         return any(hasattr(getattr(obj, field.attname), "resolve_expression") for field in self.fields)
 
-    @contextmanager
-    def restoring(self) -> Iterator[None]:
-        """Put the expressions back on the instances if an exception leaves the rows as they were.
-
-        Whoever tries again means them, and not what they gave the first time.
-        """
-        held = [(obj, field, getattr(obj, field.attname)) for obj in self.computed for field in self.fields]
-        try:
-            yield
-        except BaseException:
-            for obj, field, value in held:
-                if hasattr(value, "resolve_expression"):
-                    setattr(obj, field.attname, value)
-            raise
+    def expressions_given(self) -> list[tuple[Model, ModelField, Any]]:
+        """Return the expressions on the instances, which are to give way to values."""
+        held = ((obj, field, getattr(obj, field.attname)) for obj in self.computed for field in self.fields)
+        return [item for item in held if hasattr(item[2], "resolve_expression")]
 
     def run(self, objs: tuple[Any, ...]) -> int:
         if self.computed:
@@ -157,7 +153,8 @@ class _BulkUpdate:
         distinct = len(set(keys))
         by_class = sending.keys_by_class(self.model, keys, (obj for _, obj in pairs))
         quiet = sending.in_flight_of(self.using, by_class)
-        with sending.flying(sending.flight_of(self.using, by_class)) as flight:
+        flight = sending.flight_of(self.using, by_class)
+        with sending.flying(flight):
             if self._is_set_order(pairs):
                 pairs = self._whole(pairs)
             present = self._present_beforehand(keys)

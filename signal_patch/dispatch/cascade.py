@@ -115,12 +115,14 @@ def _delete(
 ) -> Deleted:
     if not any(relations.values()):
         _tell_changes(collector, unsaid)
-        with sending.deleting(collector):
+        flight = sending.flight_of_delete(collector)
+        with sending.flying(flight):
             return _run(collector, original)
     reach = _Reach(collector, decide, unsaid, relations)
     reach.collect()
     _tell_changes(collector, unsaid)
-    with sending.deleting(collector, reach.left, relations) as flight:
+    flight = sending.flight_of_delete(collector, reach.left, relations)
+    with sending.flying(flight):
         if sending.is_heard(pre_delete, collector.data):
             reach.check_after_pre_delete()
         deleted = _run(collector, original)

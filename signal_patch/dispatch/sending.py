@@ -1,30 +1,32 @@
 """Who listens, the signals of one instance, and which rows are in flight.
 
-The two context variables below hold immutable values only, and follow the flow of
-control into awaited coroutines and `sync_to_async`; they are part of a call under way,
-not of the switch, and are as they were when the call ends.
+What is held below follows the flow of control into awaited coroutines and `sync_to_async`;
+it is part of a call under way, not of the switch, and counts no longer than its block runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+from weakref import ReferenceType, ref
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
 from django.db.models import IntegerField, Model, QuerySet
 from django.db.models.signals import ModelSignal, post_save, pre_save
 
+from ..blocks import Held
 from .fields import concrete
 from .rows import is_djangos
 
 if TYPE_CHECKING:
+    from threading import Lock
+
     from django.db.models.deletion import Collector
 
-_flights: ContextVar[tuple[Flight, ...]] = ContextVar("signal_patch_flights", default=())
-_silent: ContextVar[frozenset[type[Model]]] = ContextVar("signal_patch_silent", default=frozenset())
+# Weakly, as a context may live on, in a task that was started inside or until it is used again.
+_flights: Final[Held[ReferenceType[Flight]]] = Held("signal_patch_flights")
+_silent: Final[Held[type[Model]]] = Held("signal_patch_silent")
 
 
 class Flight:
@@ -34,7 +36,7 @@ class Flight:
     key is read when somebody asks: an INSERT sets it between its two signals, or a receiver.
     """
 
-    __slots__ = ("deletions", "instance", "keys", "using")
+    __slots__ = ("__weakref__", "deletions", "instance", "keys", "using")
 
     def __init__(
         self,
@@ -71,7 +73,7 @@ class Flight:
 def is_any_in_flight(using: str, model: type[Model]) -> bool:
     """Return whether signals of any row of the model are being sent right now."""
     owner = concrete(model)
-    return any(flight.using == using and flight.speaks_of(owner) for flight in _flights.get())
+    return any(flight.using == using and flight.speaks_of(owner) for flight in _flying())
 
 
 def is_key(key: Any) -> bool:
@@ -114,7 +116,7 @@ def in_flight(using: str, model: type[Model], keys: Collection[Any]) -> set[Any]
     written in order not to recurse, recurse.
     """
     held: set[Any] = set()
-    for flight in _flights.get():
+    for flight in _flying():
         if flight.using == using:
             held |= flight.holds(concrete(model), keys)
     return held
@@ -125,27 +127,16 @@ def in_flight_of(using: str, keys: Mapping[type[Model], Collection[Any]]) -> set
     return set().union(*(in_flight(using, model, own) for model, own in keys.items()))
 
 
-@contextmanager
-def flying(flight: Flight) -> Iterator[Flight]:
-    """Hold rows in flight for the length of the block."""
-    outer = _flights.get()
-    _flights.set((*outer, flight))
-    try:
-        yield flight
-    finally:
-        _flights.set(outer)
-        # A receiver may have handed the context on, to a task that outlives the operation.
-        flight.keys, flight.instance = {}, None
+def flying(flight: Flight) -> Lock:
+    """Hold rows in flight for the length of the block: `with flying(flight):`.
+
+    The caller keeps the flight, in a variable of its own: the context has a weak reference only.
+    """
+    return _flights.holding(ref(flight))
 
 
-@contextmanager
-def flights_kept() -> Iterator[None]:
-    """Leave in flight what is found in flight, whichever copy of the context comes back from the block."""
-    outer = _flights.get()
-    try:
-        yield
-    finally:
-        _flights.set(outer)
+def _flying() -> Iterable[Flight]:
+    return filter(None, (flight() for flight in _flights.values()))
 
 
 def keys_by_class(
@@ -180,23 +171,16 @@ def _hashable(keys: Iterable[Any]) -> set[Any]:
         return {key for key in keys if isinstance(key, Hashable)}
 
 
-@contextmanager
-def saving(instance: Model, using: str) -> Iterator[None]:
-    """Mark the row of a `Model.save()` as in flight while Django sends its signals."""
-    with flying(Flight(using, {}, instance)):
-        yield
-
-
-@contextmanager
-def deleting(
+def flight_of_delete(
     collector: Collector,
     others: Mapping[type[Model], Iterable[Any]] | None = None,
     unknown: Iterable[type[Model]] = (),
-) -> Iterator[Flight]:
-    """Mark the rows that a delete has collected as in flight while Django deletes them.
+) -> Flight:
+    """Return a flight of the rows that a delete has collected, to be held while Django deletes them.
 
     `others` are keys of rows that go with them though nobody has collected them, `unknown` the models
-    of which the database may remove rows that nobody has looked at.
+    of which the database may remove rows that nobody has looked at. Flights that may lose rows by the
+    delete are told at once, so that they know whatever becomes of it.
     """
     keys: dict[type[Model], set[Any]] = {}
     for model, instances in collector.data.items():
@@ -206,36 +190,27 @@ def deleting(
         keys.setdefault(concrete(model), set()).update(more)
     fast: Iterable[Any] = collector.fast_deletes
     models = {*unknown, *(concrete(queryset.model) for queryset in fast)}
-    try:
-        with flying(Flight(collector.using, keys)) as flight:
-            yield flight
-    finally:
-        _note_deletion(collector.using, keys, models)
+    _note_deletion(collector.using, keys, models)
+    return Flight(collector.using, keys)
 
 
 def _note_deletion(using: str, keys: Mapping[type[Model], set[Any]], models: Collection[type[Model]]) -> None:
-    for flight in _flights.get():
+    for flight in _flying():
         if flight.using == using and flight.may_lose(keys, models):
             flight.deletions += 1
 
 
-@contextmanager
-def silence(model: type[Model]) -> Iterator[None]:
+def silence(model: type[Model]) -> Lock:
     """Let Django's own statements on a model through for the length of the block, patched or not.
 
     On other models they are somebody else's: a field's `pre_save()` may draw a number from a table.
     """
-    outer = _silent.get()
-    _silent.set(outer | {concrete(model)})
-    try:
-        yield
-    finally:
-        _silent.set(outer)
+    return _silent.holding(concrete(model))
 
 
 def is_silent(model: type[Model]) -> bool:
     """Return True while this library runs a statement of its own on the model."""
-    return concrete(model) in _silent.get()
+    return concrete(model) in _silent.values()
 
 
 def senders(queryset: QuerySet[Any]) -> list[type[Model]]:

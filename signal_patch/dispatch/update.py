@@ -149,7 +149,8 @@ class _Update:
     def _process(self, batch: Batch) -> int:
         by_class = self._keys_by_class(batch)
         quiet = sending.in_flight_of(self.using, by_class)
-        with sending.flying(sending.flight_of(self.using, by_class)) as flight:
+        flight = sending.flight_of(self.using, by_class)
+        with sending.flying(flight):
             pairs = list(zip(batch.keys, batch.instances, strict=True))
             self.plan.assign(batch, self.connection)
             self._add_new_keys(flight, batch)
