@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
+from django.db import connections
 from django.db.models import IntegerField, Model, QuerySet
 from django.db.models.signals import ModelSignal, post_save, pre_save
 
@@ -27,6 +28,15 @@ _flights: ContextVar[tuple[Flight, ...]] = ContextVar("signal_patch_flights", de
 _silent: ContextVar[frozenset[type[Model]]] = ContextVar("signal_patch_silent", default=frozenset())
 
 
+def database_of(using: str) -> tuple[str, Any]:
+    """Return what tells the rows of a database from those of others: its alias, and the tenant's schema.
+
+    Libraries that give each tenant a schema keep its name on the connection (django-tenants:
+    `connection.schema_name`), and serve all tenants by one alias.
+    """
+    return using, getattr(connections[using], "schema_name", None)
+
+
 class Flight:
     """Rows of one database whose signals are being sent at this moment.
 
@@ -34,7 +44,7 @@ class Flight:
     key is read when somebody asks: an INSERT sets it between its two signals, or a receiver.
     """
 
-    __slots__ = ("deletions", "instance", "keys", "using")
+    __slots__ = ("database", "deletions", "instance", "keys")
 
     def __init__(
         self,
@@ -42,7 +52,7 @@ class Flight:
         keys: dict[type[Model], set[Any]],
         instance: Model | None = None,
     ) -> None:
-        self.using = using
+        self.database = database_of(using)
         self.keys = keys
         self.instance = instance
         self.deletions = 0
@@ -71,7 +81,8 @@ class Flight:
 def is_any_in_flight(using: str, model: type[Model]) -> bool:
     """Return whether signals of any row of the model are being sent right now."""
     owner = concrete(model)
-    return any(flight.using == using and flight.speaks_of(owner) for flight in _flights.get())
+    database = database_of(using)
+    return any(flight.database == database and flight.speaks_of(owner) for flight in _flights.get())
 
 
 def is_key(key: Any) -> bool:
@@ -114,8 +125,9 @@ def in_flight(using: str, model: type[Model], keys: Collection[Any]) -> set[Any]
     written in order not to recurse, recurse.
     """
     held: set[Any] = set()
+    database = database_of(using)
     for flight in _flights.get():
-        if flight.using == using:
+        if flight.database == database:
             held |= flight.holds(concrete(model), keys)
     return held
 
@@ -206,16 +218,19 @@ def deleting(
         keys.setdefault(concrete(model), set()).update(more)
     fast: Iterable[Any] = collector.fast_deletes
     models = {*unknown, *(concrete(queryset.model) for queryset in fast)}
+    own_flight = Flight(collector.using, keys)
     try:
-        with flying(Flight(collector.using, keys)) as flight:
+        with flying(own_flight) as flight:
             yield flight
     finally:
-        _note_deletion(collector.using, keys, models)
+        _note_deletion(own_flight.database, keys, models)
 
 
-def _note_deletion(using: str, keys: Mapping[type[Model], set[Any]], models: Collection[type[Model]]) -> None:
+def _note_deletion(
+    database: tuple[str, Any], keys: Mapping[type[Model], set[Any]], models: Collection[type[Model]]
+) -> None:
     for flight in _flights.get():
-        if flight.using == using and flight.may_lose(keys, models):
+        if flight.database == database and flight.may_lose(keys, models):
             flight.deletions += 1
 
 
