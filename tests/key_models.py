@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db import models
 
-from tests.fields import CodeField
+from tests.fields import CodeField, NumberField
 
 
 class Word(models.Model):
@@ -50,6 +50,13 @@ class Coupon(models.Model):
     number = models.SmallIntegerField(primary_key=True)
     uses = models.IntegerField(default=0)
     note = models.CharField(max_length=30, default="")
+
+
+class Docket(models.Model):
+    """Its keys are of a class that has no hash."""
+
+    number: models.Field[Any, Any] = NumberField(primary_key=True)
+    uses = models.IntegerField(default=0)
 
 
 class Tariff(models.Model):

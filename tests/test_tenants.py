@@ -1,4 +1,4 @@
-"""Schemas as tenants: one alias, and `connection.schema_name` says whose rows are meant (contract, section 2)."""
+"""Schemas as tenants: one alias, and `connection.schema_name` says whose rows are meant."""
 
 from __future__ import annotations
 

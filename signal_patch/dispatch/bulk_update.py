@@ -169,6 +169,8 @@ class _BulkUpdate:
             self._hide(expressions, changes, pairs)
             self._store_files(pairs)
             matched = self._write(pairs)
+            if matched > distinct:
+                writing.refuse_shared(QuerySet(self.model, using=self.using), keys)
             if present is not None:
                 loud = [pair for pair in loud if pair[0] in present]
             self._write_extras(loud, changes)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from django.db import IntegrityError
 from django.db.models import CharField, DecimalField, F, IntegerField, Lookup, Q, TextField, UUIDField
 
 from . import fields
@@ -40,6 +42,44 @@ def condition(model: type[Model], keys: Sequence[Any], connection: Any) -> Any:
         if len(keys) > FEW and Among.is_possible(pk, keys, connection):
             return Among(F("pk"), keys)
     return Q(pk__in=list(keys))
+
+
+def refuse_shared(model: type[Model], keys: Sequence[Any]) -> None:
+    """Raise an IntegrityError if two of the rows that were found have one key, or if one has none.
+
+    A legacy table, or that of an unmanaged model, may lack the primary key that the model declares:
+    a statement by keys would change other rows than those chosen.
+    """
+    refuse_null(model, keys)
+    if _are_distinct(keys):
+        return
+    shared = next(key for key, count in Counter(keys).items() if count > 1)
+    raise _error(
+        model, f"several have the key {shared!r}. Bulk operations that send signals need unique keys."
+    )
+
+
+def refuse_null(model: type[Model], keys: Sequence[Any]) -> None:
+    """Raise an IntegrityError if one of the rows that were found has NULL as its key, or as a part of it."""
+    if None in keys or (model._meta.is_composite_pk and any(None in key for key in keys)):
+        raise _error(
+            model, "one has NULL there. Bulk operations that send signals need keys that are not NULL."
+        )
+
+
+def _error(model: type[Model], wrong: str) -> IntegrityError:
+    opts = model._meta
+    names = ", ".join(field.name for field in opts.pk_fields)
+    key = f"{opts.label} ({names})" if opts.is_composite_pk else f"{opts.label}.{names}"
+    return IntegrityError(f"The primary key {key} does not identify the rows of {opts.db_table!r}: {wrong}")
+
+
+def _are_distinct(keys: Sequence[Any]) -> bool:
+    try:
+        return len(set(keys)) == len(keys)
+    except TypeError:
+        # Keys of a class without a hash can't be told apart here; the statement's count tells.
+        return True
 
 
 def _are_without_gap(pk: Field[Any, Any], keys: Sequence[Any]) -> bool:
