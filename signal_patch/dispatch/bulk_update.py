@@ -166,6 +166,8 @@ class _BulkUpdate:
             self._hide(expressions, changes, pairs)
             self._store_files(pairs)
             matched = self._write(pairs)
+            if matched > distinct:
+                writing.refuse_shared(QuerySet(self.model, using=self.using), keys)
             if present is not None:
                 loud = [pair for pair in loud if pair[0] in present]
             self._write_extras(loud, changes)
@@ -366,16 +368,23 @@ class _BulkUpdate:
         for obj in objs:
             for field in keys[type(obj)]:
                 if type(getattr(obj, field.attname)) is not int and columns.is_plain(field):
-                    self._normalize_one(obj, field)
+                    self._normalize_one(obj, field, is_key=True)
 
-    def _normalize_one(self, obj: Model, field: ModelField) -> None:
+    def _normalize_one(self, obj: Model, field: ModelField, *, is_key: bool = False) -> None:
         value = getattr(obj, field.attname)
         if isinstance(field, BinaryField) or hasattr(value, "resolve_expression"):
             return
         stored = columns.row_value(field, value, self.connection)
+        if is_key and not self._is_same_parameter(field, stored, value):
+            # Rounded to the scale of its column, a decimal would name a row that Django's statement does not.
+            return
         # An equal list stays the caller's own.
         if stored is not value and not (columns.is_opaque(field) and stored == value):
             setattr(obj, field.attname, stored)
+
+    def _is_same_parameter(self, field: ModelField, stored: Any, value: Any) -> bool:
+        one, other = (field.get_db_prep_value(key, self.connection) for key in (stored, value))
+        return bool(one == other)
 
     def _write_extras(self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> None:
         for (model, extra), chosen in self._extras(pairs, changes).items():

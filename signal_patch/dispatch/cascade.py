@@ -21,6 +21,7 @@ from django.db.models.signals import post_delete, pre_delete
 
 from . import loops, rows, sending
 from .fields import concrete
+from .keys import refuse_null
 from .update import update
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def update_batch(
     if not sending.hears_saves(sending.senders(everything)):
         original(query, keys, values, using)
         return
+    refuse_null(model, keys)
     size = min(options.batch_size, rows.largest_batch(using, model))
     ordered = _in_order(keys)
     with transaction.atomic(using=using, savepoint=False):

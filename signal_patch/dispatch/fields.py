@@ -114,6 +114,11 @@ def _target(field: Any) -> Any:
     return field
 
 
+def is_of_class(field: Field[Any, Any], *classes: type[Field[Any, Any]]) -> bool:
+    """Return whether a field, or the one whose values a foreign key holds, is of one of the classes."""
+    return isinstance(_target(field), classes)
+
+
 def row_value(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
     """Return what a row gives back for a constant that is written to a plain field.
 

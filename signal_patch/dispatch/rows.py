@@ -19,7 +19,7 @@ from django.db.models.sql import Query
 
 from . import loading
 from .fields import concrete
-from .keys import condition as keys_condition
+from .keys import condition as keys_condition, refuse_null, refuse_shared
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -162,6 +162,7 @@ class Selection:
         first.keys.pop()
         first.instances.pop()
         keys, frozen = self._keys(chosen)
+        refuse_null(self.queryset.model, keys)
         self.total = len(keys)
         # Choosing their keys has locked them all.
         self.lock = False
@@ -192,6 +193,7 @@ class Selection:
             # MariaDB finds a distinct composite key ambiguous in an ORDER BY; no key counts twice below.
             ordered.query.distinct = False
         keys = list(dict.fromkeys(key for key, *_ in keyed(ordered)))
+        refuse_null(self.queryset.model, keys)
         frozen: Frozen = {}
         if self.frozen or (self.lock and len(keys) > self.size):
             # Such an ordering can't be locked with; a single batch is locked as it is loaded.
@@ -244,6 +246,7 @@ class Selection:
             annotated = QuerySet.defer(annotated, *self._unloaded())
         instances = list(annotated[:limit])
         keys = list(map(self.key_of, instances))
+        refuse_shared(self.queryset.model, keys)
         values = {
             key: tuple(instance.__dict__.pop(alias) for alias in frozen)
             for key, instance in zip(keys, instances, strict=True)

@@ -12,6 +12,7 @@ from weakref import ReferenceType, ref
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
+from django.db import connections
 from django.db.models import IntegerField, Model, QuerySet
 from django.db.models.signals import ModelSignal, post_save, pre_save
 
@@ -29,6 +30,15 @@ _flights: Final[Held[ReferenceType[Flight]]] = Held("signal_patch_flights")
 _silent: Final[Held[type[Model]]] = Held("signal_patch_silent")
 
 
+def database_of(using: str) -> tuple[str, Any]:
+    """Return what tells the rows of a database from those of others: its alias, and the tenant's schema.
+
+    Libraries that give each tenant a schema keep its name on the connection (django-tenants:
+    `connection.schema_name`), and serve all tenants by one alias.
+    """
+    return using, getattr(connections[using], "schema_name", None)
+
+
 class Flight:
     """Rows of one database whose signals are being sent at this moment.
 
@@ -36,7 +46,7 @@ class Flight:
     key is read when somebody asks: an INSERT sets it between its two signals, or a receiver.
     """
 
-    __slots__ = ("__weakref__", "deletions", "instance", "keys", "using")
+    __slots__ = ("__weakref__", "database", "deletions", "instance", "keys")
 
     def __init__(
         self,
@@ -44,7 +54,7 @@ class Flight:
         keys: dict[type[Model], set[Any]],
         instance: Model | None = None,
     ) -> None:
-        self.using = using
+        self.database = database_of(using)
         self.keys = keys
         self.instance = instance
         self.deletions = 0
@@ -73,7 +83,8 @@ class Flight:
 def is_any_in_flight(using: str, model: type[Model]) -> bool:
     """Return whether signals of any row of the model are being sent right now."""
     owner = concrete(model)
-    return any(flight.using == using and flight.speaks_of(owner) for flight in _flying())
+    database = database_of(using)
+    return any(flight.database == database and flight.speaks_of(owner) for flight in _flying())
 
 
 def is_key(key: Any) -> bool:
@@ -116,8 +127,9 @@ def in_flight(using: str, model: type[Model], keys: Collection[Any]) -> set[Any]
     written in order not to recurse, recurse.
     """
     held: set[Any] = set()
+    database = database_of(using)
     for flight in _flying():
-        if flight.using == using:
+        if flight.database == database:
             held |= flight.holds(concrete(model), keys)
     return held
 
@@ -190,13 +202,16 @@ def flight_of_delete(
         keys.setdefault(concrete(model), set()).update(more)
     fast: Iterable[Any] = collector.fast_deletes
     models = {*unknown, *(concrete(queryset.model) for queryset in fast)}
-    _note_deletion(collector.using, keys, models)
-    return Flight(collector.using, keys)
+    flight = Flight(collector.using, keys)
+    _note_deletion(flight.database, keys, models)
+    return flight
 
 
-def _note_deletion(using: str, keys: Mapping[type[Model], set[Any]], models: Collection[type[Model]]) -> None:
+def _note_deletion(
+    database: tuple[str, Any], keys: Mapping[type[Model], set[Any]], models: Collection[type[Model]]
+) -> None:
     for flight in _flying():
-        if flight.using == using and flight.may_lose(keys, models):
+        if flight.database == database and flight.may_lose(keys, models):
             flight.deletions += 1
 
 
