@@ -81,6 +81,7 @@ class _BulkUpdate:
             options,
             frozenset(field.name for field in self.fields),
             self.fields,
+            may_hold_expressions=True,
         )
         # By the model whose table has the columns: each table has a statement of its own.
         self.owners: dict[type[Model], list[ModelField]] = defaultdict(list)

@@ -62,6 +62,8 @@ _IMMUTABLE = (
     datetime.timedelta,
     uuid.UUID,
 )
+# Of these classes alone: a subclass may have attributes. Bytes are their own fingerprint.
+_UNCHANGING = frozenset(_IMMUTABLE) - {bytes}
 _BYTES = (bytes, bytearray, memoryview)
 _CAST_ON_MYSQL = (AutoField, DateField, DecimalField, DurationField, IntegerField, TimeField)
 # On SQLite a number inside a JSON value comes as a number, and goes into a column of text; on MariaDB and
@@ -209,6 +211,21 @@ def is_returned_as_selected(field: Field[Any, Any], connection: BaseDatabaseWrap
 def is_opaque(field: Field[Any, Any]) -> bool:
     """Return whether the field's values may change in place, unseen by a comparison."""
     return isinstance(field, (JSONField, BinaryField)) or not is_plain(field)
+
+
+def may_change_in_place(field: Field[Any, Any]) -> bool:
+    """Return whether a comparison with the value itself may not tell what has become of it."""
+    return holds_files(field) or is_opaque(field)
+
+
+def is_unchanging(value: Any) -> bool:
+    """Return whether nothing inside a value can change."""
+    return type(value) in _UNCHANGING or (
+        # A named tuple too, but not one with attributes of its own.
+        isinstance(value, tuple)
+        and not hasattr(value, "__dict__")
+        and all(type(part) in _UNCHANGING for part in value)
+    )
 
 
 def fingerprint(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:

@@ -30,7 +30,8 @@ FEW = 10
 class Teller:
     """Sends the saves of one bulk operation's instances, batch by batch.
 
-    `update_fields` are the names of the fields that the caller writes.
+    `update_fields` are the names of the fields that the caller writes. Instances that the caller gave
+    `may_hold_expressions`.
     """
 
     def __init__(
@@ -40,8 +41,11 @@ class Teller:
         options: Options,
         update_fields: frozenset[str],
         written: Iterable[ModelField],
+        *,
+        may_hold_expressions: bool = False,
     ) -> None:
         self.using = using
+        self.may_hold_expressions = may_hold_expressions
         self.options = options
         self.update_fields = update_fields
         self.written = set(written)
@@ -93,7 +97,9 @@ class Teller:
             watched = fields.writable_fields(model)
             if not self.options.write_back:
                 watched = [field for field in watched if field.name in self.update_fields]
-            self.watches[model] = Watch(watched, self.connection)
+            self.watches[model] = Watch(
+                watched, self.connection, may_hold_expressions=self.may_hold_expressions
+            )
         return self.watches[model]
 
     def settle(
