@@ -14,7 +14,7 @@ from django.db.models.sql import UpdateQuery
 
 from . import fields as columns, loops, rows, sending, writing
 from .changes import Changes, PerRow
-from .expressions import read_by
+from .expressions import UNKNOWN, Tried, read_by, resolved_to_save
 from .progress import reporting
 from .telling import Teller
 from .values import Assigned, reads_its_table, reads_other_rows
@@ -89,6 +89,8 @@ class _BulkUpdate:
             if not field.generated:
                 self.owners[columns.concrete(field.model)].append(field)
         self.size = min(options.batch_size, rows.largest_batch(self.using, self.model))
+        # The named fields of which only the row tells what becomes of an instance's value.
+        self.unknown: dict[ModelField, None] = {}
         # The instances that hold expressions, once these are known to be valid.
         self.computed: list[Any] = []
 
@@ -106,6 +108,10 @@ class _BulkUpdate:
         with sending.silence(self.model):
             self.original(nowhere, self.computed or objs[:1], self.names, batch_size=self.batch_size)
         self._normalize(objs)
+        if self.unknown:
+            # What cannot be predicted Django may take, or refuse.
+            with sending.silence(self.model):
+                self.original(nowhere, objs, self.names, batch_size=self.batch_size)
 
     def _is_computed(self, obj: Model) -> bool:
         return any(hasattr(getattr(obj, field.attname), "resolve_expression") for field in self.fields)
@@ -122,7 +128,7 @@ class _BulkUpdate:
         except BaseException:
             for obj, field, value in held:
                 if hasattr(value, "resolve_expression"):
-                    setattr(obj, field.attname, value)
+                    columns.assign(obj, field, value)
             raise
 
     def run(self, objs: tuple[Any, ...]) -> int:
@@ -201,7 +207,7 @@ class _BulkUpdate:
         found = {obj.pk: obj for obj in stored}
         for key, obj in pairs:
             for field in self.fields:
-                setattr(found.get(key, obj), field.attname, getattr(obj, field.attname))
+                columns.assign(found.get(key, obj), field, getattr(obj, field.attname))
         return [(key, found.get(key, obj)) for key, obj in pairs]
 
     def _present_beforehand(self, keys: list[Any]) -> set[Any] | None:
@@ -249,7 +255,7 @@ class _BulkUpdate:
     def _resolved(self, owner: type[Model], expression: Any) -> Any:
         query = UpdateQuery(owner)
         query.get_initial_alias()
-        return expression.resolve_expression(query, allow_joins=False, for_save=True)
+        return resolved_to_save(expression, query)
 
     def _show(
         self,
@@ -260,8 +266,8 @@ class _BulkUpdate:
         if not expressions:
             return
         previews = {
-            f"signal_patch_{index}": select(
-                PerRow(self.model, field, by_key, Value(None)), field, self.connection
+            f"signal_patch_{index}": Tried(
+                select(PerRow(self.model, field, by_key, Value(None)), field, self.connection)
             )
             for index, (field, by_key) in enumerate(expressions.items())
         }
@@ -270,9 +276,10 @@ class _BulkUpdate:
         values = {key: rest for key, *rest in rows.keyed(chosen, *previews)}
         for key, obj in pairs:
             for field, value in zip(expressions, values.get(key, ()), strict=False):
-                if key in expressions[field]:
+                # What can't be read stays the expression that it is.
+                if key in expressions[field] and value is not UNKNOWN:
                     shown = columns.scaled(field, value, self.connection)
-                    setattr(obj, field.attname, shown)
+                    columns.assign(obj, field, shown)
 
     def _prepare(self, changes: dict[Any, Changes], pairs: list[tuple[Any, Model]]) -> None:
         """Give the instances what `Field.pre_save` made of a change: Django writes what they hold."""
@@ -282,7 +289,7 @@ class _BulkUpdate:
             for field, value in changed.items():
                 # To set an image is to read its file.
                 if getattr(holders[key], field.attname) is not value:
-                    setattr(holders[key], field.attname, value)
+                    columns.assign(holders[key], field, value)
 
     def _hide(
         self, expressions: Expressions, changes: dict[Any, Changes], pairs: list[tuple[Any, Model]]
@@ -293,7 +300,7 @@ class _BulkUpdate:
                 if key not in by_key or field in (changed := changes.get(key, {})):
                     continue
                 if not self._is_overtaken(field, by_key[key], changed):
-                    setattr(obj, field.attname, by_key[key])
+                    columns.assign(obj, field, by_key[key])
 
     def _store_files(self, pairs: list[tuple[Any, Model]]) -> None:
         """Store the files that wait in the named fields, as save() does before it names them in the row."""
@@ -376,10 +383,12 @@ class _BulkUpdate:
         value = getattr(obj, field.attname)
         if isinstance(field, BinaryField) or hasattr(value, "resolve_expression"):
             return
-        stored = columns.row_value(field, value, self.connection)
+        stored = columns.predicted(field, value, self.connection)
+        if stored is UNKNOWN:
+            self.unknown[field] = None
         # An equal list stays the caller's own.
-        if stored is not value and not (columns.is_opaque(field) and stored == value):
-            setattr(obj, field.attname, stored)
+        elif stored is not value and not (columns.is_opaque(field) and stored == value):
+            columns.assign(obj, field, stored)
 
     def _write_extras(self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> None:
         for (model, extra), chosen in self._extras(pairs, changes).items():
@@ -412,4 +421,4 @@ class _BulkUpdate:
 
     def _unsure(self, expressions: Expressions) -> list[ModelField]:
         custom = [field for field in self.fields if not columns.is_predictable(field)]
-        return list(dict.fromkeys([*expressions, *custom]))
+        return list(dict.fromkeys([*expressions, *custom, *self.unknown]))

@@ -67,7 +67,7 @@ class Watch:
         if new != state or (self.may_hold_expressions and not all(map(is_, new, state))):
             return True
         # No generator: this is done for each row.
-        for of_field, value in zip(self.snapshots, taken, strict=True):  # noqa: SIM110
+        for of_field, value in zip(self.snapshots, taken, strict=True):
             if of_field.may_differ(instance, value):
                 return True
         return False

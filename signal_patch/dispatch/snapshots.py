@@ -114,7 +114,7 @@ class JsonSnapshots(Snapshots):
         return self.attname not in instance.__dict__ or _packed(getattr(instance, self.attname)) != taken
 
     def _restored(self, taken: Any) -> _Inside:
-        return super()._restored(marshal.loads(taken) if type(taken) is bytes else taken)
+        return super()._restored(_unpacked(taken) if type(taken) is bytes else taken)
 
 
 def is_same(new: Any, old: Any) -> bool:
@@ -128,6 +128,10 @@ def _packed(value: Any) -> bytes | None:
         return marshal.dumps(value, _FORMAT)
     except ValueError:  # a class of somebody's own, or nested too deep
         return None
+
+
+def _unpacked(packed: bytes) -> Any:
+    return marshal.loads(packed)  # noqa: S302  # these bytes are our own
 
 
 class FileSnapshots(Snapshots):

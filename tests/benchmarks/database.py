@@ -125,8 +125,8 @@ def reset(rows: int, model: type[Columns] | None = None) -> None:
     from .models import Parcel, Pristine
 
     parcels = model or Parcel
-    table, pristine = map(_table, (parcels, Pristine))
-    columns, own = map(_columns, (Pristine, parcels))
+    table, pristine = _table(parcels), _table(Pristine)
+    columns, own = _columns(Pristine), _columns(parcels)
     quote = connection.ops.quote_name
     extra = {quote(name): text for name, text in EXTRA.items() if quote(name) in own}
     flush = connection.ops.sql_flush(no_style(), [parcels._meta.db_table], reset_sequences=True)
@@ -155,4 +155,4 @@ def _table(model: type[Columns]) -> str:
 def _columns(model: type[Columns]) -> list[str]:
     from django.db import connection
 
-    return [connection.ops.quote_name(field.column) for field in model._meta.concrete_fields]
+    return [connection.ops.quote_name(str(field.column)) for field in model._meta.concrete_fields]
