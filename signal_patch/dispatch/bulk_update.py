@@ -13,7 +13,7 @@ from django.db.models.sql import UpdateQuery
 
 from . import fields as columns, loops, rows, sending, writing
 from .changes import Changes, PerRow
-from .expressions import read_by
+from .expressions import UNKNOWN, Tried, read_by, resolved_to_save
 from .progress import reporting
 from .telling import Teller
 from .values import Assigned, reads_its_table, reads_other_rows
@@ -58,7 +58,7 @@ def bulk_update(
     except BaseException:
         # The rows are as they were. Whoever tries again means the expressions, not what they gave.
         for obj, field, expression in given:
-            setattr(obj, field.attname, expression)
+            columns.assign(obj, field, expression)
         raise
 
 
@@ -87,6 +87,7 @@ class _BulkUpdate:
             options,
             frozenset(field.name for field in self.fields),
             self.fields,
+            may_hold_expressions=True,
         )
         # By the model whose table has the columns: each table has a statement of its own.
         self.owners: dict[type[Model], list[ModelField]] = defaultdict(list)
@@ -94,6 +95,8 @@ class _BulkUpdate:
             if not field.generated:
                 self.owners[columns.concrete(field.model)].append(field)
         self.size = min(options.batch_size, rows.largest_batch(self.using, self.model))
+        # The named fields of which only the row tells what becomes of an instance's value.
+        self.unknown: dict[ModelField, None] = {}
         # The instances that hold expressions, once these are known to be valid.
         self.computed: list[Any] = []
 
@@ -111,6 +114,10 @@ class _BulkUpdate:
         with sending.silence(self.model):
             self.original(nowhere, self.computed or objs[:1], self.names, batch_size=self.batch_size)
         self._normalize(objs)
+        if self.unknown:
+            # What cannot be predicted Django may take, or refuse.
+            with sending.silence(self.model):
+                self.original(nowhere, objs, self.names, batch_size=self.batch_size)
 
     def _is_computed(self, obj: Model) -> bool:
         return any(hasattr(getattr(obj, field.attname), "resolve_expression") for field in self.fields)
@@ -199,7 +206,7 @@ class _BulkUpdate:
         found = {obj.pk: obj for obj in stored}
         for key, obj in pairs:
             for field in self.fields:
-                setattr(found.get(key, obj), field.attname, getattr(obj, field.attname))
+                columns.assign(found.get(key, obj), field, getattr(obj, field.attname))
         return [(key, found.get(key, obj)) for key, obj in pairs]
 
     def _present_beforehand(self, keys: list[Any]) -> set[Any] | None:
@@ -247,7 +254,7 @@ class _BulkUpdate:
     def _resolved(self, owner: type[Model], expression: Any) -> Any:
         query = UpdateQuery(owner)
         query.get_initial_alias()
-        return expression.resolve_expression(query, allow_joins=False, for_save=True)
+        return resolved_to_save(expression, query)
 
     def _show(
         self,
@@ -258,8 +265,8 @@ class _BulkUpdate:
         if not expressions:
             return
         previews = {
-            f"signal_patch_{index}": select(
-                PerRow(self.model, field, by_key, Value(None)), field, self.connection
+            f"signal_patch_{index}": Tried(
+                select(PerRow(self.model, field, by_key, Value(None)), field, self.connection)
             )
             for index, (field, by_key) in enumerate(expressions.items())
         }
@@ -268,9 +275,10 @@ class _BulkUpdate:
         values = {key: rest for key, *rest in rows.keyed(chosen, *previews)}
         for key, obj in pairs:
             for field, value in zip(expressions, values.get(key, ()), strict=False):
-                if key in expressions[field]:
+                # What can't be read stays the expression that it is.
+                if key in expressions[field] and value is not UNKNOWN:
                     shown = columns.scaled(field, value, self.connection)
-                    setattr(obj, field.attname, shown)
+                    columns.assign(obj, field, shown)
 
     def _prepare(self, changes: dict[Any, Changes], pairs: list[tuple[Any, Model]]) -> None:
         """Give the instances what `Field.pre_save` made of a change: Django writes what they hold."""
@@ -280,7 +288,7 @@ class _BulkUpdate:
             for field, value in changed.items():
                 # To set an image is to read its file.
                 if getattr(holders[key], field.attname) is not value:
-                    setattr(holders[key], field.attname, value)
+                    columns.assign(holders[key], field, value)
 
     def _hide(
         self, expressions: Expressions, changes: dict[Any, Changes], pairs: list[tuple[Any, Model]]
@@ -291,7 +299,7 @@ class _BulkUpdate:
                 if key not in by_key or field in (changed := changes.get(key, {})):
                     continue
                 if not self._is_overtaken(field, by_key[key], changed):
-                    setattr(obj, field.attname, by_key[key])
+                    columns.assign(obj, field, by_key[key])
 
     def _store_files(self, pairs: list[tuple[Any, Model]]) -> None:
         """Store the files that wait in the named fields, as save() does before it names them in the row."""
@@ -374,13 +382,16 @@ class _BulkUpdate:
         value = getattr(obj, field.attname)
         if isinstance(field, BinaryField) or hasattr(value, "resolve_expression"):
             return
-        stored = columns.row_value(field, value, self.connection)
+        stored = columns.predicted(field, value, self.connection)
+        if stored is UNKNOWN:
+            self.unknown[field] = None
+            return
         if is_key and not self._is_same_parameter(field, stored, value):
             # Rounded to the scale of its column, a decimal would name a row that Django's statement does not.
             return
         # An equal list stays the caller's own.
         if stored is not value and not (columns.is_opaque(field) and stored == value):
-            setattr(obj, field.attname, stored)
+            columns.assign(obj, field, stored)
 
     def _is_same_parameter(self, field: ModelField, stored: Any, value: Any) -> bool:
         one, other = (field.get_db_prep_value(key, self.connection) for key in (stored, value))
@@ -417,4 +428,4 @@ class _BulkUpdate:
 
     def _unsure(self, expressions: Expressions) -> list[ModelField]:
         custom = [field for field in self.fields if not columns.is_predictable(field)]
-        return list(dict.fromkeys([*expressions, *custom]))
+        return list(dict.fromkeys([*expressions, *custom, *self.unknown]))

@@ -6,18 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import JSONField, Value
+from django.db.models import Field, JSONField, Value
 from django.db.models.expressions import Col, ExpressionWrapper
 from django.db.models.functions import Cast
 from django.db.models.sql import Query
 from django.db.models.sql.where import WhereNode
 
 if TYPE_CHECKING:
-    from django.db.models import Field
-
     _ExpressionWrapper = ExpressionWrapper[Any]
 else:
     _ExpressionWrapper = ExpressionWrapper
+
+# Stands for the value of a column where only the row can tell it, if that.
+UNKNOWN = object()
 
 
 def nodes(expression: Any) -> Iterator[Any]:
@@ -30,6 +31,16 @@ def nodes(expression: Any) -> Iterator[Any]:
     sources: list[Any] = getattr(expression, "get_source_expressions", list)()
     for source in (part for part in sources if part is not None):
         yield from nodes(source)
+
+
+def resolved_to_save(value: Any, query: Query) -> Any:
+    """Return an expression resolved as Django resolves the value of an UPDATE: twice.
+
+    (UpdateQuery.add_update_fields and SQLUpdateCompiler.as_sql, Django 5.2 to 6.1.) The second time makes
+    a column of an OuterRef.
+    """
+    once = value.resolve_expression(query, allow_joins=False, for_save=True)
+    return once.resolve_expression(query, allow_joins=False, for_save=True)
 
 
 def columns_of(resolved: Any) -> list[Col]:
@@ -79,7 +90,17 @@ class Saved(Value):
         return resolved
 
 
-class Computed(_ExpressionWrapper):
+class _Selected:
+    """Has a hash whatever is inside it: a SELECT needs one, an UPDATE does not."""
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+class Computed(_Selected, _ExpressionWrapper):
     """An expression of which sqlite3 has no declared type, so that its value comes as it is stored.
 
     A bare column, or a subquery of one, it would turn into what that column is declared as, and not
@@ -91,7 +112,34 @@ class Computed(_ExpressionWrapper):
         return f"+({sql})", params
 
 
-class CastToColumn(Cast):
+class Tried(_Selected, _ExpressionWrapper):
+    """An expression of which UNKNOWN comes where its field can't read what the database gives.
+
+    Django's own converters belong to the kind of output field, hence one that has none here.
+    """
+
+    def __init__(self, expression: Any) -> None:
+        super().__init__(expression, output_field=Field())
+
+    def select_format(self, compiler: Any, sql: str, params: Any) -> Any:
+        return self.expression.select_format(compiler, sql, params)
+
+    def get_db_converters(self, connection: Any) -> list[Any]:
+        inner = self.expression
+        converters = connection.ops.get_db_converters(inner) + inner.get_db_converters(connection)
+
+        def convert(value: Any, _: Any, connection: Any) -> Any:
+            try:
+                for converter in converters:
+                    value = converter(value, inner, connection)
+            except Exception:  # noqa: BLE001  # whatever a converter raises
+                return UNKNOWN
+            return value
+
+        return [convert]
+
+
+class CastToColumn(_Selected, Cast):
     """A cast whose value the database gives as it gives the column's own, in the column's type.
 
     Of others Django makes the number that they should be, one by one.

@@ -14,6 +14,7 @@ from django.db.models.expressions import DatabaseDefault, ExpressionWrapper
 from django.db.models.sql import InsertQuery
 
 from . import fields as columns, sending
+from .expressions import UNKNOWN
 from .telling import reread
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ class _Insertion:
     def _settle(self, obj: Any, created: bool, row: Row) -> None:
         for field, value in zip(self.returning, row, strict=False):
             if not created or field in self.unsure or _is_expression(obj, field):
-                setattr(obj, field.attname, _returned(field, value))
+                columns.assign(obj, field, _returned(field, value))
 
     def _reread(self, written: list[tuple[Any, bool]]) -> None:
         keys = {*self.opts.pk_fields}
@@ -238,7 +239,7 @@ class _Insertion:
             # The database tells the last key only.
             for obj in objs:
                 ((value, *_),) = self._django([obj], [key])
-                setattr(obj, key.attname, value)
+                columns.assign(obj, key, value)
         return [(True, None)] * len(objs)
 
     def _rows_of_new(self, objs: list[Any]) -> list[Row]:
@@ -309,7 +310,10 @@ class _Insertion:
             value = None if field.generated else getattr(obj, field.attname)
             if value is None or hasattr(value, "resolve_expression") or not _is_comparable(field):
                 return None
-            key.append(columns.row_value(field, value, self.connection))
+            stored = columns.predicted(field, value, self.connection)
+            if stored is UNKNOWN:
+                return None
+            key.append(stored)
         return tuple(key)
 
     def _row_key(self, row: Row, unique: UniqueSet) -> tuple[Any, ...]:
@@ -344,7 +348,7 @@ class _Insertion:
             inserted = bool(cursor.rowcount == 1)
             if inserted and key is not None and key not in self.fields:
                 last = self.connection.ops.last_insert_id(cursor, self.opts.db_table, key.column)
-                setattr(obj, key.attname, last)
+                columns.assign(obj, key, last)
         return inserted
 
     # Rows in conflict are updated. PostgreSQL tells which ones, of most tables.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import Model
 from django.db.models.base import ModelState
-from django.db.models.fields.files import FileDescriptor
+from django.db.models.fields.files import FileDescriptor, ImageFileDescriptor
 from django.db.models.fields.related_descriptors import ForeignKeyDeferredAttribute
 from django.db.models.query import ModelIterable
 from django.db.models.query_utils import DeferredAttribute
@@ -22,7 +22,7 @@ else:
 _DJANGOS = {name: vars(Model).get(name) for name in ("__init__", "__new__", "__setattr__", "from_db")}
 
 # Setting one of these on a new instance comes to an entry in its __dict__.
-_PLAIN_DESCRIPTORS = (DeferredAttribute, ForeignKeyDeferredAttribute, FileDescriptor)
+_PLAIN_DESCRIPTORS = (DeferredAttribute, ForeignKeyDeferredAttribute, FileDescriptor, ImageFileDescriptor)
 
 
 class PlainIterable(_ModelIterable):

@@ -13,6 +13,7 @@ from django.db.models.signals import post_save, pre_save
 
 from . import fields, rows, sending
 from .changes import Changes, Watch
+from .expressions import UNKNOWN
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
@@ -30,7 +31,8 @@ FEW = 10
 class Teller:
     """Sends the saves of one bulk operation's instances, batch by batch.
 
-    `update_fields` are the names of the fields that the caller writes.
+    `update_fields` are the names of the fields that the caller writes. Instances that the caller gave
+    `may_hold_expressions`.
     """
 
     def __init__(
@@ -40,8 +42,11 @@ class Teller:
         options: Options,
         update_fields: frozenset[str],
         written: Iterable[ModelField],
+        *,
+        may_hold_expressions: bool = False,
     ) -> None:
         self.using = using
+        self.may_hold_expressions = may_hold_expressions
         self.options = options
         self.update_fields = update_fields
         self.written = set(written)
@@ -93,7 +98,9 @@ class Teller:
             watched = fields.writable_fields(model)
             if not self.options.write_back:
                 watched = [field for field in watched if field.name in self.update_fields]
-            self.watches[model] = Watch(watched, self.connection)
+            self.watches[model] = Watch(
+                watched, self.connection, may_hold_expressions=self.may_hold_expressions
+            )
         return self.watches[model]
 
     def settle(
@@ -111,10 +118,11 @@ class Teller:
         """
         if not self.hears_post_save:
             return []
-        wanted = self._wanted(changes, unsure)
+        unknown = dict.fromkeys(unsure)
         instances = [instance for _, instance in pairs]
         for key, instance in pairs if changes else ():
-            self._settle_changes(instance, changes.get(key, {}))
+            unknown.update(dict.fromkeys(self._settle_changes(instance, changes.get(key, {}))))
+        wanted = self._wanted(changes, unknown)
         if not all_there or any(map(wanted, set(map(type, instances)))):
             present = reread(instances, self.using, wanted)
             pairs = [(key, instance) for key, instance in pairs if id(instance) in present]
@@ -129,36 +137,43 @@ class Teller:
         asked: Sequence[ModelField],
     ) -> Told:
         """Do as `settle` where the write has told the `asked` fields of its rows, by key."""
-        attnames = [field.attname for field in asked]
         fields.leave_unmeasured((instance for key, instance in pairs if key in stored), asked)
         told: Told = []
         for key, instance in pairs:
             values = stored.get(key)
             # A row that is gone is not told of.
             if values is not None:
-                for attname, value in zip(attnames, values, strict=True):
-                    setattr(instance, attname, value)
+                for field, value in zip(asked, values, strict=True):
+                    fields.assign(instance, field, value)
                 told.append((instance, self.update_fields, False))
         return told
 
-    def _settle_changes(self, instance: Model, changes: Changes) -> None:
+    def _settle_changes(self, instance: Model, changes: Changes) -> list[ModelField]:
+        """Make an instance hold what its row does, and return the fields of which only the row tells."""
+        unknown = []
         for field, value in changes.items():
             if fields.holds_files(field):
                 # Where there is no file, its row has ''.
                 value.name = value.name or ""
-            elif not _is_unsure(field, value):
-                setattr(instance, field.attname, fields.row_value(field, value, self.connection))
+            elif (row_value := self._row_value(field, value)) is UNKNOWN:
+                unknown.append(field)
+            else:
+                fields.assign(instance, field, row_value)
+        return unknown
+
+    def _row_value(self, field: ModelField, value: Any) -> Any:
+        if hasattr(value, "resolve_expression") or not fields.is_predictable(field):
+            return UNKNOWN
+        return fields.predicted(field, value, self.connection)
 
     def _wanted(
         self, changes: dict[Any, Changes], unsure: Iterable[ModelField]
     ) -> Callable[[type[Model]], list[ModelField]]:
-        changed = [item for by_field in changes.values() for item in by_field.items()]
-        open_ = dict.fromkeys([*unsure, *(f for f, v in changed if _is_unsure(f, v))])
-        written = self.written.union(field for field, _ in changed)
+        written = self.written.union(*changes.values())
 
         def wanted(model: type[Model]) -> list[ModelField]:
             columns = set(model._meta.concrete_fields)
-            mine = [field for field in open_ if field in columns]
+            mine = [field for field in unsure if field in columns]
             return [*mine, *fields.generated_from(model, written)]
 
         return wanted
@@ -218,10 +233,6 @@ def _row_of(instance: Any) -> Any:
     return (instance.pk,) if instance._is_pk_set() else id(instance)
 
 
-def _is_unsure(field: ModelField, value: Any) -> bool:
-    return hasattr(value, "resolve_expression") or not fields.is_predictable(field)
-
-
 def reread(
     instances: Iterable[Model], using: str, wanted: Callable[[type[Model]], list[ModelField]]
 ) -> set[int]:
@@ -243,8 +254,9 @@ def reread(
         fields.leave_unmeasured(there, mine)
         for key, instance in zip(keys, members, strict=True):
             # A row that is gone has no values to set.
-            for attname, value in zip(attnames, found.get(key, (None,))[1:], strict=False):
-                setattr(instance, attname, value)
+            for field, value in zip(mine, found.get(key, (None,))[1:], strict=False):
+                if value is not UNKNOWN:
+                    fields.assign(instance, field, value)
     return present
 
 
@@ -252,5 +264,21 @@ def _stored(
     model: type[Model], using: str, keys: list[Any], attnames: list[str]
 ) -> dict[Any, tuple[Any, ...]]:
     """Return the rows with the given keys, by key: the key itself, then the attributes."""
-    everything: QuerySet[Any] = QuerySet(model, using=using)
-    return {row[0]: row for row in rows.at(everything, keys).values_list("pk", *attnames)}
+    everything: QuerySet[Any] = rows.at(QuerySet(model, using=using), keys)
+    try:
+        return {row[0]: row for row in everything.values_list("pk", *attnames)}
+    except Exception:  # noqa: BLE001  # whatever a conversion raises: SQLite's columns take what fields can't read
+        present = rows.keys_of(everything)
+    columns = [_readable(model, using, present, attname) for attname in attnames]
+    return {key: (key, *(column.get(key, UNKNOWN) for column in columns)) for key in present}
+
+
+def _readable(model: type[Model], using: str, keys: list[Any], attname: str) -> dict[Any, Any]:
+    """Return one attribute of the rows with the given keys, by key, where the field can read the column."""
+    everything: QuerySet[Any] = rows.at(QuerySet(model, using=using), keys)
+    try:
+        return dict(everything.values_list("pk", attname))
+    except Exception:  # noqa: BLE001  # as above
+        middle = len(keys) // 2
+    halves = (keys[:middle], keys[middle:]) if middle else ()
+    return {key: value for half in halves for key, value in _readable(model, using, half, attname).items()}

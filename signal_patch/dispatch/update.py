@@ -79,7 +79,7 @@ class _Update:
 
     def _asked(self, senders: list[type[Model]]) -> list[ModelField]:
         """Return the fields that the statement itself can tell, as it has written them."""
-        if senders != [self.model] or self._writes_key():
+        if senders != [self.model] or self._writes_key() or self.plan.mistyped:
             return []
         asked = [*self.plan.unsure, *fields.generated_from(self.model, self.plan.written)]
         return asked if returning.is_possible(self.model, asked, self.connection) else []
@@ -119,13 +119,15 @@ class _Update:
             selection.previews = self.plan.previews
 
     def _replaced(self) -> list[str]:
-        keys = self.model._meta.pk_fields
-        return [field.name for field in self.plan.written if field not in keys]
+        # Where the new value may be one that nobody can read, receivers keep the old one.
+        kept = {*self.model._meta.pk_fields, *self.plan.mistyped}
+        return [field.name for field in self.plan.written if field not in kept]
 
     def _may_be_refused(self) -> bool:
         """Return whether the database may refuse Django's statement where it takes our SELECTs.
 
-        Windows, aggregates, other tables, the caller's locks, and a column that is assigned twice.
+        Windows, aggregates, other tables, the caller's locks, a column that is assigned twice, and an
+        expression of another type than its column's.
         """
         query = self.queryset.query
         return bool(
@@ -133,6 +135,7 @@ class _Update:
             or query.where.contains_aggregate
             or query.extra_tables
             or query.select_for_update
+            or (self.plan.mistyped and self.connection.vendor == "postgresql")
             or len(self.plan.update_fields) < len(self.values)
         )
 
