@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
+from django.db.models.base import ModelBase
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -45,7 +46,7 @@ class Hub(models.Model):
 
 
 class Packet(models.Model):
-    depot = models.ForeignKey(Hub, models.SET_NULL, null=True, related_name="packets")
+    hub = models.ForeignKey(Hub, models.SET_NULL, null=True, related_name="packets")
     label = models.CharField(max_length=20, default="")
     weight = models.IntegerField(default=0)
 
@@ -75,11 +76,11 @@ class Stamp(models.Model):
 
 
 class Craft(models.Model):
-    """Its rows become instances of the class that `kind` names, by three ways."""
+    """Its rows become instances of the class that `kind` names, by its `from_db()`."""
 
     kind = models.CharField(max_length=10)
     note = models.CharField(max_length=20, default="")
-    depot = models.ForeignKey(Hub, models.SET_NULL, null=True)
+    hub = models.ForeignKey(Hub, models.SET_NULL, null=True)
 
     @classmethod
     def from_db(
@@ -116,6 +117,35 @@ class Cat(Animal):
         proxy = True
 
 
+class TypedBase(ModelBase):
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        gadget = super().__call__(*args, **keywords)
+        if gadget.kind == "rotor":
+            gadget.__class__ = Rotor
+        return gadget
+
+
+class Gadget(models.Model, metaclass=TypedBase):
+    kind = models.CharField(max_length=10)
+    note = models.CharField(max_length=20, default="")
+
+    def __new__(cls, *args: Any, **keywords: Any) -> Any:
+        gadget = super().__new__(cls)
+        if args and args[1] == "drone":
+            gadget.__class__ = Drone
+        return gadget
+
+
+class Drone(Gadget):
+    class Meta:
+        proxy = True
+
+
+class Rotor(Gadget):
+    class Meta:
+        proxy = True
+
+
 class Poster(models.Model):
     """Loaded by Django's own means, unless a receiver has a hand in it."""
 
@@ -133,6 +163,7 @@ class Register(models.Model):
 
     note = models.CharField(max_length=20, default="")
     size = models.IntegerField(default=0)
+    changed = models.DateTimeField(null=True)
 
     @classmethod
     def from_db(
@@ -144,6 +175,7 @@ class Register(models.Model):
 class Journal(models.Model):
     note = models.CharField(max_length=20, default="")
     size = models.IntegerField(default=0)
+    changed = models.DateTimeField(null=True)
 
     class Meta:
         managed = False

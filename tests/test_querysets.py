@@ -126,14 +126,14 @@ class TestSelfCloning:
     def test_cascades_by_a_base_manager_whose_querysets_are(
         self, by: str, packets: list[Packet], log: Log
     ) -> None:
-        (depot,) = rows(Hub, {"name": "north"})
+        (hub,) = rows(Hub, {"name": "north"})
         with signal_patch.no_bulk_signals():
-            Packet.objects.exclude(label="c").update(depot=depot)
-        chosen: Any = Hub.objects.all() if by == "the queryset" else depot
+            Packet.objects.exclude(label="c").update(hub=hub)
+        chosen: Any = Hub.objects.all() if by == "the queryset" else hub
         chosen.delete()
         saved = [sent.instance.pk for sent in log.of("post_save") if sent.sender is Packet]
         assert saved == [packet.pk for packet in packets[:2]]
-        assert column(Packet, "depot_id") == [None] * 3
+        assert column(Packet, "hub_id") == [None] * 3
 
 
 def _totals() -> tuple[Any, Any]:

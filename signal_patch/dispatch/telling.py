@@ -153,12 +153,12 @@ class Teller:
         self, changes: dict[Any, Changes], unsure: Iterable[ModelField]
     ) -> Callable[[type[Model]], list[ModelField]]:
         changed = [item for by_field in changes.values() for item in by_field.items()]
-        open_ = dict.fromkeys([*unsure, *(f for f, v in changed if _is_unsure(f, v))])
+        open_ = {field.attname for field in [*unsure, *(f for f, v in changed if _is_unsure(f, v))]}
         written = self.written.union(field for field, _ in changed)
 
         def wanted(model: type[Model]) -> list[ModelField]:
-            columns = set(model._meta.concrete_fields)
-            mine = [field for field in open_ if field in columns]
+            # By name: an instance may be of another model of the same table.
+            mine = [field for field in model._meta.concrete_fields if field.attname in open_]
             return [*mine, *fields.generated_from(model, written)]
 
         return wanted
