@@ -97,6 +97,7 @@ class _BulkUpdate:
         self.size = min(options.batch_size, rows.largest_batch(self.using, self.model))
         # The named fields of which only the row tells what becomes of an instance's value.
         self.unknown: dict[ModelField, None] = {}
+        self.is_single = True
         # The instances that hold expressions, once these are known to be valid.
         self.computed: list[Any] = []
 
@@ -110,7 +111,7 @@ class _BulkUpdate:
                 obj._prepare_related_fields_for_save(operation_name="bulk_update", fields=self.fields)
         self.computed = [obj for obj in objs if self._is_computed(obj)]
         # Where there are no rows, the statement is built and not run.
-        nowhere = QuerySet.none(self.queryset)
+        nowhere = rows.none(self.queryset)
         with sending.silence(self.model):
             self.original(nowhere, self.computed or objs[:1], self.names, batch_size=self.batch_size)
         self._normalize(objs)
@@ -131,6 +132,7 @@ class _BulkUpdate:
         if self.computed:
             self._freeze(objs)
         size = self._size(objs)
+        self.is_single = len(objs) <= size
         matched = 0
         with reporting(self.options, self.model._meta.label) as report:
             for start in range(0, len(objs), size):
@@ -213,7 +215,7 @@ class _BulkUpdate:
         """Return which keys a queryset with conditions matches: the write may change that."""
         if not self.queryset.query.where:
             return None
-        chosen = rows.at(self.queryset.using(self.using), keys)
+        chosen = rows.at(QuerySet.using(rows.copied(self.queryset), self.using), keys)
         return set(rows.keys_of(chosen))
 
     # Expressions on the instances are shown to receivers as values, and put back for the
@@ -423,8 +425,10 @@ class _BulkUpdate:
 
     def _write(self, pairs: list[tuple[Any, Model]]) -> int:
         objs = [obj for _, obj in pairs]
+        # Django's statement narrows a queryset that is its own clone to the rows that it writes.
+        queryset = self.queryset if self.is_single else rows.copied(self.queryset)
         with sending.silence(self.model):
-            return self.original(self.queryset, objs, self.names, batch_size=self.batch_size)
+            return self.original(queryset, objs, self.names, batch_size=self.batch_size)
 
     def _unsure(self, expressions: Expressions) -> list[ModelField]:
         custom = [field for field in self.fields if not columns.is_predictable(field)]

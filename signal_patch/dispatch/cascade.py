@@ -271,7 +271,7 @@ class _Reach:
         for queryset in list(self.collector.fast_deletes):
             model = queryset.model
             if self.followed[concrete(model)]:
-                self.pinned.append(queryset.all())
+                self.pinned.append(rows.copied(queryset))
                 self.collector.fast_deletes.remove(queryset)
                 self.collector.add(queryset)
                 for field in model._meta.concrete_fields:
@@ -378,7 +378,7 @@ class _AfterPreDelete:
 
 def _among(known: dict[Any, Model], queryset: QuerySet[Any]) -> dict[Any, Model]:
     """Return those of the rows, by key, that a queryset finds."""
-    return {key: known[key] for key in rows.keys_of(queryset) if key in known}
+    return {key: known[key] for key in rows.keys_of(rows.copied(queryset)) if key in known}
 
 
 def _is_cascade(field: Any) -> bool:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
-from django.db.models import QuerySet
 
 from . import rows
 from .progress import reporting
 
 if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
     from ..options import Options
 
     Deleted = tuple[int, dict[str, int]]
@@ -32,7 +33,7 @@ def delete_in_batches(
     returns, and raises what it raises, with no row deleted.
     """
     # With no row to touch, Django refuses what it refuses anyway.
-    nothing = original(QuerySet.none(queryset))
+    nothing = original(rows.none(queryset))
     using = rows.database_for_write(queryset)
     by_model: Counter[str] = Counter(nothing[1])
     label = queryset.model._meta.label

@@ -15,6 +15,7 @@ from django.db.models.sql import InsertQuery
 
 from . import fields as columns, sending
 from .expressions import UNKNOWN
+from .rows import copied
 from .telling import reread
 
 if TYPE_CHECKING:
@@ -151,8 +152,7 @@ class _Insertion:
         self.outcomes: dict[int, list[Outcome]] = defaultdict(list)
 
     def run(self, objs: list[Any]) -> list[tuple[Any, bool]]:
-        writer: Any = self.inserter.queryset
-        writer = writer._chain()
+        writer = copied(self.inserter.queryset)
         # On this one queryset, which nobody else has.
         writer.__dict__["_insert"] = self._insert
         with sending.silence(self.inserter.model):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Model
-from django.db.models.base import ModelState
+from django.db.models.base import ModelBase, ModelState
 from django.db.models.fields.files import FileDescriptor, ImageFileDescriptor
 from django.db.models.fields.related_descriptors import ForeignKeyDeferredAttribute
 from django.db.models.query import ModelIterable
@@ -75,11 +75,36 @@ def is_plain(queryset: Any) -> bool:
     )
 
 
+def is_of_djangos_making(model: type[Model]) -> bool:
+    """Return whether the instance of a row is made by Django alone, and so is of the model itself.
+
+    Typed models change the class in `__init__`, `__new__` or `from_db`, or in their metaclass.
+    """
+    return (
+        model.__init__ is _DJANGOS["__init__"]
+        and model.__new__ is object.__new__
+        and _function_of(model.from_db) is _FROM_DB
+        and _is_called_as_a_class(model)
+    )
+
+
+def _function_of(method: Any) -> Any:
+    return getattr(method, "__func__", method)
+
+
+_FROM_DB = _function_of(Model.from_db)
+
+
+def _is_called_as_a_class(model: type[Model]) -> bool:
+    return type(model) is ModelBase or type(model).__call__ is type.__call__
+
+
 def _is_plain_model(model: type[Model]) -> bool:
     own = [cls for cls in model.__mro__ if cls not in (Model, object)]
     return (
         all(vars(Model).get(name) is djangos for name, djangos in _DJANGOS.items())
         and not any(vars(cls).keys() & _DJANGOS.keys() for cls in own)
+        and _is_called_as_a_class(model)
         and all(_is_plain_attribute(model, field.attname) for field in model._meta.concrete_fields)
     )
 

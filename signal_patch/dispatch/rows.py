@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.db.models.constants import LOOKUP_SEP
 from django.db.models.expressions import OrderBy
 from django.db.models.query import ModelIterable
@@ -50,15 +50,56 @@ def database_for_write(queryset: Any) -> str:
     return str(queryset.db)
 
 
+def copied(queryset: Any) -> Any:
+    """Return a copy of a queryset that can be changed without a change to the queryset.
+
+    Some querysets are their own clones: cacheops' `inplace()`, or Django's with cloning disabled. cacheops
+    also replaces `QuerySet._clone` for all classes, so the copy of such a queryset is made of its attributes
+    (QuerySet._chain, _query, _result_cache, _prefetch_done, Django 5.2 to 6.1). The copy is its own clone,
+    too: whoever uses one twice copies it again.
+    """
+    clone = queryset._chain()
+    if clone is not queryset and clone.query is not queryset.query:
+        return clone
+    clone = object.__new__(type(queryset))
+    # The property `query` applies a filter that a related manager has put off.
+    query = queryset.query.chain()
+    vars(clone).update(vars(queryset), _query=query, _result_cache=None, _prefetch_done=False)
+    return clone
+
+
+def none(queryset: Any) -> Any:
+    """Return a queryset of the same class and query that matches no row."""
+    clone = copied(queryset)
+    clone.query.set_empty()
+    return clone
+
+
 def everything(queryset: Any, using: str) -> Any:
     """Return a queryset of the same class and hints over all rows of the model.
 
     It goes through QuerySet's private state, because a subclass may do anything in the
-    public methods (QuerySet._chain, Django 5.2 to 6.1).
+    public methods.
     """
-    clone = queryset._chain()
+    clone = copied(queryset)
     clone.query = Query(queryset.model)
     return _whole(clone, using)
+
+
+def _alike(query: Any) -> Any:
+    """Return a query over all rows that keeps what its own class adds to Django's: django-cte's WITH."""
+    if type(query) is Query:
+        return Query(query.model)
+    clone = query.chain()
+    added = {name: value for name, value in vars(clone).items() if not hasattr(Query, name)}
+    clone.__dict__ = {**added, **vars(Query(query.model))}
+    return clone
+
+
+def _everything_alike(queryset: Any, using: str) -> Any:
+    clone = everything(queryset, using)
+    clone.query = _alike(queryset.query)
+    return clone
 
 
 def _whole(clone: Any, using: str) -> Any:
@@ -77,10 +118,12 @@ def is_djangos(queryset: Any) -> bool:
     return bool(queryset._iterable_class.__module__.startswith("django."))
 
 
-def at(queryset: QuerySet[Any], keys: Sequence[Any]) -> QuerySet[Any]:
+def at(queryset: QuerySet[Any], keys: Sequence[Any]) -> Any:
     """Narrow a queryset to exactly the rows with the given primary keys."""
     condition = keys_condition(queryset.model, keys, connections[queryset.db])
-    return QuerySet.filter(queryset, condition)
+    clone = copied(queryset)
+    clone.query.add_q(Q(condition))
+    return clone
 
 
 def key_getter(model: type[Model]) -> Callable[[Model], Any]:
@@ -161,7 +204,8 @@ class Selection:
         # The one row too many tells that there are more.
         first.keys.pop()
         first.instances.pop()
-        keys, frozen = self._keys(chosen)
+        # Anew: a queryset that is its own clone is no longer what it was.
+        keys, frozen = self._keys(self._chosen())
         refuse_null(self.queryset.model, keys)
         self.total = len(keys)
         # Choosing their keys has locked them all.
@@ -209,7 +253,7 @@ class Selection:
         if set(held).issuperset(keys):
             return held, frozen
         # Where chance has a say in the filter, that has chosen other rows: then by their keys.
-        everyone = everything(self.queryset, self.using)
+        everyone = _everything_alike(self.queryset, self.using)
         held, frozen = [], {}
         for part in self._parts(keys):
             there, given = self._keys(at(everyone, part))
@@ -338,12 +382,16 @@ def _foreign_joins(query: Any) -> list[Any]:
     return [
         join
         for alias, join in query.alias_map.items()
-        if query.alias_refcount[alias] and join.parent_alias and join.join_field not in links
+        if query.alias_refcount[alias]
+        and join.parent_alias
+        and getattr(join, "join_field", None) not in links
     ]
 
 
 def _is_to_one(join: Any) -> bool:
-    return bool(join.join_field.many_to_one or join.join_field.one_to_one)
+    """Return whether a join gives each row once; of one that follows no relation, nobody knows."""
+    field = getattr(join, "join_field", None)
+    return bool(getattr(field, "many_to_one", False) or getattr(field, "one_to_one", False))
 
 
 def _explicit_order(queryset: QuerySet[Any]) -> bool:
@@ -371,7 +419,7 @@ def _is_own_column(query: Query, name: str) -> bool:
 
 
 def _on(using: str, queryset: Any) -> Any:
-    clone = queryset._chain()
+    clone = copied(queryset)
     clone._db = using
     clone._prefetch_related_lookups = ()
     clone.query.order_by = _inlined(clone.query)
@@ -435,7 +483,8 @@ def _nested(queryset: QuerySet[Any], using: str) -> Any:
     keys.clear_select_fields()
     keys.selected = None
     keys.add_fields([keys.get_meta().pk.name])
-    outer = QuerySet.filter(everything(queryset, using), pk__in=keys)
+    outer = _everything_alike(queryset, using)
+    outer.query.add_q(Q(pk__in=keys))
     if queryset.query.order_by and _orders_by_own_columns(queryset):
         outer.query.order_by = queryset.query.order_by
         outer.query.standard_ordering = queryset.query.standard_ordering

@@ -6,17 +6,18 @@ it is part of a call under way, not of the switch, and counts no longer than its
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ReferenceType, ref
 
-from django.apps import apps
 from django.core.exceptions import ValidationError
 from django.db import connections
-from django.db.models import IntegerField, Model, QuerySet
-from django.db.models.signals import ModelSignal, post_save, pre_save
+from django.db.models import ImageField, IntegerField, Model, QuerySet
+from django.db.models.signals import ModelSignal, post_init, post_save, pre_save
 
 from ..blocks import Held
+from . import loading
 from .fields import concrete
 from .rows import is_djangos
 
@@ -231,13 +232,14 @@ def is_silent(model: type[Model]) -> bool:
 def senders(queryset: QuerySet[Any]) -> list[type[Model]]:
     """Return the senders of the signals of a queryset's rows.
 
-    A queryset of a polymorphic library yields instances of the model's subclasses, and
-    these are the senders.
+    A queryset of a polymorphic library yields instances of the model's subclasses, and a typed model loads
+    its rows as these, or as other models of its table: then these may be the senders.
     """
     model = queryset.model
-    if not _yields_subclasses(queryset):
+    if not (_yields_subclasses(queryset) or _loads_other_classes(model)):
         return [model]
-    return [model, *(other for other in apps.get_models() if issubclass(other, model) and other is not model)]
+    others = (other for other in _all_models(model) if other is not model)
+    return [model, *(other for other in others if _shares_rows(other, model))]
 
 
 def instances_of(objs: Iterable[Any]) -> list[Any]:
@@ -280,6 +282,28 @@ def _yields_subclasses(queryset: QuerySet[Any]) -> bool:
     if type(queryset).__init__ is not QuerySet.__init__:
         queryset = type(queryset)(model=queryset.model)
     return not is_djangos(queryset)
+
+
+def _loads_other_classes(model: type[Model]) -> bool:
+    """Return whether a model, or a receiver of `post_init`, may turn a row into another class."""
+    if not loading.is_of_djangos_making(model):
+        return True
+    if not (post_init.receivers and post_init.has_listeners(model)):
+        return False
+    # An ImageField measures its image there (ImageField.contribute_to_class, Django 5.2 to 6.1).
+    receivers = chain(*receivers_of(post_init, model))
+    return not all(isinstance(getattr(receiver, "__self__", None), ImageField) for receiver in receivers)
+
+
+def _all_models(model: type[Model]) -> Iterator[type[Model]]:
+    """Yield all models, those of apps that are not installed too (Apps.all_models, Django 5.2 to 6.1)."""
+    registry: Any = model._meta.apps
+    return chain.from_iterable(by_name.values() for by_name in registry.all_models.values())
+
+
+def _shares_rows(other: type[Model], model: type[Model]) -> bool:
+    root = concrete(model)
+    return issubclass(other, root) or other._meta.db_table == root._meta.db_table
 
 
 def hears_saves(senders: Collection[type[Model]]) -> bool:

@@ -169,11 +169,12 @@ class Teller:
     def _wanted(
         self, changes: dict[Any, Changes], unsure: Iterable[ModelField]
     ) -> Callable[[type[Model]], list[ModelField]]:
+        open_ = {field.attname for field in unsure}
         written = self.written.union(*changes.values())
 
         def wanted(model: type[Model]) -> list[ModelField]:
-            columns = set(model._meta.concrete_fields)
-            mine = [field for field in unsure if field in columns]
+            # By name: an instance may be of another model of the same table.
+            mine = [field for field in model._meta.concrete_fields if field.attname in open_]
             return [*mine, *fields.generated_from(model, written)]
 
         return wanted

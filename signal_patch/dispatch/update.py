@@ -9,6 +9,7 @@ from django.db import connections, transaction
 from django.db.models import QuerySet, Value
 from django.db.models.lookups import Exact
 from django.db.models.signals import post_save, pre_save
+from django.db.models.sql import Query
 
 from . import fields, loops, returning, rows, sending, values as planning, writing
 from .progress import reporting
@@ -39,7 +40,7 @@ def update(
     if not values or queryset.query.is_empty() or not sending.hears_saves(senders):
         return original(queryset, **values)
     # With no row to touch, Django's statement checks everything and executes nothing.
-    original(QuerySet.none(queryset), **values)
+    original(rows.none(queryset), **values)
     using = rows.database_for_write(queryset)
     if planning.is_void(queryset, values, using):
         return original(queryset, **values)
@@ -126,8 +127,8 @@ class _Update:
     def _may_be_refused(self) -> bool:
         """Return whether the database may refuse Django's statement where it takes our SELECTs.
 
-        Windows, aggregates, other tables, the caller's locks, a column that is assigned twice, and an
-        expression of another type than its column's.
+        Windows, aggregates, other tables, the caller's locks, a column that is assigned twice, an
+        expression of another type than its column's, and what a query of another class than Django's adds.
         """
         query = self.queryset.query
         return bool(
@@ -136,6 +137,7 @@ class _Update:
             or query.extra_tables
             or query.select_for_update
             or (self.plan.mistyped and self.connection.vendor == "postgresql")
+            or type(query) is not Query
             or len(self.plan.update_fields) < len(self.values)
         )
 
@@ -145,7 +147,7 @@ class _Update:
         What only the database refuses, it refuses here. A row that another transaction has
         just made must not be changed in silence, hence the condition.
         """
-        nowhere = QuerySet.filter(self.queryset, Exact(Value(1), Value(0)))
+        nowhere = QuerySet.filter(rows.copied(self.queryset), Exact(Value(1), Value(0)))
         with sending.silence(self.model):
             return self.original(nowhere, **self.values)
 
