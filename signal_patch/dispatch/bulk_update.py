@@ -12,7 +12,7 @@ from django.db.models import BinaryField, QuerySet, Value
 from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import UpdateQuery
 
-from . import fields as columns, loops, rows, sending, writing
+from . import fields as columns, loops, rows, sending, transactions, writing
 from .changes import Changes, PerRow
 from .expressions import read_by
 from .progress import reporting
@@ -53,6 +53,7 @@ def bulk_update(
     operation = _BulkUpdate(queryset, senders, names, batch_size, options, original)
     operation.refuse(objs)
     with operation.restoring(), transaction.atomic(using=operation.using, savepoint=False):
+        operation.begin(objs)
         return loops.run(lambda: operation.run(objs), (pre_save, post_save), senders)
 
 
@@ -74,6 +75,7 @@ class _BulkUpdate:
         self.original = original
         self.using = rows.database_for_write(queryset)
         self.connection = connections[self.using]
+        self.lock = options.lock and self.connection.features.has_select_for_update
         self.fields: list[ModelField] = [self.model._meta.get_field(name) for name in names]
         self.teller = Teller(
             senders,
@@ -123,6 +125,13 @@ class _BulkUpdate:
                 if hasattr(value, "resolve_expression"):
                     setattr(obj, field.attname, value)
             raise
+
+    def begin(self, objs: tuple[Any, ...]) -> None:
+        """Lock the rows of the instances, before any of them is read."""
+        field = columns.first_written(self.model, self.names)
+        transactions.begin_write(self.using, transactions.UPDATE, field)
+        if self.lock:
+            rows.lock(rows.everything(self.queryset, self.using), {obj.pk for obj in objs})
 
     def run(self, objs: tuple[Any, ...]) -> int:
         if self.computed:
@@ -197,7 +206,7 @@ class _BulkUpdate:
     def _whole(self, pairs: list[tuple[Any, Model]]) -> list[tuple[Any, Model]]:
         """Return the rows as they are, given the new values by attribute, where there is a row."""
         stored = rows.at(rows.everything(self.queryset, self.using), [key for key, _ in pairs])
-        found = {obj.pk: obj for obj in stored}
+        found = {obj.pk: obj for obj in self._read(stored)}
         for key, obj in pairs:
             for field in self.fields:
                 setattr(found.get(key, obj), field.attname, getattr(obj, field.attname))
@@ -207,8 +216,12 @@ class _BulkUpdate:
         """Return which keys a queryset with conditions matches: the write may change that."""
         if not self.queryset.query.where:
             return None
-        chosen = rows.at(self.queryset.using(self.using), keys)
-        return set(rows.keys_of(chosen))
+        chosen = rows.at(rows.chosen(self.queryset, self.using), keys)
+        return set(rows.keys_of(self._read(chosen)))
+
+    def _read(self, locked: QuerySet[Any]) -> QuerySet[Any]:
+        """Return a queryset of rows that are locked, so that it reads them as they are."""
+        return rows.current(locked) if self.lock else locked
 
     # Expressions on the instances are shown to receivers as values, and put back for the
     # write, which is Django's.
@@ -266,6 +279,8 @@ class _BulkUpdate:
         }
         everything: QuerySet[Any] = QuerySet(self.model, using=self.using)
         chosen = rows.at(everything, [key for key, _ in pairs]).annotate(**previews)
+        if self.lock:
+            chosen = rows.with_committed(rows.current(chosen), previews)
         values = {key: rest for key, *rest in rows.keyed(chosen, *previews)}
         for key, obj in pairs:
             for field, value in zip(expressions, values.get(key, ()), strict=False):

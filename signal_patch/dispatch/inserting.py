@@ -14,6 +14,7 @@ from django.db.models.expressions import DatabaseDefault, ExpressionWrapper
 from django.db.models.sql import InsertQuery
 
 from . import fields as columns, sending
+from .rows import current
 from .telling import reread
 
 if TYPE_CHECKING:
@@ -113,9 +114,8 @@ class Inserter:
         """Return these columns of the rows with which the instances would conflict, and lock
         them.
         """
-        everything: QuerySet[Any] = QuerySet(self.model, using=self.using)
-        if self.lock:
-            everything = everything.select_for_update()
+        everything: QuerySet[Any] = QuerySet(self.model, using=self.using).order_by("pk")
+        everything = everything.select_for_update() if self.lock else current(everything)
         objs = list(objs)
         found: list[Row] = []
         for unique in sets:

@@ -252,5 +252,6 @@ def _stored(
     model: type[Model], using: str, keys: list[Any], attnames: list[str]
 ) -> dict[Any, tuple[Any, ...]]:
     """Return the rows with the given keys, by key: the key itself, then the attributes."""
-    everything: QuerySet[Any] = QuerySet(model, using=using)
+    # A row that the UPDATE has left as it was, a plain SELECT would show as another transaction found it.
+    everything = rows.current(QuerySet(model, using=using))
     return {row[0]: row for row in rows.at(everything, keys).values_list("pk", *attnames)}
