@@ -11,7 +11,8 @@ from asgiref.sync import async_to_sync
 from django.db import transaction
 from django.db.models.signals import post_save, pre_save
 
-from . import loops, rows, sending
+from . import loops, rows, sending, transactions
+from .fields import first_written
 from .inserting import Inserter
 from .progress import reporting
 from .telling import tell_after
@@ -55,6 +56,7 @@ def bulk_create(
     operation = _BulkCreate(queryset, senders, options, original, arguments)
     operation.inserter.refuse_target()
     with transaction.atomic(using=operation.using, savepoint=False):
+        transactions.begin_write(operation.using, transactions.INSERT, first_written(queryset.model, ()))
         loops.run(lambda: operation.run(instances), (pre_save, post_save), senders)
     return given
 

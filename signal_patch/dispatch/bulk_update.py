@@ -11,7 +11,7 @@ from django.db.models import BinaryField, QuerySet, Value
 from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import UpdateQuery
 
-from . import fields as columns, loops, rows, sending, writing
+from . import fields as columns, loops, rows, sending, transactions, writing
 from .changes import Changes, PerRow
 from .expressions import UNKNOWN, Tried, read_by, resolved_to_save
 from .progress import reporting
@@ -54,6 +54,7 @@ def bulk_update(
     given = operation.expressions_given()
     try:
         with transaction.atomic(using=operation.using, savepoint=False):
+            operation.begin(objs)
             return loops.run(lambda: operation.run(objs), (pre_save, post_save), senders)
     except BaseException:
         # The rows are as they were. Whoever tries again means the expressions, not what they gave.
@@ -80,6 +81,7 @@ class _BulkUpdate:
         self.original = original
         self.using = rows.database_for_write(queryset)
         self.connection = connections[self.using]
+        self.lock = options.lock and self.connection.features.has_select_for_update
         self.fields: list[ModelField] = [self.model._meta.get_field(name) for name in names]
         self.teller = Teller(
             senders,
@@ -127,6 +129,13 @@ class _BulkUpdate:
         """Return the expressions on the instances, which are to give way to values."""
         held = ((obj, field, getattr(obj, field.attname)) for obj in self.computed for field in self.fields)
         return [item for item in held if hasattr(item[2], "resolve_expression")]
+
+    def begin(self, objs: tuple[Any, ...]) -> None:
+        """Lock the rows of the instances, before any of them is read."""
+        field = columns.first_written(self.model, self.names)
+        transactions.begin_write(self.using, transactions.UPDATE, field)
+        if self.lock:
+            rows.lock(rows.everything(self.queryset, self.using), {obj.pk for obj in objs})
 
     def run(self, objs: tuple[Any, ...]) -> int:
         if self.computed:
@@ -205,7 +214,7 @@ class _BulkUpdate:
     def _whole(self, pairs: list[tuple[Any, Model]]) -> list[tuple[Any, Model]]:
         """Return the rows as they are, given the new values by attribute, where there is a row."""
         stored = rows.at(rows.everything(self.queryset, self.using), [key for key, _ in pairs])
-        found = {obj.pk: obj for obj in stored}
+        found = {obj.pk: obj for obj in self._read(stored)}
         for key, obj in pairs:
             for field in self.fields:
                 columns.assign(found.get(key, obj), field, getattr(obj, field.attname))
@@ -215,8 +224,12 @@ class _BulkUpdate:
         """Return which keys a queryset with conditions matches: the write may change that."""
         if not self.queryset.query.where:
             return None
-        chosen = rows.at(QuerySet.using(rows.copied(self.queryset), self.using), keys)
-        return set(rows.keys_of(chosen))
+        chosen = rows.at(rows.chosen(self.queryset, self.using), keys)
+        return set(rows.keys_of(self._read(chosen)))
+
+    def _read(self, locked: QuerySet[Any]) -> QuerySet[Any]:
+        """Return a queryset of rows that are locked, so that it reads them as they are."""
+        return rows.current(locked) if self.lock else locked
 
     # Expressions on the instances are shown to receivers as values, and put back for the
     # write, which is Django's.
@@ -274,6 +287,8 @@ class _BulkUpdate:
         }
         everything: QuerySet[Any] = QuerySet(self.model, using=self.using)
         chosen = rows.at(everything, [key for key, _ in pairs]).annotate(**previews)
+        if self.lock:
+            chosen = rows.with_committed(rows.current(chosen), previews)
         values = {key: rest for key, *rest in rows.keyed(chosen, *previews)}
         for key, obj in pairs:
             for field, value in zip(expressions, values.get(key, ()), strict=False):

@@ -19,7 +19,7 @@ from django.db import connections, transaction
 from django.db.models import QuerySet, deletion
 from django.db.models.signals import post_delete, pre_delete
 
-from . import loops, rows, sending
+from . import loops, rows, sending, transactions
 from .fields import concrete
 from .keys import refuse_null
 from .update import update
@@ -64,19 +64,11 @@ def update_batch(
         return
     refuse_null(model, keys)
     size = min(options.batch_size, rows.largest_batch(using, model))
-    ordered = _in_order(keys)
+    ordered = rows.in_order(keys)
     with transaction.atomic(using=using, savepoint=False):
         for start in range(0, len(ordered), size):
             chosen = rows.at(everything, ordered[start : start + size])
             update(chosen, values, options, _update_by_django)
-
-
-def _in_order(keys: list[Any]) -> list[Any]:
-    try:
-        return sorted(keys)
-    except TypeError:
-        # Within a batch the database puts them in order; keys of a class of its own Python may not.
-        return keys
 
 
 def _update_by_django(queryset: QuerySet[Any], /, **values: Any) -> int:
@@ -246,6 +238,7 @@ class _Reach:
         self.followed = {model: self._followed(model) for model in self.relations}
         if not any(self.followed.values()):
             return
+        self._begin_write()
         self.firm = {model: list(found) for model, found in self.collector.data.items()}
         self._collect_fast_deletes()
         # Django deletes a single object without a look at what else was collected, but for this.
@@ -258,6 +251,12 @@ class _Reach:
                     self._change(field, found)
                 elif removed := self._remove(field, found):
                     pending.append((field.model, removed))
+
+    def _begin_write(self) -> None:
+        # Of what Django itself reads outside of a transaction nothing is to be held.
+        if connections[self.collector.using].in_atomic_block:
+            key = next(iter(self.relations))._meta.pk_fields[0]
+            transactions.begin_write(self.collector.using, transactions.DELETE, key)
 
     def _followed(self, model: type[Model]) -> list[Relation]:
         return [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 
-from . import rows
+from . import rows, transactions
 from .progress import reporting
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def delete_in_batches(
     by_model: Counter[str] = Counter(nothing[1])
     label = queryset.model._meta.label
     with transaction.atomic(using=using, savepoint=False), reporting(options, label) as report:
+        transactions.begin_write(using, transactions.DELETE, queryset.model._meta.pk_fields[0])
         keys = rows.chosen_keys(queryset, using)
         for start in range(0, len(keys), size):
             batch = keys[start : start + size]

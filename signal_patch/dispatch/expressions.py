@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,39 @@ def replaced(resolved: Any, replacements: Mapping[Any, Any]) -> Any:
         [part if part is None else replaced(part, replacements) for part in resolved.get_source_expressions()]
     )
     return clone
+
+
+def in_share_mode(resolved: Any) -> Any:
+    """Return a resolved expression whose subqueries, and those in them, lock the rows that they read."""
+    if isinstance(resolved, Query):
+        query: Any = resolved.clone()
+        query.__class__ = _in_share_mode(type(query))
+        query.where = in_share_mode(query.where)
+        query.annotations = {name: in_share_mode(part) for name, part in query.annotations.items()}
+        return query
+    if isinstance(resolved, WhereNode):
+        children = [in_share_mode(child) for child in resolved.children]
+        return resolved.create(children, resolved.connector, negated=resolved.negated)
+    sources: list[Any] = getattr(resolved, "get_source_expressions", list)()
+    if not sources:
+        return resolved
+    clone = resolved.copy()
+    clone.set_source_expressions([part if part is None else in_share_mode(part) for part in sources])
+    return clone
+
+
+@cache
+def _in_share_mode(query_class: type[Query]) -> type[Query]:
+    return type(f"{query_class.__name__}InShareMode", (_InShareMode, query_class), {})
+
+
+class _InShareMode:
+    """Adds MySQL's and MariaDB's shared lock, of which Django has no word, to the SQL of a subquery."""
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        sql, params = super().as_sql(compiler, connection)  # type: ignore[misc]  # that of Query
+        # It is in brackets.
+        return f"{sql[:-1]} LOCK IN SHARE MODE)", params
 
 
 class Saved(Value):

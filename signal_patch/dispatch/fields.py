@@ -364,6 +364,13 @@ def concrete(model: Any) -> type[Model]:
     return owner
 
 
+def first_written(model: type[Model], names: Iterable[str]) -> Field[Any, Any]:
+    """Return the first of the named fields that has a column which may be written, or else of all fields."""
+    opts = model._meta
+    candidates = [*map(opts.get_field, names), *opts.concrete_fields]
+    return next(field for field in candidates if not field.generated)
+
+
 def writable_fields(model: type[Model]) -> list[Field[Any, Any]]:
     """Return the concrete fields that a save may write: neither keys nor generated."""
     keys = {*model._meta.pk_fields}

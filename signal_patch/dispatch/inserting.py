@@ -15,7 +15,7 @@ from django.db.models.sql import InsertQuery
 
 from . import fields as columns, sending
 from .expressions import UNKNOWN
-from .rows import copied
+from .rows import copied, current
 from .telling import reread
 
 if TYPE_CHECKING:
@@ -115,9 +115,8 @@ class Inserter:
         """Return these columns of the rows with which the instances would conflict, and lock
         them.
         """
-        everything: QuerySet[Any] = QuerySet(self.model, using=self.using)
-        if self.lock:
-            everything = everything.select_for_update()
+        everything: QuerySet[Any] = QuerySet(self.model, using=self.using).order_by("pk")
+        everything = everything.select_for_update() if self.lock else current(everything)
         objs = list(objs)
         found: list[Row] = []
         for unique in sets:

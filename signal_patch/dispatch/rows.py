@@ -18,6 +18,7 @@ from django.db.models.query import ModelIterable
 from django.db.models.sql import Query
 
 from . import loading
+from .expressions import in_share_mode
 from .fields import concrete
 from .keys import condition as keys_condition, refuse_null, refuse_shared
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 Expressions = dict[str, "BaseExpression"]
 Frozen = dict[Any, tuple[Any, ...]]
+
+# So many keys make a statement of some hundred kilobytes, where the database sets no limit.
+LOCKED_AT_ONCE = 10_000
 
 
 @dataclass(slots=True)
@@ -189,7 +193,10 @@ class Selection:
 
     def batches(self) -> Iterator[Batch]:
         """Yield the rows in batches, each row once."""
-        chosen = self._chosen()
+        if self.lock and not _orders_by_key(self.queryset.query):
+            yield from self._locked_by_key()
+            return
+        chosen = self._chosen(self.queryset)
         if chosen is None:
             yield from self._in_foreign_order()
         else:
@@ -208,8 +215,7 @@ class Selection:
         keys, frozen = self._keys(self._chosen())
         refuse_null(self.queryset.model, keys)
         self.total = len(keys)
-        # Choosing their keys has locked them all.
-        self.lock = False
+        self._note_all_are_locked()
         if self._begin_with(keys, first.keys):
             loaded = set(first.keys)
             keys = [key for key in keys if key not in loaded]
@@ -217,6 +223,42 @@ class Selection:
         # One batch is alive at a time.
         del first
         yield from self._chunks(keys, frozen)
+
+    def _locked_by_key(self) -> Iterator[Batch]:
+        """Lock the rows in the order of their keys, so as not to wait for one who does so, too, and waits
+        for us; and yield them in the caller's order, which takes a statement more.
+        """
+        chosen = self._chosen(_by_key(self.queryset))
+        first = self._load(chosen, self.frozen, limit=self.size + 1)
+        if len(first.keys) <= self.size:
+            self.total = len(first.keys)
+            self._note_all_are_locked()
+            order = first.keys if self.total < 2 else self._in_callers_order(first.keys)
+            yield _arranged(first, order, first.frozen)
+            return
+        # These are but the first by their keys; one batch is alive at a time.
+        del first
+        keys, frozen = self._keys(chosen)
+        self.total = len(keys)
+        self._note_all_are_locked()
+        yield from self._chunks(self._in_callers_order(keys), frozen)
+
+    def _note_all_are_locked(self) -> None:
+        # Where what is locked may be read as it was before, each reading is to be of the same kind.
+        self.lock = self.lock and _reads_snapshots(self.using)
+
+    def _in_callers_order(self, keys: list[Any]) -> list[Any]:
+        chosen = self._chosen(self.queryset)
+        if chosen is None:
+            # The order of other tables, which are not to be locked.
+            ordered: Iterable[Any] = (key for key, *_ in keyed(self._ordered()))
+        else:
+            ordered = keys_of(_locked(chosen, ()) if self.lock else chosen)
+        held = set(keys)
+        found = [key for key in dict.fromkeys(ordered) if key in held]
+        # Where chance has a say in the filter, or other tables have changed, not all are found again.
+        held.difference_update(found)
+        return [*found, *(key for key in keys if key in held)]
 
     def _begin_with(self, keys: list[Any], first: list[Any]) -> bool:
         """Return whether the rows chosen are the ones that were loaded first, and others after them.
@@ -229,26 +271,29 @@ class Selection:
         return keys[: len(first)] == first
 
     def _in_foreign_order(self) -> Iterator[Batch]:
-        ordered = _on(self.using, self.queryset)
-        if not _foreign_joins(ordered.query):
-            # As Django's statement over a single table does (5.2 and 6.0; 6.1 refuses them).
-            ordered.query.distinct_fields = ()
-        if not ordered.query.distinct_fields:
-            # MariaDB finds a distinct composite key ambiguous in an ORDER BY; no key counts twice below.
-            ordered.query.distinct = False
-        keys = list(dict.fromkeys(key for key, *_ in keyed(ordered)))
+        keys = list(dict.fromkeys(key for key, *_ in keyed(self._ordered())))
         refuse_null(self.queryset.model, keys)
         frozen: Frozen = {}
-        if self.frozen or (self.lock and len(keys) > self.size):
-            # Such an ordering can't be locked with; a single batch is locked as it is loaded.
+        if self.frozen:
             held, frozen = self._held(keys)
             keep = set(held)
             keys = [key for key in keys if key in keep]
         self.total = len(keys)
         yield from self._chunks(keys, frozen)
 
+    def _ordered(self) -> Any:
+        """Return the queryset as its own ordering has it, in which a row may come twice."""
+        ordered = _on(self.using, self.queryset)
+        if not _foreign_joins(ordered.query):
+            # As Django's statement over a single table does (5.2 and 6.0; 6.1 refuses them).
+            ordered.query.distinct_fields = ()
+        if not ordered.query.distinct_fields:
+            # MariaDB finds a distinct composite key ambiguous in an ORDER BY; no key counts twice.
+            ordered.query.distinct = False
+        return ordered
+
     def _held(self, keys: list[Any]) -> tuple[list[Any], Frozen]:
-        """Lock the chosen rows, and return their keys and what the frozen expressions give."""
+        """Return the keys of the chosen rows and what the frozen expressions give."""
         held, frozen = self._keys(_nested(self.queryset, self.using))
         if set(held).issuperset(keys):
             return held, frozen
@@ -271,16 +316,10 @@ class Selection:
         batch = self._load(at(everything(self.queryset, self.using), keys), {})
         if batch.keys == keys and not frozen:
             return batch
-        loaded = dict(zip(batch.keys, batch.instances, strict=True))
-        present = [key for key in keys if key in loaded]
-        return Batch(
-            present,
-            [loaded[key] for key in present],
-            {key: frozen[key] for key in present} if frozen else {},
-        )
+        return _arranged(batch, keys, frozen)
 
     def _load(self, rows: QuerySet[Any], frozen: Expressions, limit: int | None = None) -> Batch:
-        annotated = QuerySet.annotate(rows, **self.previews, **frozen)
+        annotated = self._annotated(rows, frozen, self.previews)
         if not is_djangos(annotated):
             self._leave_to_its_iterable(annotated, [*self.previews, *frozen])
         if self.lock:
@@ -297,6 +336,10 @@ class Selection:
             if frozen
         }
         return Batch(keys, instances, values)
+
+    def _annotated(self, rows: QuerySet[Any], frozen: Expressions, previews: Expressions) -> QuerySet[Any]:
+        annotated = QuerySet.annotate(rows, **previews, **frozen)
+        return with_committed(annotated, frozen) if self.lock else annotated
 
     def _leave_to_its_iterable(self, rows: Any, aliases: list[str]) -> None:
         """Have what an iterable that is not Django's needs to make instances of subclasses.
@@ -323,30 +366,30 @@ class Selection:
             chosen = _locked(chosen, self.tables[:1])
         if not self.frozen:
             return keys_of(chosen), {}
-        annotated = QuerySet.annotate(chosen, **self.frozen)
+        annotated = self._annotated(chosen, self.frozen, {})
         frozen = {key: tuple(values) for key, *values in keyed(annotated, *self.frozen)}
         return list(frozen), frozen
 
-    def _chosen(self) -> Any:
-        """Return whole instances of the chosen rows, or None if only the queryset itself can
-        tell their order.
+    def _chosen(self, queryset: QuerySet[Any]) -> Any:
+        """Return whole instances of the rows that a queryset chooses, or None if only the queryset
+        itself can tell their order.
         """
-        if self._is_direct():
-            return _direct(self.queryset, self.using)
-        if _orders_by_own_columns(self.queryset):
-            return _nested(self.queryset, self.using)
+        if self._is_direct(queryset):
+            return _direct(queryset, self.using)
+        if _orders_by_own_columns(queryset):
+            return _nested(queryset, self.using)
         return None
 
-    def _is_direct(self) -> bool:
+    def _is_direct(self, queryset: QuerySet[Any]) -> bool:
         """Return whether the queryset's own query can load the rows, once each, and lock
         them alone.
         """
-        query = self.queryset.query
+        query = queryset.query
         if query.group_by is not None or query.extra_tables or query.extra_order_by:
             return False
         if any(_is_computed_over_rows(annotation) for annotation in query.annotations.values()):
             return False
-        if not _orders_by_own_columns(self.queryset):
+        if not _orders_by_own_columns(queryset):
             # Only the compiler knows the joins of the ordering.
             query = query.clone()
             query.get_compiler(self.using).pre_sql_setup()
@@ -365,6 +408,17 @@ class Selection:
             return False
         self.tables = _own_tables(opts)
         return True
+
+
+def _arranged(batch: Batch, keys: list[Any], frozen: Frozen) -> Batch:
+    """Return the rows of a batch in the order of these keys; one that is not there is left out."""
+    loaded = dict(zip(batch.keys, batch.instances, strict=True))
+    present = [key for key in keys if key in loaded]
+    return Batch(
+        present,
+        [loaded[key] for key in present],
+        {key: frozen[key] for key in present} if frozen else {},
+    )
 
 
 def _is_computed_over_rows(annotation: Any) -> bool:
@@ -396,6 +450,14 @@ def _is_to_one(join: Any) -> bool:
 
 def _explicit_order(queryset: QuerySet[Any]) -> bool:
     return bool(queryset.query.order_by or queryset.query.extra_order_by)
+
+
+def _orders_by_key(query: Query) -> bool:
+    """Return whether a query's rows come in the order of their key, as they do where none is given."""
+    if query.extra_order_by or not query.order_by:
+        return not query.extra_order_by
+    pk = query.get_meta().pk
+    return query.standard_ordering and query.order_by[0] in ("pk", pk.name, pk.attname)
 
 
 def _orders_by_own_columns(queryset: QuerySet[Any]) -> bool:
@@ -471,6 +533,12 @@ def _order_by_key(query: Query) -> None:
     query.add_ordering("pk")
 
 
+def _by_key(queryset: Any) -> Any:
+    clone = queryset._chain()
+    _order_by_key(clone.query)
+    return clone
+
+
 def _nested(queryset: QuerySet[Any], using: str) -> Any:
     """Return the rows whose key is among those that the queryset selects.
 
@@ -495,7 +563,12 @@ def _nested(queryset: QuerySet[Any], using: str) -> Any:
 
 def chosen_keys(queryset: QuerySet[Any], using: str) -> list[Any]:
     """Return the keys of the rows that a queryset selects, each once."""
-    return keys_of(_nested(queryset, using))
+    return keys_of(chosen(queryset, using))
+
+
+def chosen(queryset: QuerySet[Any], using: str) -> Any:
+    """Return the rows that a queryset selects, each once, in a query that reads their own table only."""
+    return _nested(queryset, using)
 
 
 def keys_of(queryset: QuerySet[Any]) -> list[Any]:
@@ -515,6 +588,50 @@ def keyed(queryset: QuerySet[Any], *names: str) -> Iterable[Any]:
     # Django 5.2 to 6.1 lose the parts of a composite "pk" beside annotations.
     found = QuerySet.values_list(queryset, *parts, *names)
     return ((row[: len(parts)], *row[len(parts) :]) for row in found)
+
+
+def lock(queryset: QuerySet[Any], keys: Iterable[Any]) -> None:
+    """Lock the rows with the given keys, which have no order, in the order of their keys."""
+    ordered = in_order(keys)
+    size = min(LOCKED_AT_ONCE, largest_batch(queryset.db, queryset.model))
+    for start in range(0, len(ordered), size):
+        chosen = at(queryset, ordered[start : start + size])
+        _order_by_key(chosen.query)
+        keys_of(_locked(chosen, ()))
+
+
+def in_order(keys: Iterable[Any]) -> list[Any]:
+    """Return keys in their order."""
+    keys = list(keys)
+    try:
+        return sorted(keys)
+    except TypeError:
+        # Within a statement the database puts them in order; keys of a class of its own Python may not.
+        return keys
+
+
+def current(queryset: QuerySet[Any]) -> QuerySet[Any]:
+    """Have a queryset read rows that this transaction has locked or written as they are now.
+
+    MySQL and MariaDB show them in a plain SELECT as they were at its first one (REPEATABLE READ), though
+    others have changed them before they were locked; also once they are written, if that changed nothing.
+    """
+    return _locked(queryset, ()) if _reads_snapshots(queryset.db) else queryset
+
+
+def with_committed(queryset: QuerySet[Any], names: Iterable[str]) -> QuerySet[Any]:
+    """Have the subqueries in some annotations read what is committed, as those of an UPDATE do.
+
+    A lock of the outer query is none of theirs; an UPDATE of MySQL or MariaDB reads them in this very mode.
+    """
+    if _reads_snapshots(queryset.db):
+        annotations = queryset.query.annotations
+        annotations.update({name: in_share_mode(annotations[name]) for name in names})
+    return queryset
+
+
+def _reads_snapshots(using: str) -> bool:
+    return connections[using].vendor == "mysql"
 
 
 def _locked(queryset: QuerySet[Any], tables: tuple[str, ...]) -> QuerySet[Any]:

@@ -265,7 +265,8 @@ def _stored(
     model: type[Model], using: str, keys: list[Any], attnames: list[str]
 ) -> dict[Any, tuple[Any, ...]]:
     """Return the rows with the given keys, by key: the key itself, then the attributes."""
-    everything: QuerySet[Any] = rows.at(QuerySet(model, using=using), keys)
+    # A row that the UPDATE has left as it was, a plain SELECT would show as another transaction found it.
+    everything = rows.at(rows.current(QuerySet(model, using=using)), keys)
     try:
         return {row[0]: row for row in everything.values_list("pk", *attnames)}
     except Exception:  # noqa: BLE001  # whatever a conversion raises: SQLite's columns take what fields can't read
@@ -276,7 +277,7 @@ def _stored(
 
 def _readable(model: type[Model], using: str, keys: list[Any], attname: str) -> dict[Any, Any]:
     """Return one attribute of the rows with the given keys, by key, where the field can read the column."""
-    everything: QuerySet[Any] = rows.at(QuerySet(model, using=using), keys)
+    everything = rows.at(rows.current(QuerySet(model, using=using)), keys)
     try:
         return dict(everything.values_list("pk", attname))
     except Exception:  # noqa: BLE001  # as above

@@ -11,7 +11,7 @@ from django.db.models.lookups import Exact
 from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import Query
 
-from . import fields, loops, returning, rows, sending, values as planning, writing
+from . import fields, loops, returning, rows, sending, transactions, values as planning, writing
 from .progress import reporting
 from .telling import Teller
 
@@ -45,6 +45,7 @@ def update(
     if planning.is_void(queryset, values, using):
         return original(queryset, **values)
     with transaction.atomic(using=using, savepoint=False):
+        transactions.begin_write(using, transactions.UPDATE, fields.first_written(queryset.model, values))
         operation = _Update(queryset, senders, values, using, options, original)
         matched = loops.run(operation.run, (pre_save, post_save), senders)
     queryset._result_cache = None
