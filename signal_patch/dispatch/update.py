@@ -120,7 +120,9 @@ class _Update:
 
     def _replaced(self) -> list[str]:
         keys = self.model._meta.pk_fields
-        return [field.name for field in self.plan.written if field not in keys]
+        # Where the statement does not tell which rows it has written, the old values may.
+        kept = () if self.asked else self.plan.unassigned
+        return [field.name for field in self.plan.written if field not in keys and field not in kept]
 
     def _may_be_refused(self) -> bool:
         """Return whether the database may refuse Django's statement where it takes our SELECTs.
@@ -157,8 +159,13 @@ class _Update:
             changes = self.teller.before(loud)
             matched, stored = writing.write(batch, self.plan, changes, self.writer, self.original, self.asked)
             if stored is None:
-                all_there = matched == len(pairs)
-                told = self.teller.settle(loud, changes, self.plan.unsure, all_there=all_there)
+                told = self.teller.settle(
+                    loud,
+                    changes,
+                    self.plan.unsure,
+                    missing=len(pairs) - matched,
+                    unassigned=self.plan.unassigned,
+                )
             else:
                 told = self.teller.settle_by(stored, loud, self.asked)
             return matched - self.teller.after(told, flight)
