@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import F, Func, Value
 from django.db.models.functions import Concat, Random
 from django.db.models.signals import post_save
 
-from signal_patch import bulk_signals
+from signal_patch import bulk_signals, no_bulk_signals
 from tests.fleet import rows
 from tests.key_models import Phrase, Word
+from tests.models import Ship
+from tests.refusals import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -180,3 +182,54 @@ def test_a_child_whose_parents_row_is_left_as_it_is(receivers: Receivers) -> Non
     told = _post_saves(receivers, Phrase)
     assert Phrase.objects.update(length=F("length") + 1) == 2
     assert [(phrase.pk, phrase.length) for phrase in told] == [("a", 2), ("c", 2)]
+
+
+CREATIONS: dict[str, tuple[dict[str, Any], set[tuple[str, bool]]]] = {
+    "plain": ({}, {("c", True), ("d", True)}),
+    "ignore_conflicts": ({"ignore_conflicts": True}, {("c", True), ("d", True)}),
+    "update_conflicts": (
+        {"update_conflicts": True, "unique_fields": ["text"], "update_fields": ["uses"]},
+        {("a", False), ("c", True), ("d", True)},
+    ),
+}
+
+
+@pytest.mark.parametrize("batch_size", [2000, 1])
+@pytest.mark.parametrize(("arguments", "expected"), CREATIONS.values(), ids=CREATIONS)
+def test_a_row_that_is_not_inserted_gets_no_post_save(
+    arguments: dict[str, Any], expected: set[tuple[str, bool]], batch_size: int, receivers: Receivers
+) -> None:
+    there = ["a"] if arguments else []
+    rows(Word, *({"text": text} for text in there))
+    _leave_out("INSERT", "new.text = 'b'")
+    log = receivers.record(Word)
+    objs = [Word(text=text, uses=5) for text in [*there, "c", "b", "d"]]
+    with bulk_signals(batch_size=batch_size):
+        Word.objects.bulk_create(objs, **arguments)
+    assert len(log.of("pre_save")) == len(objs)
+    assert {(sent.instance.pk, sent.arguments["created"]) for sent in log.of("post_save")} == expected
+    assert set(Word.objects.values_list("text", flat=True)) == {*there, "c", "d"}
+
+
+def test_an_upsert_that_is_left_out_gets_no_post_save(receivers: Receivers) -> None:
+    rows(Word, *({"text": text} for text in "abc"))
+    _leave_out("UPDATE", "old.text = 'b'")
+    log = receivers.record(Word)
+    upsert: dict[str, Any] = CREATIONS["update_conflicts"][0]
+    Word.objects.bulk_create([Word(text=text, uses=5) for text in "abcd"], **upsert)
+    assert [(sent.instance.pk, sent.arguments["created"]) for sent in log.of("post_save")] == [
+        ("a", False),
+        ("c", False),
+        ("d", True),
+    ]
+    assert list(Word.objects.order_by("text").values_list("uses", flat=True)) == [5, 0, 5, 5]
+
+
+def test_a_row_whose_key_the_database_makes_is_missed_by_django_itself(receivers: Receivers) -> None:
+    _leave_out("INSERT", "new.speed = 2", "tests_ship")
+    ships = [Ship(speed=speed) for speed in (1, 2, 3)]
+    with no_bulk_signals(), transaction.atomic():
+        expected = refusal(lambda: Ship.objects.bulk_create(ships))
+    receivers.record(Ship)
+    assert expected is not None
+    assert refusal(lambda: Ship.objects.bulk_create([Ship(speed=speed) for speed in (1, 2, 3)])) == expected
