@@ -181,7 +181,7 @@ class _BulkUpdate:
             loud = [pair for pair in pairs if pair[0] not in quiet] if quiet else pairs
             changes = self.teller.before(loud)
             self._prepare(changes, pairs)
-            self._hide(expressions, changes, pairs)
+            hidden = self._hide(expressions, changes, pairs)
             self._store_files(pairs)
             matched = self._write(pairs)
             if matched > distinct:
@@ -189,12 +189,15 @@ class _BulkUpdate:
             if present is not None:
                 loud = [pair for pair in loud if pair[0] in present]
             self._write_extras(loud, changes)
-            all_there = matched == (distinct if present is None else len(present))
+            missing = (distinct if present is None else len(present)) - matched
+            for obj, field, shown in hidden if missing else ():
+                # What was to be written tells which rows were.
+                setattr(obj, field.attname, shown)
             unsure = self._unsure(expressions)
             if distinct < len(keys):
                 # Of two instances with one key, the row holds the values of the first.
                 unsure = [*self.fields, *(field for changed in changes.values() for field in changed)]
-            told = self.teller.settle(loud, changes, unsure, all_there=all_there)
+            told = self.teller.settle(loud, changes, unsure, missing=missing)
             for instance, *_ in told:
                 # As save_base() leaves it (Django 5.2 to 6.1).
                 instance._state.adding, instance._state.db = False, self.using
@@ -309,14 +312,18 @@ class _BulkUpdate:
 
     def _hide(
         self, expressions: Expressions, changes: dict[Any, Changes], pairs: list[tuple[Any, Model]]
-    ) -> None:
+    ) -> list[tuple[Model, ModelField, Any]]:
+        """Put the expressions back for the write, and return what was shown in their place."""
+        hidden: list[tuple[Model, ModelField, Any]] = []
         for field, by_key in expressions.items():
             for key, obj in pairs:
                 # What a receiver has put in the place of the value is what gets saved.
                 if key not in by_key or field in (changed := changes.get(key, {})):
                     continue
                 if not self._is_overtaken(field, by_key[key], changed):
+                    hidden.append((obj, field, getattr(obj, field.attname)))
                     columns.assign(obj, field, by_key[key])
+        return hidden
 
     def _store_files(self, pairs: list[tuple[Any, Model]]) -> None:
         """Store the files that wait in the named fields, as save() does before it names them in the row."""

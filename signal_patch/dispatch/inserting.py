@@ -195,7 +195,18 @@ class _Insertion:
         if on_conflict == OnConflict.IGNORE:
             # Django takes the rows of all its batches for those of its instances in their order.
             return []
+        if None in outcomes:
+            # Django goes by the place: a row that was left out gets the values that its instance has. It
+            # refuses to go on if the database was to make the key.
+            outcomes = [
+                outcome or (False, self._own_row(obj))
+                for obj, outcome in zip(objs, outcomes, strict=True)
+                if outcome or obj._is_pk_set()
+            ]
         return [outcome[1] for outcome in outcomes if outcome and outcome[1] is not None]
+
+    def _own_row(self, obj: Any) -> Row:
+        return [getattr(obj, field.attname) for field in self.opts.db_returning_fields]
 
     def _choose(self, on_conflict: OnConflict | None) -> Callable[[list[Any]], list[Outcome]]:
         if on_conflict == OnConflict.IGNORE:
@@ -230,7 +241,10 @@ class _Insertion:
 
     def _create(self, objs: list[Any]) -> list[Outcome]:
         if self.inserter.returns_rows:
-            return [(True, row) for row in self._rows_of_new(objs)]
+            # The key tells which rows a trigger has left out.
+            key = tuple(self.opts.pk_fields)
+            rows = self._django(objs, list(dict.fromkeys([*self.of_new, *key])))
+            return [None if row is None else (True, row) for row in self._rows_by_instance(objs, rows, key)]
         key = self.opts.auto_field
         if key is None or key in self.fields:
             self._django(objs, None)
@@ -241,9 +255,15 @@ class _Insertion:
                 columns.assign(obj, key, value)
         return [(True, None)] * len(objs)
 
-    def _rows_of_new(self, objs: list[Any]) -> list[Row]:
-        rows = self._django(objs, self.of_new)
-        return rows if self.of_new else [()] * len(objs)
+    def _rows_by_instance(self, objs: list[Any], rows: list[Row], key: UniqueSet) -> list[Row | None]:
+        """Return each instance's row, or None for one that a trigger has left out."""
+        if len(rows) == len(objs):
+            return list(rows)
+        by_key = {self._row_key(row, key): row for row in rows}
+        names = [field.attname for field in key]
+        return [
+            by_key.get(self._key(obj, key) or tuple(getattr(obj, name) for name in names)) for obj in objs
+        ]
 
     def _django(self, objs: list[Any], returning: list[ModelField] | None, **conflict: Any) -> list[Row]:
         queryset: Any = self.inserter.queryset
@@ -356,7 +376,10 @@ class _Insertion:
         rows = self._django(objs, [*self.returning, _xmax(self.inserter.model)], **self.upsert)
         # Nothing has locked or deleted a version of a row that this statement has made; one
         # that it has updated, it has locked first.
-        return [(str(xmax) == "0", row) for *row, xmax in rows]
+        return [
+            None if row is None else (str(row[-1]) == "0", row[:-1])
+            for row in self._rows_by_instance(objs, rows, self.unique_sets[0])
+        ]
 
     # Elsewhere only the steps of select-then-save prove it: rows that are there and locked are
     # updated by Django's statement, all others are inserted by a plain one. If that fails
@@ -373,19 +396,24 @@ class _Insertion:
         try:
             with transaction.atomic(using=self.using):
                 updated = iter(self._updated(old, held) if old else ())
-                created = iter(self._rows_of_new(new) if new else ())
+                created = iter(self._create(new) if new else ())
         except IntegrityError:
             return self._upsert_each(objs)
-        return [next(updated) if is_known else (True, next(created)) for is_known in known]
+        return [next(updated if is_known else created) for is_known in known]
 
     def _updated(self, objs: list[Any], held: Held) -> list[Outcome]:
-        rows = self._django(objs, self.returning, **self.upsert)
+        rows = self._rows_by_instance(
+            objs, self._django(objs, self.returning, **self.upsert), self.unique_sets[0]
+        )
         unique = tuple(self.opts.pk_fields)
         there = held.get(unique)
         if there is None:
-            return [(False, row) for row in rows]
+            return [None if row is None else (False, row) for row in rows]
         outcomes: list[Outcome] = []
         for row in rows:
+            if row is None:
+                outcomes.append(None)
+                continue
             # One before it may have moved the row with which it was in conflict out of its way.
             key = self._row_key(row, unique)
             outcomes.append((key not in there, row))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync
@@ -107,28 +107,77 @@ class Teller:
         self,
         pairs: list[tuple[Any, Model]],
         changes: dict[Any, Changes],
-        unsure: Iterable[ModelField],
+        unsure: Collection[ModelField],
         *,
-        all_there: bool,
+        missing: int,
+        unassigned: Collection[ModelField] = (),
     ) -> Told:
         """Make instances tell what their rows hold after the write.
 
-        Returns those that have a row, with the names of the fields that were saved. `unsure`
-        are the fields of which only the row knows the value.
+        Returns those whose row was written, with the names of the fields that were saved. `unsure`
+        are the fields of which only the row knows the value; of those that are `unassigned`, instances
+        have the old one. `missing` is how many rows fewer the statement has matched than it was sent.
         """
         if not self.hears_post_save:
             return []
-        unknown = dict.fromkeys(unsure)
-        instances = [instance for _, instance in pairs]
+        told = dict.fromkeys(unsure)
         for key, instance in pairs if changes else ():
-            unknown.update(dict.fromkeys(self._settle_changes(instance, changes.get(key, {}))))
+            told.update(dict.fromkeys(self._settle_changes(instance, changes.get(key, {}))))
+        unknown: Collection[ModelField] = told
+        if missing:
+            pairs, unknown = self._written(pairs, changes, unknown, missing, unassigned)
         wanted = self._wanted(changes, unknown)
-        if not all_there or any(map(wanted, set(map(type, instances)))):
+        instances = [instance for _, instance in pairs]
+        if any(map(wanted, set(map(type, instances)))):
             present = reread(instances, self.using, wanted)
             pairs = [(key, instance) for key, instance in pairs if id(instance) in present]
         if not changes:
             return [(instance, self.update_fields, False) for _, instance in pairs]
         return [(instance, self._saved(changes.get(key)), False) for key, instance in pairs]
+
+    def _written(
+        self,
+        pairs: list[tuple[Any, Model]],
+        changes: dict[Any, Changes],
+        unsure: Collection[ModelField],
+        missing: int,
+        unassigned: Collection[ModelField],
+    ) -> tuple[list[tuple[Any, Model]], Collection[ModelField]]:
+        """Return the instances whose rows were written, and the fields of which only the row knows the value.
+
+        A row may be gone; or a trigger, or the row security of PostgreSQL, has left it as it was, and
+        its values tell. As another trigger may have written other values, rows count as written if they
+        hold what was sent in as many fields as leave enough of them: in all, in those that are not
+        unsure, or in none.
+        """
+        written = self.written.union(*changes.values())
+        keys = {id(instance): key for key, instance in pairs}
+        there: set[Any] = set()
+        close: set[Any] = set()
+        exact: set[Any] = set()
+        for columns, found in _read(
+            (instance for _, instance in pairs),
+            self.using,
+            lambda model: [field for field in model._meta.concrete_fields if field in written],
+        ):
+            for instance, row in found:
+                key = keys[id(instance)]
+                differing = {
+                    field
+                    for field, value in zip(columns, row, strict=True)
+                    if not _holds(instance, field, value, field in unassigned)
+                }
+                there.add(key)
+                if differing.issubset(unsure):
+                    close.add(key)
+                if not differing:
+                    exact.add(key)
+        enough = len(set(keys.values())) - missing
+        chosen = next((some for some in (exact, close) if len(some) >= enough), there)
+        return (
+            [(key, instance) for key, instance in pairs if key in chosen],
+            unsure if chosen is not there else [*unsure, *written],
+        )
 
     def settle_by(
         self,
@@ -234,6 +283,13 @@ def _row_of(instance: Any) -> Any:
     return (instance.pk,) if instance._is_pk_set() else id(instance)
 
 
+def _holds(instance: Model, field: ModelField, value: Any, is_unassigned: bool) -> bool:
+    """Return whether the value in a row is what was sent; a value as it was before is not."""
+    if field.attname not in instance.__dict__:
+        return True
+    return bool((instance.__dict__[field.attname] == value) is not is_unassigned)
+
+
 def reread(
     instances: Iterable[Model], using: str, wanted: Callable[[type[Model]], list[ModelField]]
 ) -> set[int]:
@@ -241,24 +297,33 @@ def reread(
 
     `wanted` gives the fields by the class of an instance.
     """
-    by_class: dict[type[Model], list[Model]] = defaultdict(list)
-    for instance in instances:
-        by_class[type(instance)].append(instance)
     present: set[int] = set()
-    for model, members in by_class.items():
-        mine = wanted(model)
-        attnames = [field.attname for field in mine]
-        keys = sending.stored_keys(model, map(rows.key_getter(model), members))
-        found = _stored(model, using, keys, attnames)
-        there = [instance for key, instance in zip(keys, members, strict=True) if key in found]
+    for mine, found in _read(instances, using, wanted):
+        there = [instance for instance, _ in found]
         present.update(map(id, there))
         fields.leave_unmeasured(there, mine)
-        for key, instance in zip(keys, members, strict=True):
-            # A row that is gone has no values to set.
-            for field, value in zip(mine, found.get(key, (None,))[1:], strict=False):
+        for instance, row in found:
+            for field, value in zip(mine, row, strict=True):
                 if value is not UNKNOWN:
                     fields.assign(instance, field, value)
     return present
+
+
+def _read(
+    instances: Iterable[Model], using: str, wanted: Callable[[type[Model]], list[ModelField]]
+) -> Iterator[tuple[list[ModelField], list[tuple[Model, tuple[Any, ...]]]]]:
+    """Yield, class by class, the wanted fields and the instances that have a row, with what it holds."""
+    by_class: dict[type[Model], list[Model]] = defaultdict(list)
+    for instance in instances:
+        by_class[type(instance)].append(instance)
+    for model, members in by_class.items():
+        mine = wanted(model)
+        keys = sending.stored_keys(model, map(rows.key_getter(model), members))
+        found = _stored(model, using, keys, [field.attname for field in mine])
+        yield (
+            mine,
+            [(instance, found[key][1:]) for key, instance in zip(keys, members, strict=True) if key in found],
+        )
 
 
 def _stored(

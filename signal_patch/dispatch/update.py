@@ -121,8 +121,10 @@ class _Update:
             selection.previews = self.plan.previews
 
     def _replaced(self) -> list[str]:
-        # Where the new value may be one that nobody can read, receivers keep the old one.
         kept = {*self.model._meta.pk_fields, *self.plan.mistyped}
+        if not self.asked:
+            # Where the statement does not tell which rows it has written, the old values may.
+            kept.update(self.plan.unassigned)
         return [field.name for field in self.plan.written if field not in kept]
 
     def _may_be_refused(self) -> bool:
@@ -164,8 +166,13 @@ class _Update:
             changes = self.teller.before(loud)
             matched, stored = writing.write(batch, self.plan, changes, self.writer, self.original, self.asked)
             if stored is None:
-                all_there = matched == len(pairs)
-                told = self.teller.settle(loud, changes, self.plan.unsure, all_there=all_there)
+                told = self.teller.settle(
+                    loud,
+                    changes,
+                    self.plan.unsure,
+                    missing=len(pairs) - matched,
+                    unassigned=self.plan.unassigned,
+                )
             else:
                 told = self.teller.settle_by(stored, loud, self.asked)
             return matched - self.teller.after(told, flight)

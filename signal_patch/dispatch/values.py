@@ -58,6 +58,12 @@ class Plan:
     unsure: list[ModelField] = dataclass_field(default_factory=list)
     written: list[ModelField] = dataclass_field(default_factory=list)
 
+    @property
+    def unassigned(self) -> list[ModelField]:
+        """The fields that `assign` leaves as they are: only the write decides their values."""
+        assigned = {*self.frozen_fields.values(), *(target for _, target, _ in self.previewed)}
+        return [field for field in self.unsure if field not in assigned]
+
     def assign(self, batch: Batch, connection: BaseDatabaseWrapper) -> None:
         """Give the instances their new values, by attribute, so that trackers see the change."""
         fields.leave_unmeasured(batch.instances, self.written)

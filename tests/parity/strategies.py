@@ -24,7 +24,7 @@ from tests.parity.models import (
     Yacht,
     concrete_fields,
 )
-from tests.parity.rows import HARBOURS, pool, saved_pool, ship_id
+from tests.parity.rows import HARBOURS, pool, port_code, saved_pool, ship_id
 from tests.parity.scenario import Action, BulkUpdate, Given, Hearing, Step, Update, step
 from tests.parity.values import constants, expressions, new_keys, refused
 
@@ -45,7 +45,7 @@ def first_key(model: Any, number: int) -> Any:
     """Return a key that a row may have."""
     if issubclass(model, Ship):
         return ship_id(number)
-    keys: dict[Any, Any] = {Harbour: HARBOURS[number % 3], Port: f"P{number}", Berth: ("N", number)}
+    keys: dict[Any, Any] = {Harbour: HARBOURS[number % 3], Port: port_code(number), Berth: ("N", number)}
     return keys.get(model, number)
 
 
