@@ -89,7 +89,7 @@ def in_share_mode(resolved: Any) -> Any:
 
 
 @cache
-def _in_share_mode(query_class: type[Query]) -> type[Query]:
+def _in_share_mode(query_class: Any) -> Any:
     return type(f"{query_class.__name__}InShareMode", (_InShareMode, query_class), {})
 
 
