@@ -227,8 +227,8 @@ class _BulkUpdate:
         """Return which keys a queryset with conditions matches: the write may change that."""
         if not self.queryset.query.where:
             return None
-        chosen = rows.at(rows.chosen(self.queryset, self.using), keys)
-        return set(rows.keys_of(self._read(chosen)))
+        found = rows.at(rows.chosen(self.queryset, self.using), keys)
+        return set(rows.keys_of(rows.chosen_by_committed(found) if self.lock else found))
 
     def _read(self, locked: QuerySet[Any]) -> QuerySet[Any]:
         """Return a queryset of rows that are locked, so that it reads them as they are."""

@@ -84,7 +84,8 @@ def in_share_mode(resolved: Any) -> Any:
     """Return a resolved expression whose subqueries, and those in them, lock the rows that they read."""
     if isinstance(resolved, Query):
         query: Any = resolved.clone()
-        query.__class__ = _in_share_mode(type(query))
+        own: Any = type(query)
+        query.__class__ = _in_share_mode(own)
         query.where = in_share_mode(query.where)
         query.annotations = {name: in_share_mode(part) for name, part in query.annotations.items()}
         return query
@@ -100,7 +101,7 @@ def in_share_mode(resolved: Any) -> Any:
 
 
 @cache
-def _in_share_mode(query_class: type[Query]) -> type[Query]:
+def _in_share_mode(query_class: Any) -> Any:
     return type(f"{query_class.__name__}InShareMode", (_InShareMode, query_class), {})
 
 

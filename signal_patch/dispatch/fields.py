@@ -367,8 +367,9 @@ def concrete(model: Any) -> type[Model]:
 def first_written(model: type[Model], names: Iterable[str]) -> Field[Any, Any]:
     """Return the first of the named fields that has a column which may be written, or else of all fields."""
     opts = model._meta
-    candidates = [*map(opts.get_field, names), *opts.concrete_fields]
-    return next(field for field in candidates if not field.generated)
+    candidates: list[Any] = [*map(opts.get_field, names), *opts.concrete_fields]
+    found: Field[Any, Any] = next(field for field in candidates if not field.generated)
+    return found
 
 
 def writable_fields(model: type[Model]) -> list[Field[Any, Any]]:

@@ -630,6 +630,14 @@ def with_committed(queryset: QuerySet[Any], names: Iterable[str]) -> QuerySet[An
     return queryset
 
 
+def chosen_by_committed(queryset: QuerySet[Any]) -> QuerySet[Any]:
+    """Have the subqueries in a queryset's condition read what is committed, too."""
+    if not _reads_snapshots(queryset.db):
+        return queryset
+    queryset.query.where = in_share_mode(queryset.query.where)
+    return current(queryset)
+
+
 def _reads_snapshots(using: str) -> bool:
     return connections[using].vendor == "mysql"
 

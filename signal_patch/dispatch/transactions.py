@@ -28,7 +28,7 @@ def begin_write(using: str, statement: str, field: Field[Any, Any]) -> None:
     `statement` is one of this module's, and `field` a column that the operation writes.
     """
     connection: Any = connections[using]
-    # With these modes BEGIN has taken the lock (DatabaseWrapper.transaction_mode of SQLite, Django 5.2 to 6.1).
+    # With these modes BEGIN has taken it (DatabaseWrapper.transaction_mode of SQLite, Django 5.2 to 6.1).
     if connection.vendor != "sqlite" or connection.transaction_mode in ("IMMEDIATE", "EXCLUSIVE"):
         return
     table, column = map(connection.ops.quote_name, (concrete(field.model)._meta.db_table, field.column))
