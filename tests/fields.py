@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     BigAutoField = models.BigAutoField[Any, Any]
     CharField = models.CharField[Any, Any]
     ForeignKey = models.ForeignKey[Any, Any]
+    RelatedDescriptor = ForwardManyToOneDescriptor[Any]
     DateTimeField = models.DateTimeField[Any, Any]
     IntegerField = models.IntegerField[Any, Any]
 else:
     BigAutoField = models.BigAutoField
     CharField = models.CharField
     ForeignKey = models.ForeignKey
+    RelatedDescriptor = ForwardManyToOneDescriptor
     DateTimeField = models.DateTimeField
     IntegerField = models.IntegerField
 
@@ -125,7 +127,7 @@ class SetOnce(DeferredAttribute):
         instance.__dict__[self.field.attname] = value
 
 
-class RelatedOnce(ForwardManyToOneDescriptor):
+class RelatedOnce(RelatedDescriptor):
     def __set__(self, instance: Any, value: Any) -> None:
         refuse_second(instance, self.field)
         super().__set__(instance, value)
@@ -141,5 +143,5 @@ class OnceField(CharField):
 
 
 class OnceForeignKey(ForeignKey):
-    descriptor_class = SetOnce
+    descriptor_class = SetOnce  # type: ignore[assignment]  # not the one that drops the cached object
     forward_related_accessor_class = RelatedOnce

@@ -100,7 +100,9 @@ def test_an_upsert_that_meets_a_row_shows_its_protected_state(receivers: Receive
     log = receivers.record(Order)
     truth = receivers.check_truth(Order)
     again, other = Order(pk=order.pk, note="again"), Order(pk=order.pk + 1, note="first")
-    target: dict[str, Any] = {"unique_fields": ["id"]} if connection.features.supports_update_conflicts_with_target else {}
+    target: dict[str, Any] = (
+        {"unique_fields": ["id"]} if connection.features.supports_update_conflicts_with_target else {}
+    )
     Order.objects.bulk_create([again, other], update_conflicts=True, update_fields=["note"], **target)
     assert [sent.arguments["created"] for sent in log.of("post_save")] == [False, True]
     assert (column(Order, "state"), column(Order, "note")) == (["paid", "new"], ["again", "first"])

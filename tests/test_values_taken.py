@@ -84,7 +84,7 @@ def stored(name: str) -> list[Any]:
     with connection.cursor() as cursor:
         table = quote(Reading._meta.db_table)
         cursor.execute(f"SELECT CAST({quote(field.column)} AS {text}) FROM {table} ORDER BY id")
-        return cursor.fetchall()
+        return list(cursor.fetchall())
 
 
 def outcome(values: dict[str, Any]) -> Any:
@@ -152,7 +152,7 @@ def test_the_empty_text_for_a_key_is_no_key(receivers: Receivers) -> None:
     log = receivers.record(Reading)
     truth = receivers.check_truth(Reading)
     Reading.objects.update(before="")
-    second.before_id = ""  # type: ignore[assignment]  # as a form may have it
+    second.before_id = ""  # as a form may have it
     Reading.objects.bulk_update([second], ["before"])
     assert [sent.values["before_id"] for sent in log.of("post_save")] == [None] * 3
     assert [sent.values["before_id"] for sent in log.of("pre_save")] == [None, None, ""]
