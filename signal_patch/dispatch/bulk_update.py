@@ -192,7 +192,7 @@ class _BulkUpdate:
             missing = (distinct if present is None else len(present)) - matched
             for obj, field, shown in hidden if missing else ():
                 # What was to be written tells which rows were.
-                setattr(obj, field.attname, shown)
+                columns.assign(obj, field, shown)
             unsure = self._unsure(expressions)
             if distinct < len(keys):
                 # Of two instances with one key, the row holds the values of the first.

@@ -69,7 +69,7 @@ def replaced(resolved: Any, replacements: Mapping[Any, Any]) -> Any:
     if isinstance(resolved, WhereNode):
         children = [replaced(child, replacements) for child in resolved.children]
         return resolved.create(children, resolved.connector, negated=resolved.negated)
-    if resolved in replacements:
+    if isinstance(resolved, Col) and resolved in replacements:
         return replacements[resolved]
     if not getattr(resolved, "get_source_expressions", list)():
         return resolved
@@ -174,7 +174,11 @@ class Tried(_Selected, _ExpressionWrapper):
         return [convert]
 
 
-class CastToColumn(_Selected, Cast):
+class SelectedCast(_Selected, Cast):
+    """A cast of whatever an UPDATE takes."""
+
+
+class CastToColumn(SelectedCast):
     """A cast whose value the database gives as it gives the column's own, in the column's type.
 
     Of others Django makes the number that they should be, one by one.

@@ -32,7 +32,7 @@ from django.db.models import (
 )
 from django.db.models.functions import Cast
 
-from .expressions import UNKNOWN, CastToColumn, Computed, WithJsonNull, read_by
+from .expressions import UNKNOWN, CastToColumn, Computed, SelectedCast, WithJsonNull, read_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -215,7 +215,7 @@ def as_column(expression: Any, field: Field[Any, Any], connection: BaseDatabaseW
     if connection.vendor == "postgresql":
         return CastToColumn(expression, output_field=target)
     if connection.vendor == "mysql" and isinstance(target, _CAST_ON_MYSQL):
-        return Cast(expression, output_field=target)
+        return SelectedCast(expression, output_field=target)
     if isinstance(target, _CAST_TO_TEXT.get(connection.vendor, ())):
         expression = Cast(expression, output_field=TextField())
     return Computed(expression, output_field=target)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models.signals import post_save, pre_save
 
+from tests.parity.fields import put
 from tests.parity.rows import fields_of
 
 if TYPE_CHECKING:
@@ -132,10 +133,17 @@ class Receivers:
         return sibling
 
     def _set(self, instance: Model, action: Action) -> None:
-        setattr(instance, action.name, deepcopy(action.value))
+        put(instance, action.name, deepcopy(action.value))
 
     def _append(self, instance: Any, action: Action) -> None:
         instance.log.append(action.value)
+
+    def _nest(self, instance: Any, action: Action) -> None:
+        """Change the log in place, one level deeper than it has been changed before."""
+        inner = instance.log
+        while inner and isinstance(inner[-1], dict):
+            inner = inner[-1]["in"]
+        inner.append({"in": [action.value]})
 
     def _distinguish(self, instance: Any, action: Action) -> None:
         instance.slug = f"{action.value}-{instance.pk}"

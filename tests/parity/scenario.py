@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import Exists
 
+from tests.parity.fields import put
 from tests.parity.rows import absent
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ class BulkUpdate(Change):
             objects.append(absent(self.model))
         for obj, values in zip(objects, self._each(objects), strict=True):
             for name, given in values.items():
-                setattr(obj, name, given.fresh())
+                put(obj, name, given.fresh())
         return objects
 
     def _each(self, objects: list[Any]) -> list[dict[str, Given]]:

@@ -208,7 +208,7 @@ def _unknown(given: Given, names: set[str]) -> str | None:
     return name if name in ANNOTATED - names else None
 
 
-OWN_ACTIONS = ["set", "set", "set_named", "append", "update_same"]
+OWN_ACTIONS = ["set", "set", "set_named", "append", "nest", "update_same"]
 OTHERS_ACTIONS = [
     "update_sibling",
     "update_all",
@@ -230,7 +230,7 @@ def actions(draw: st.DrawFn, model: type[Any], values: dict[str, Given]) -> Acti
             st.sampled_from(named if kind == "set_named" and not {"slug", "touched"} & {*named} else free)
         )
         return Action("set", "pre", name, draw(st.sampled_from(pool(fields[name]))))
-    if kind == "append":
+    if kind in ("append", "nest"):
         return Action(kind, "pre", value="appended", call=draw(st.none() | st.integers(1, 3)))
     if kind == "update_children" and not issubclass(model, Ship):
         kind = "update_sibling"
