@@ -17,7 +17,7 @@ from django.db.models.expressions import OrderBy
 from django.db.models.query import ModelIterable
 from django.db.models.sql import Query
 
-from . import loading
+from . import loading, related
 from .fields import concrete
 from .keys import condition as keys_condition
 
@@ -186,6 +186,7 @@ class Selection:
         self.total = 0
         self.key_of = key_getter(queryset.model)
         self.tables: tuple[str, ...] = ()
+        self.related = related.of(queryset, using)
 
     def batches(self) -> Iterator[Batch]:
         """Yield the rows in batches, each row once."""
@@ -281,11 +282,13 @@ class Selection:
         annotated = QuerySet.annotate(rows, **self.previews, **frozen)
         if not is_djangos(annotated):
             self._leave_to_its_iterable(annotated, [*self.previews, *frozen])
+        elif self.related.is_any:
+            self.related.load_with(annotated, joined=self._may_join(annotated, frozen))
         if self.lock:
             annotated = _locked(annotated, self._loaded_tables(annotated))
         if loading.is_plain(annotated):
             annotated._iterable_class = loading.PlainIterable
-            annotated = QuerySet.defer(annotated, *self._unloaded())
+            annotated = QuerySet.defer(annotated, *self._unloaded(annotated))
         instances = list(annotated[:limit])
         keys = list(map(self.key_of, instances))
         values = {
@@ -303,6 +306,15 @@ class Selection:
         """
         rows.query.select_related = self.queryset.query.select_related
         rows._annotated = aliases
+        rows._prefetch_related_lookups = self.related.lookups
+
+    def _may_join(self, rows: QuerySet[Any], frozen: Expressions) -> bool:
+        """Return whether the tables of related objects may be joined to these rows.
+
+        Not where they would be locked too, nor where raw SQL may name a column that they have as well.
+        """
+        names_tables = connections[self.using].features.has_select_for_update_of
+        return not frozen and (names_tables or not self.lock) and not related.has_raw_sql(rows.query)
 
     def _loaded_tables(self, rows: QuerySet[Any]) -> tuple[str, ...]:
         if self.tables or not rows.query.select_related:
@@ -311,9 +323,10 @@ class Selection:
         names_tables = connections[self.using].features.has_select_for_update_of
         return _own_tables(rows.query.get_meta()) if names_tables else ()
 
-    def _unloaded(self) -> Sequence[str]:
-        # A lock of an ancestor's table needs one of its columns in the SELECT.
-        return () if concrete(self.queryset.model)._meta.parents else self.replaced
+    def _unloaded(self, rows: Any) -> Sequence[str]:
+        # A lock of an ancestor's table needs one of its columns in the SELECT; a prefetch, the foreign keys.
+        is_read = concrete(self.queryset.model)._meta.parents or rows._prefetch_related_lookups
+        return () if is_read else self.replaced
 
     def _keys(self, chosen: QuerySet[Any]) -> tuple[list[Any], Frozen]:
         if self.lock:
