@@ -52,7 +52,8 @@ def of(queryset: Any, using: str) -> Related:
     (QuerySet._prefetch_related_lookups, Query.select_related and _filtered_relations, Django 5.2 to 6.1.)
     """
     query = queryset.query
-    lookups = _known(queryset.model, queryset._prefetch_related_lookups)
+    lookups = queryset._prefetch_related_lookups
+    lookups = _known(query.model, lookups) if lookups else ()
     if not query.select_related:
         return Related(lookups)
     filtered = query._filtered_relations
