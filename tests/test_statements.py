@@ -122,7 +122,7 @@ CONSTANTS: dict[str, Callable[[], int]] = {
     "filter that is undone": lambda: Ship.objects.filter(status="afloat").update(status="sunk"),
     "joined, duplicated": lambda: Ship.objects.filter(crew__name__in="ab").update(speed=9),
     "only": lambda: Ship.objects.only("name").update(speed=9),
-    "prefetched": lambda: Ship.objects.prefetch_related("crew").select_related("berth").update(speed=9),
+    "select_related": lambda: Ship.objects.select_related("berth").update(speed=9),
 }
 
 

@@ -68,6 +68,7 @@ def is_plain(queryset: Any) -> bool:
         queryset._iterable_class is ModelIterable
         and not queryset._known_related_objects
         and not queryset.query.extra_select
+        and not queryset.query.select_related
         and not getattr(fetch_mode, "track_peers", False)
         and not pre_init.has_listeners(queryset.model)
         and not post_init.has_listeners(queryset.model)

@@ -17,7 +17,7 @@ from django.db.models.expressions import OrderBy
 from django.db.models.query import ModelIterable
 from django.db.models.sql import Query
 
-from . import loading
+from . import loading, related
 from .expressions import in_share_mode
 from .fields import concrete
 from .keys import condition as keys_condition, refuse_null, refuse_shared
@@ -190,6 +190,7 @@ class Selection:
         self.total = 0
         self.key_of = key_getter(queryset.model)
         self.tables: tuple[str, ...] = ()
+        self.related = related.of(queryset, using)
 
     def batches(self) -> Iterator[Batch]:
         """Yield the rows in batches, each row once."""
@@ -212,7 +213,7 @@ class Selection:
         first.keys.pop()
         first.instances.pop()
         # Anew: a queryset that is its own clone is no longer what it was.
-        keys, frozen = self._keys(self._chosen())
+        keys, frozen = self._keys(self._chosen(self.queryset))
         refuse_null(self.queryset.model, keys)
         self.total = len(keys)
         self._note_all_are_locked()
@@ -238,7 +239,9 @@ class Selection:
             return
         # These are but the first by their keys; one batch is alive at a time.
         del first
-        keys, frozen = self._keys(chosen)
+        # Anew: a queryset that is its own clone is no longer what it was.
+        keys, frozen = self._keys(self._chosen(_by_key(self.queryset)))
+        refuse_null(self.queryset.model, keys)
         self.total = len(keys)
         self._note_all_are_locked()
         yield from self._chunks(self._in_callers_order(keys), frozen)
@@ -322,11 +325,13 @@ class Selection:
         annotated = self._annotated(rows, frozen, self.previews)
         if not is_djangos(annotated):
             self._leave_to_its_iterable(annotated, [*self.previews, *frozen])
+        elif self.related.is_any:
+            self.related.load_with(annotated, joined=self._may_join(annotated, frozen))
         if self.lock:
             annotated = _locked(annotated, self._loaded_tables(annotated))
         if loading.is_plain(annotated):
             annotated._iterable_class = loading.PlainIterable
-            annotated = QuerySet.defer(annotated, *self._unloaded())
+            annotated = QuerySet.defer(annotated, *self._unloaded(annotated))
         instances = list(annotated[:limit])
         keys = list(map(self.key_of, instances))
         refuse_shared(self.queryset.model, keys)
@@ -349,6 +354,15 @@ class Selection:
         """
         rows.query.select_related = self.queryset.query.select_related
         rows._annotated = aliases
+        rows._prefetch_related_lookups = self.related.lookups
+
+    def _may_join(self, rows: QuerySet[Any], frozen: Expressions) -> bool:
+        """Return whether the tables of related objects may be joined to these rows.
+
+        Not where they would be locked too, nor where raw SQL may name a column that they have as well.
+        """
+        names_tables = connections[self.using].features.has_select_for_update_of
+        return not frozen and (names_tables or not self.lock) and not related.has_raw_sql(rows.query)
 
     def _loaded_tables(self, rows: QuerySet[Any]) -> tuple[str, ...]:
         if self.tables or not rows.query.select_related:
@@ -357,9 +371,10 @@ class Selection:
         names_tables = connections[self.using].features.has_select_for_update_of
         return _own_tables(rows.query.get_meta()) if names_tables else ()
 
-    def _unloaded(self) -> Sequence[str]:
-        # A lock of an ancestor's table needs one of its columns in the SELECT.
-        return () if concrete(self.queryset.model)._meta.parents else self.replaced
+    def _unloaded(self, rows: Any) -> Sequence[str]:
+        # A lock of an ancestor's table needs one of its columns in the SELECT; a prefetch, the foreign keys.
+        is_read = concrete(self.queryset.model)._meta.parents or rows._prefetch_related_lookups
+        return () if is_read else self.replaced
 
     def _keys(self, chosen: QuerySet[Any]) -> tuple[list[Any], Frozen]:
         if self.lock:
@@ -534,7 +549,7 @@ def _order_by_key(query: Query) -> None:
 
 
 def _by_key(queryset: Any) -> Any:
-    clone = queryset._chain()
+    clone = copied(queryset)
     _order_by_key(clone.query)
     return clone
 

@@ -246,6 +246,25 @@ FOUND: dict[str, Change] = {
         looks=(step("distinct"),),
         values={"log": Given(F("log"))},
     ),
+    **{
+        f"{name}, {batch_size} a batch": Update(
+            model=model,
+            alias="default",
+            seeds=(1, 2, 3),
+            hearing=Hearing(),
+            batch_size=batch_size,
+            looks=(look,),
+            in_place=True,
+            values={"rank": Given(F("rank") + 1), "note": Given("new")},
+        )
+        for name, model, look in (
+            ("a ship with its harbour", Ship, step("select_related", "home", "registry")),
+            ("a ship with its cargo", Ship, step("prefetch_related", "cargo", "home")),
+            ("a composite key with its ship", Berth, step("select_related", "ship")),
+            ("a child with its route", CarFerry, step("select_related", "route")),
+        )
+        for batch_size in (1, 2000)
+    },
     "bytes in memory": Update(
         model=Wide,
         alias="default",

@@ -57,6 +57,11 @@ def _in_step(instance: Model) -> bool:
     )
 
 
+def _loaded(instance: Model) -> set[str]:
+    """Return the names of the relations whose objects the instance has at hand."""
+    return {*instance._state.fields_cache, *getattr(instance, "_prefetched_objects_cache", ())}
+
+
 class Receivers:
     def __init__(
         self,
@@ -64,6 +69,7 @@ class Receivers:
         alias: str,
         hearing: Hearing,
         update: Callable[[QuerySet[Any], dict[str, Any]], object],
+        loads: frozenset[str] = frozenset(),
     ) -> None:
         self.log: list[Sent] = []
         self.gone: set[str] = set()
@@ -71,6 +77,7 @@ class Receivers:
         self._alias = alias
         self._hearing = hearing
         self._update = update
+        self._loads = loads
         self._depth = 0
 
     @contextmanager
@@ -108,6 +115,7 @@ class Receivers:
             "its class is the sender": type(instance) is sender,
             "it is the object of pre_save": signal == "pre" or heard_before == earlier,
             "its relations are in step": _in_step(instance),
+            "its related objects came with it": self._depth > 0 or self._loads <= _loaded(instance),
             "it comes from this database": instance._state.db == self._alias and not instance._state.adding,
         }
         heard_before.add(signal)

@@ -155,8 +155,20 @@ def looks(model: type[Any]) -> list[Step]:
         step("select_for_update"),
     ]
     if issubclass(model, Ship):
-        plain += [step("select_related", "home", "flagship"), step("prefetch_related", "cargo", "flags")]
-    return plain
+        plain += [
+            step("select_related", "home", "flagship"),
+            step("select_related", "registry"),
+            step("prefetch_related", "cargo", "flags"),
+            step("prefetch_related", "home__ships"),
+        ]
+    related: dict[type[Any], list[Step]] = {
+        Cargo: [step("select_related", "ship__home"), step("prefetch_related", "ship")],
+        Berth: [step("select_related", "ship")],
+        Ferry: [step("select_related", "route"), step("prefetch_related", "route")],
+        CarFerry: [step("select_related", "route")],
+        Harbour: [step("prefetch_related", "ships", "registered__cargo")],
+    }
+    return plain + related.get(model, [])
 
 
 def refused_looks(model: type[Any]) -> list[Step]:
@@ -285,6 +297,7 @@ def updates(draw: st.DrawFn) -> Update:
         write_back=draw(st.sampled_from([True, True, True, False])),
         lock=draw(st.booleans()),
         evaluated=draw(st.booleans()) and not is_refused(look),
+        in_place=draw(rarely(4)),
         total_order=is_total(order),
     )
 
