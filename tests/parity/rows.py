@@ -121,7 +121,7 @@ def port_code(number: int) -> str:
     """Return a key that fills its column, or has a NUL where the database can store one, or neither."""
     code = f"P{number}"
     if number % 3 == 0:
-        return code.ljust(Port._meta.get_field("code").max_length, "-")
+        return code.ljust(20, "-")
     # Cut at the NUL, it would be another row's.
     return f"P{number - 1}\0" if number % 3 == 2 and connection.vendor == "sqlite" else code
 
