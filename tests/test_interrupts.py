@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 
     Operation = Callable[[], object]
 
-pytestmark = pytest.mark.django_db
+pytestmark = [
+    pytest.mark.django_db,
+    # Python ignores an exception that comes while a generator that was given up is closed.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 INTERRUPTED = (signal_patch.__path__[0], wrapt.__path__[0])
 PATCHING = (str(Path(signal_patch.__path__[0], "patches.py")), wrapt.__path__[0])
