@@ -130,9 +130,9 @@ class Opened:
 
     __slots__ = ("__weakref__", "_block", "rules")
 
-    def __init__(self, rules: Rules, block: Lock) -> None:
+    def __init__(self, rules: Rules, block: ReferenceType[Lock]) -> None:
         self.rules = rules
-        self._block = ref(block)
+        self._block = block
 
     def is_open(self) -> bool:
         return self.rules is not NOTHING and is_running(self._block)
@@ -140,8 +140,8 @@ class Opened:
     def close(self) -> None:
         self.rules = NOTHING
 
-    def is_of(self, block: Lock) -> bool:
-        return self._block() is block
+    def is_of(self, block: ReferenceType[Lock]) -> bool:
+        return self._block is block
 
     def decision(self, target: Spec) -> Decision:
         return self.rules.decision(target) if self.is_open() else UNSAID
@@ -193,13 +193,14 @@ def enter(opened: Opened) -> None:
     _open.set((opened, *_opened()))
 
 
-def leave(block: Lock) -> None:
+def leave(*blocks: ReferenceType[Lock]) -> None:
     """
-    Close the innermost scope of this context that the lock keeps open.
+    Close the innermost scope of this context that the first of these locks keeps open that keeps one open.
 
     An async generator may be finalised in another task, where there is none.
     """
-    opened = next((opened for opened in _opened() if opened.is_of(block)), None)
+    kept = (opened for block in blocks for opened in _opened() if opened.is_of(block))
+    opened = next(kept, None)
     if opened is not None:
         opened.close()
 

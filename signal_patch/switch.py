@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from functools import partial, wraps
 from inspect import isasyncgenfunction, isclass, isgeneratorfunction, isroutine
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
+from weakref import ref
 
 from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 
 from signal_patch import patches, scopes
+from signal_patch.blocks import is_running
 from signal_patch.options import Keywords, Options, check_operation
 from signal_patch.specs import EVERYTHING, Spec, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
+    from weakref import ReferenceType
 
     from typing_extensions import Unpack
 
     from signal_patch.scopes import Rules
 
     Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+    Leave = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], None]
+
+# The lock of the `with` statement that is about to enter a scope, and that scope's own.
+_loaded: Final[ContextVar[tuple[ReferenceType[Lock], ReferenceType[Lock]] | None]] = ContextVar(
+    "signal_patch_loaded", default=None
+)
 
 
 def enable(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywords]) -> None:
@@ -105,39 +115,67 @@ def no_bulk_signals(*models: Spec) -> Scope:
     return Scope(off, scopes.NOTHING.turned(off, None))
 
 
+class _Exit:
+    """
+    `Scope.__exit__()`, bound to the `with` statement that has loaded it, and not to the scope.
+
+    An exception from a signal handler may come before its first line. So what a block has opened is kept
+    open by a lock that only the loaded method refers to, and that is gone with the block; no frame refers to
+    it, whose traceback somebody might keep. A `with` statement loads `__exit__()` before it calls
+    `__enter__()` ("The with statement" in Python's language reference).
+    """
+
+    @overload
+    def __get__(self, scope: None, kind: type[Scope]) -> _Exit: ...
+    @overload
+    def __get__(self, scope: Scope, kind: type[Scope] | None = None) -> Leave: ...
+    def __get__(self, scope: Scope | None, kind: type[Scope] | None = None) -> _Exit | Leave:
+        if scope is None:
+            return self
+        block = _locked()
+        bound = partial(_exit, ref(block), ref(scope._existence))
+        vars(bound)["block"] = block
+        _loaded.set((ref(block), ref(scope._existence)))
+        return bound
+
+    def __call__(
+        self,
+        scope: Scope,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the scope, for whoever takes the method from the class, as `ExitStack` does."""
+        scope.__exit__(kind, error, traceback)
+
+
 class Scope:
     """
     What holds inside a `with` block or a decorated function.
 
     It keeps nothing of the blocks that it opens, so one object may be entered again while it is open, and by
-    any number of threads and tasks. What it opens in a `with` block is closed at the latest when it is gone
-    itself: an exception from a signal handler may come before the first line of `__exit__()`.
+    any number of threads and tasks.
     """
 
     __slots__ = ("_existence", "_rules")
 
     def __init__(self, specs: tuple[Spec, ...], rules: Rules) -> None:
         self._rules = rules
-        # Locked as long as there is this object.
-        self._existence = Lock()
-        self._existence.acquire()
+        # What is opened without a `with` statement is open for as long as there is this object, at most.
+        self._existence = _locked()
         with scopes.lock:
             _await_models(specs)
 
     def __enter__(self) -> None:
-        opened = scopes.Opened(self._rules, self._existence)
+        opened = scopes.Opened(self._rules, _block_entering(ref(self._existence)))
         try:
             _enter(opened)
         except BaseException:
-            # The `with` statement does not leave what it has not entered.
+            # Nobody leaves what has not been entered.
             opened.close()
             raise
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        scopes.leave(self._existence)
-        _tidy_up()
+    __exit__ = _Exit()
 
     def __call__(self, function: Decorated) -> Decorated:
         _check_decorated(function)
@@ -177,8 +215,28 @@ def _enter(opened: scopes.Opened) -> None:
 def _entered(rules: Rules) -> Lock:
     """Open a scope for the length of a block: `with _entered(rules):`."""
     block = Lock()
-    _enter(scopes.Opened(rules, block))
+    _enter(scopes.Opened(rules, ref(block)))
     return block
+
+
+def _block_entering(existence: ReferenceType[Lock]) -> ReferenceType[Lock]:
+    """Return the lock of the `with` statement that enters a scope; where there is none, the scope's own."""
+    loaded = _loaded.get()
+    _loaded.set(None)
+    if loaded is not None and loaded[1] is existence and is_running(loaded[0]):
+        return loaded[0]
+    return existence
+
+
+def _exit(block: ReferenceType[Lock], existence: ReferenceType[Lock], *_: object) -> None:
+    scopes.leave(block, existence)
+    _tidy_up()
+
+
+def _locked() -> Lock:
+    lock = Lock()
+    lock.acquire()
+    return lock
 
 
 def _tidy_up() -> None:
