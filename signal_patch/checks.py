@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.apps import apps
 from django.core import checks
@@ -12,22 +12,19 @@ from signal_patch import patches, scopes
 from signal_patch.conf import Settings
 from signal_patch.specs import covers, is_never_signalled, named
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 
 def check_setting(**_: Any) -> list[checks.CheckMessage]:
-    """E001, E002: the setting is wrong. With AUTOENABLE, start-up fails first."""
+    """E001, E002: the setting is wrong. But for `manage.py check`, start-up fails first."""
     try:
-        settings = Settings()
-        names = [*settings.models, *settings.exclude]
+        wrong = Settings().wrong_names()
     except ImproperlyConfigured as error:
         return [
             checks.Error(
                 str(error), hint="Correct SIGNAL_PATCH in the settings file.", id="signal_patch.E001"
             )
         ]
-    return list(_wrong_names(names))
+    hint = "Write 'app_label.Model' or 'app_label'."
+    return [checks.Error(message, hint=hint, id="signal_patch.E002") for message in wrong]
 
 
 def check_models(**_: Any) -> list[checks.CheckMessage]:
@@ -60,21 +57,6 @@ def check_patches(**_: Any) -> list[checks.CheckMessage]:
         for owner, name, _ in patches.ROADS + patches.MARKS
         if patches.ours(owner, name) is None
     ]
-
-
-def _wrong_names(labels: Iterable[str]) -> Iterable[checks.CheckMessage]:
-    for error in filter(None, map(_wrong, labels)):
-        yield checks.Error(
-            f"SIGNAL_PATCH: {error}", hint="Write 'app_label.Model' or 'app_label'.", id="signal_patch.E002"
-        )
-
-
-def _wrong(label: str) -> Exception | None:
-    try:
-        named([label])
-    except (LookupError, ValueError) as error:
-        return error
-    return None
 
 
 def _covers_any(label: str) -> bool:
