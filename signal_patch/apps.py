@@ -12,6 +12,8 @@ from django.core.signals import setting_changed
 if TYPE_CHECKING:
     from types import FrameType
 
+    from signal_patch.conf import Settings
+
 
 class SignalPatchConfig(AppConfig):
     """Turns the switch on, as the setting `SIGNAL_PATCH` says, when the models are loaded."""
@@ -21,9 +23,9 @@ class SignalPatchConfig(AppConfig):
 
     def ready(self) -> None:
         # Not at the top: it reads settings.
-        from signal_patch.checks import check_models, check_patches, check_setting
+        from signal_patch.checks import check_models, check_patches, check_quiet, check_setting
 
-        for check in (check_setting, check_models, check_patches):
+        for check in (check_setting, check_models, check_quiet, check_patches):
             checks.register(check)
         setting_changed.connect(_follow_overrides, dispatch_uid="signal_patch")
         try:
@@ -35,24 +37,33 @@ class SignalPatchConfig(AppConfig):
 
 
 def _turn_as_set() -> None:
-    """Turn on what the setting says; ImproperlyConfigured, with nothing changed, if it is wrong."""
+    """Do what the setting says; ImproperlyConfigured, with nothing changed, if it is wrong."""
     from signal_patch.conf import Settings
     from signal_patch.switch import disable_by_setting, enable_by_setting
 
     settings = Settings()
-    if not settings.autoenable:
-        disable_by_setting()
-        return
-    wrong = settings.wrong_names()
+    wrong = settings.wrong_names() if settings.autoenable else []
     if wrong:
         raise ImproperlyConfigured("\n".join(wrong))
-    enable_by_setting(settings.models, settings.exclude, settings.options)
+    _set_others(settings)
+    if settings.autoenable:
+        enable_by_setting(settings.models, settings.exclude, settings.options)
+    else:
+        disable_by_setting()
+
+
+def _set_others(settings: Settings) -> None:
+    """Do what the setting says of other things than the switch."""
+    from signal_patch import callers
+
+    callers.quiet.replace(settings.quiet)
 
 
 def _follow_overrides(*, setting: str, enter: bool, **_: Any) -> None:
-    """Turn the switch as `override_settings()` says, and back."""
+    """Do as `override_settings()` says, and back."""
     # Not at the top: an app's own module is to be imported before the models are loaded.
     from signal_patch import scopes, switch
+    from signal_patch.conf import Settings
 
     is_installed = apps.is_installed("signal_patch")
     overridden = scopes.process.overridden
@@ -62,9 +73,11 @@ def _follow_overrides(*, setting: str, enter: bool, **_: Any) -> None:
             _turn_as_set()
     elif setting == "SIGNAL_PATCH" and overridden:
         switch.restore(overridden.pop())
+        _set_others(Settings())
     if not is_installed:
         # The app itself was there for the length of the override.
         switch.disable_by_setting()
+        _set_others(Settings({}))
 
 
 def _is_command(name: str) -> bool:

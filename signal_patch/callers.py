@@ -1,4 +1,4 @@
-"""From which line of the project's code an operation comes: the call site."""
+"""Who calls an operation: from which line of the project's code, and whether a function that is quiet."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import Enum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from inspect import unwrap
+from threading import Lock
+from types import CodeType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import asgiref
 import django
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import FrameType
 
 
@@ -32,6 +35,80 @@ class Site(NamedTuple):
     def is_within(self, dotted: str) -> bool:
         """Say whether the line is in this package, module, class or function, given by its dotted path."""
         return f"{self.module}.{self.function}.".startswith(f"{dotted}.")
+
+
+# Functions of other libraries that do what the receivers do: the default of SIGNAL_PATCH["QUIET"].
+QUIET: Final = (
+    "simple_history.utils.bulk_create_with_history",
+    "simple_history.utils.bulk_update_with_history",
+    "simple_history.manager.HistoryManager.bulk_history_create",
+)
+
+# Of overrides that call Django's method by super(), too.
+_OPERATIONS: Final = frozenset({"update", "bulk_update", "bulk_create"})
+
+
+class Quiet:
+    """
+    Functions whose own bulk operations send nothing, given by their dotted paths.
+
+    None is imported for it: as long as a package is not loaded, none of its functions is called. They are
+    known by their code, however they were imported.
+    """
+
+    def __init__(self, paths: Iterable[str] = QUIET) -> None:
+        self._lock = Lock()
+        self.replace(paths)
+
+    def replace(self, paths: Iterable[str]) -> None:
+        """Have these functions, and no others, be quiet."""
+        # By package: what most programs never load costs them one look-up.
+        unloaded: dict[str, list[str]] = {}
+        for path in paths:
+            unloaded.setdefault(path.partition(".")[0], []).append(path)
+        with self._lock:
+            self._unloaded = unloaded
+            # By id(), which for a code object is much faster than its hash.
+            self._codes: dict[int, CodeType] = {}
+
+    def is_caller(self) -> bool:
+        """Say whether one of them makes the operation that asks itself: no other function is between them."""
+        loaded = [package for package in self._unloaded if package in sys.modules]
+        for package in loaded:
+            self._find(package)
+        if not self._codes:
+            return False
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            code = frame.f_code
+            if id(code) in self._codes:
+                return True
+            if code.co_name not in _OPERATIONS and _kind_of(code.co_filename) is not _Kind.MACHINERY:
+                return False
+            frame = frame.f_back
+        return False
+
+    def _find(self, package: str) -> None:
+        # Other threads iterate over these meanwhile: they are replaced, not changed.
+        with self._lock:
+            found = {path: code_at(path) for path in self._unloaded.get(package, ())}
+            self._codes = self._codes | {id(code): code for code in found.values() if code}
+            # Of a module that is not loaded yet, though its package is.
+            missing = [path for path, code in found.items() if code is None]
+            others = {other: paths for other, paths in self._unloaded.items() if other != package}
+            self._unloaded = {**others, package: missing} if missing else others
+
+
+def code_at(path: str) -> CodeType | None:
+    """Return the code of the function that has this dotted path, if its module is loaded."""
+    name, attributes = path, list[str]()
+    while name not in sys.modules:
+        name, _, attribute = name.rpartition(".")
+        attributes.insert(0, attribute)
+    found: Any = sys.modules[name]
+    for attribute in attributes:
+        found = getattr(found, attribute, None)
+    return getattr(unwrap(found), "__code__", None) if found else None
 
 
 class _Kind(Enum):
@@ -65,7 +142,7 @@ def call_site() -> Site | None:
     library: FrameType | None = None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        kind = _kinds.get(frame.f_code.co_filename) or _kind(frame.f_code.co_filename)
+        kind = _kind_of(frame.f_code.co_filename)
         if kind is _Kind.PROJECT:
             return _site(frame)
         if kind is _Kind.LIBRARY and library is None:
@@ -93,7 +170,11 @@ def awaited_at(site: Site | None) -> Iterator[None]:
         _awaited_at.set(outer)
 
 
-def _kind(filename: str) -> _Kind:
+def _kind_of(filename: str) -> _Kind:
+    return _kinds.get(filename) or _decide(filename)
+
+
+def _decide(filename: str) -> _Kind:
     if filename.startswith(("<frozen ", *_MACHINERY[:3])):
         kind = _Kind.MACHINERY
     elif any(part in filename for part in _INSTALLED):
@@ -117,3 +198,6 @@ def _relative(filename: str) -> str:
     entries = [os.path.join(entry or os.getcwd(), "") for entry in sys.path]  # noqa: PTH109, PTH118
     longest = max((entry for entry in entries if filename.startswith(entry)), key=len, default="")
     return filename[len(longest) :]
+
+
+quiet: Final = Quiet()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import accumulate
 from typing import Any
 
 from django.apps import apps
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
-from signal_patch import patches, scopes
+from signal_patch import callers, patches, scopes
+from signal_patch.callers import QUIET
 from signal_patch.conf import Settings
 from signal_patch.specs import covers, is_never_signalled, named
 
@@ -42,6 +48,21 @@ def check_models(**_: Any) -> list[checks.CheckMessage]:
     ]
 
 
+def check_quiet(**_: Any) -> list[checks.CheckMessage]:
+    """W003: QUIET names something of an installed package that is no function."""
+    if check_setting():
+        return []
+    return [
+        checks.Warning(
+            f"SIGNAL_PATCH['QUIET'] names {path!r}, which is no function.",
+            hint="Write the dotted path of the function where it is defined, or remove it.",
+            id="signal_patch.W003",
+        )
+        for path in Settings().quiet
+        if not _is_function(path)
+    ]
+
+
 def check_patches(**_: Any) -> list[checks.CheckMessage]:
     """W001: the switch is on, but a patched method has been replaced."""
     if not scopes.process.rules.on():
@@ -62,6 +83,18 @@ def check_patches(**_: Any) -> list[checks.CheckMessage]:
 def _covers_any(label: str) -> bool:
     (spec,) = named([label])
     return any(covers(spec, model) and not is_never_signalled(model) for model in apps.get_models())
+
+
+def _is_function(path: str) -> bool:
+    package = path.partition(".")[0]
+    # A library's, which is not installed, is never called.
+    if package not in sys.modules and find_spec(package) is None:
+        return path in QUIET
+    for module in accumulate(path.split(".")[:-1], "{}.{}".format):
+        with suppress(ImportError):
+            # Or a class in it.
+            import_module(module)
+    return callers.code_at(path) is not None
 
 
 def _whereabouts(function: Any) -> str:

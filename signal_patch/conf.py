@@ -8,12 +8,13 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from signal_patch.callers import QUIET
 from signal_patch.options import Keywords, Options
 from signal_patch.specs import named, suggestion
 
 _NAMES = ("MODELS", "EXCLUDE")
 _OPTIONS = tuple(field.name.upper() for field in fields(Options))
-_VALID = (*_NAMES, *_OPTIONS, "AUTOENABLE")
+_VALID = (*_NAMES, *_OPTIONS, "AUTOENABLE", "QUIET")
 
 
 class Settings:
@@ -21,8 +22,11 @@ class Settings:
     What `signal_patch` in INSTALLED_APPS turns on.
 
     ImproperlyConfigured, at each access, if anything in the setting is wrong; the message names the key.
-    Whether the models that it names exist, `wrong_names()` says.
+    Whether the models that it names exist, `wrong_names()` says. Given a value, that one is read instead.
     """
+
+    def __init__(self, given: dict[str, Any] | None = None) -> None:
+        self._value = given
 
     @property
     def models(self) -> list[str]:
@@ -40,6 +44,10 @@ class Settings:
     def autoenable(self) -> bool:
         return bool(self._given().get("AUTOENABLE", True))
 
+    @property
+    def quiet(self) -> list[str]:
+        return list(self._given().get("QUIET", QUIET))
+
     def wrong_names(self) -> list[str]:
         """Return a message for each label that names nothing, once the models are loaded."""
         given = self._given()
@@ -51,12 +59,13 @@ class Settings:
         ]
 
     def _given(self) -> dict[str, Any]:
-        given = getattr(settings, "SIGNAL_PATCH", {})
+        given = getattr(settings, "SIGNAL_PATCH", {}) if self._value is None else self._value
         _check_keys(given)
         for name in _NAMES:
             _check_labels(name, given.get(name, []))
         _check_models(given)
         _check_autoenable(given.get("AUTOENABLE", True))
+        _check_paths("QUIET", given.get("QUIET", []))
         _check_options(given)
         return given
 
@@ -84,6 +93,16 @@ def _check_models(given: dict[str, Any]) -> None:
 def _check_autoenable(value: object) -> None:
     if not isinstance(value, bool):
         raise _wrong_value("AUTOENABLE", f"must be True or False, not {value!r}")
+
+
+def _check_paths(name: str, paths: Any) -> None:
+    if not isinstance(paths, list | tuple | set | frozenset) or not all(map(_is_path, paths)):
+        example = "'shop.utils.import_books'"
+        raise _wrong_value(name, f"must be a list of dotted paths such as {example}, not {paths!r}")
+
+
+def _is_path(path: object) -> bool:
+    return isinstance(path, str) and "." in path and all(part.isidentifier() for part in path.split("."))
 
 
 def _check_options(given: dict[str, Any]) -> None:

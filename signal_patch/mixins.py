@@ -101,7 +101,7 @@ class SignalEnhancedQuerySetMixins(Base):
     delete.queryset_only = True  # type: ignore[attr-defined]  # as Django marks its own
 
     def _signal_options(self, operation: str) -> Options | None:
-        if sending.is_silent(self.model):
+        if sending.is_silent(self.model) or callers.quiet.is_caller():
             return None
         return scopes.options_for(self.model, operation, self.signal_options)
 

@@ -21,7 +21,7 @@ from django.db.models import Model, QuerySet
 from django.db.models.deletion import Collector
 from django.db.models.sql import UpdateQuery
 
-from signal_patch import dispatch, scopes
+from signal_patch import callers, dispatch, scopes
 from signal_patch.dispatch import sending
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _patch(wrapped: Callable[..., Any], owner: type, wrapper: Wrapper) -> Patch:
 def update(wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords) -> Any:
     options = scopes.options_for(queryset.model, "update")
     # Positional arguments are for Django to refuse.
-    if options is None or args or sending.is_silent(queryset.model):
+    if options is None or args or sending.is_silent(queryset.model) or callers.quiet.is_caller():
         return wrapped(queryset, *args, **keywords)
     return dispatch.update(queryset, keywords, options, wrapped)
 
@@ -119,7 +119,7 @@ def bulk_update(
     if sending.is_silent(queryset.model):
         return wrapped(queryset, *args, **keywords)
     options = scopes.options_for(queryset.model, "bulk_update")
-    if options is None:
+    if options is None or callers.quiet.is_caller():
         return quietly(queryset.model, wrapped, queryset, *args, **keywords)
     try:
         given = _BULK_UPDATE.bind(queryset, *args, **keywords)
@@ -135,7 +135,7 @@ def bulk_create(
     wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords
 ) -> Any:
     options = scopes.options_for(queryset.model, "bulk_create")
-    if options is None or sending.is_silent(queryset.model):
+    if options is None or sending.is_silent(queryset.model) or callers.quiet.is_caller():
         return wrapped(queryset, *args, **keywords)
     try:
         given = _BULK_CREATE.bind(queryset, *args, **keywords)
