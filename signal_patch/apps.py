@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import atexit
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,10 @@ class SignalPatchConfig(AppConfig):
             # Everywhere else a wrong setting ends the start-up.
             if not _is_command("check"):
                 raise
+        if _is_command("test"):
+            # Made ready again within a test, it is to write once all the same.
+            atexit.unregister(_report_observation)
+            atexit.register(_report_observation)
 
 
 def _turn_as_set() -> None:
@@ -52,11 +57,24 @@ def _turn_as_set() -> None:
         disable_by_setting()
 
 
+def _report_observation() -> None:
+    """Write the table of what has been observed, beneath what `manage.py test` has written."""
+    if "signal_patch.observing" in sys.modules:
+        from signal_patch.observing import report
+
+        sys.stderr.write(report())
+
+
 def _set_others(settings: Settings) -> None:
     """Do what the setting says of other things than the switch."""
     from signal_patch import callers
 
     callers.quiet.replace(settings.quiet)
+    # Who does not observe does not load it.
+    if settings.observe or "signal_patch.observing" in sys.modules:
+        from signal_patch.observing import observe_process
+
+        observe_process(settings.observe, settings.observe_ignore)
 
 
 def _follow_overrides(*, setting: str, enter: bool, **_: Any) -> None:

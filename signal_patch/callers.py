@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import asgiref
 import django
+from asgiref.sync import SyncToAsync
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -128,6 +129,9 @@ _INSTALLED: Final = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages"
 # By co_filename, whose hash a string remembers; that of a code object is computed anew each time.
 _kinds: Final[dict[str, _Kind]] = {}
 
+# Of asgiref 3, which Django 5.2 to 6.1 requires.
+_THREAD_HANDLER: Final = SyncToAsync.thread_handler.__code__
+
 # The site of an async operation, whose statements run in another thread.
 _awaited_at: Final[ContextVar[Site | None]] = ContextVar("signal_patch_awaited_at", default=None)
 
@@ -140,15 +144,17 @@ def call_site() -> Site | None:
     is on the stack: the line that awaits the operation, else the innermost one of site-packages, else None.
     """
     library: FrameType | None = None
+    awaited_at = _awaited_at.get()
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
+    # Beneath the call of sync_to_async() there may be others than who awaits it.
+    while frame is not None and not (awaited_at and frame.f_code is _THREAD_HANDLER):
         kind = _kind_of(frame.f_code.co_filename)
         if kind is _Kind.PROJECT:
             return _site(frame)
         if kind is _Kind.LIBRARY and library is None:
             library = frame
         frame = frame.f_back
-    return _awaited_at.get() or (_site(library) if library else None)
+    return awaited_at or (_site(library) if library else None)
 
 
 def definition_site() -> Site | None:

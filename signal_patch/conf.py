@@ -14,7 +14,8 @@ from signal_patch.specs import named, suggestion
 
 _NAMES = ("MODELS", "EXCLUDE")
 _OPTIONS = tuple(field.name.upper() for field in fields(Options))
-_VALID = (*_NAMES, *_OPTIONS, "AUTOENABLE", "QUIET")
+_VALID = (*_NAMES, *_OPTIONS, "AUTOENABLE", "QUIET", "OBSERVE", "OBSERVE_IGNORE")
+_OBSERVE = (True, False, "log", "raise", "collect")
 
 
 class Settings:
@@ -48,6 +49,16 @@ class Settings:
     def quiet(self) -> list[str]:
         return list(self._given().get("QUIET", QUIET))
 
+    @property
+    def observe(self) -> Any:
+        """What observing does with what is missed; None, if nothing is observed."""
+        action = self._given().get("OBSERVE", False)
+        return "log" if action is True else action or None
+
+    @property
+    def observe_ignore(self) -> list[str]:
+        return list(self._given().get("OBSERVE_IGNORE", []))
+
     def wrong_names(self) -> list[str]:
         """Return a message for each label that names nothing, once the models are loaded."""
         given = self._given()
@@ -65,7 +76,9 @@ class Settings:
             _check_labels(name, given.get(name, []))
         _check_models(given)
         _check_autoenable(given.get("AUTOENABLE", True))
-        _check_paths("QUIET", given.get("QUIET", []))
+        _check_paths("QUIET", given.get("QUIET", []), "'shop.utils.import_books'")
+        _check_observe(given.get("OBSERVE", False))
+        _check_paths("OBSERVE_IGNORE", given.get("OBSERVE_IGNORE", []), "'shop.jobs' or 'shop.jobs.expire'")
         _check_options(given)
         return given
 
@@ -95,14 +108,18 @@ def _check_autoenable(value: object) -> None:
         raise _wrong_value("AUTOENABLE", f"must be True or False, not {value!r}")
 
 
-def _check_paths(name: str, paths: Any) -> None:
+def _check_paths(name: str, paths: Any, example: str) -> None:
     if not isinstance(paths, list | tuple | set | frozenset) or not all(map(_is_path, paths)):
-        example = "'shop.utils.import_books'"
         raise _wrong_value(name, f"must be a list of dotted paths such as {example}, not {paths!r}")
 
 
 def _is_path(path: object) -> bool:
-    return isinstance(path, str) and "." in path and all(part.isidentifier() for part in path.split("."))
+    return isinstance(path, str) and all(part.isidentifier() for part in path.split("."))
+
+
+def _check_observe(value: object) -> None:
+    if not isinstance(value, bool | str) or value not in _OBSERVE:
+        raise _wrong_value("OBSERVE", f"must be one of {', '.join(map(repr, _OBSERVE))}, not {value!r}")
 
 
 def _check_options(given: dict[str, Any]) -> None:

@@ -15,7 +15,8 @@ from django.apps import apps
 from signal_patch.specs import Spec, covers, is_never_signalled, is_permanent, resolved
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Any
 
     from django.db.models import Model
 
@@ -40,6 +41,9 @@ class Unsaid(Enum):
 
 
 UNSAID: Final = Unsaid.UNSAID
+
+# Of the name of an operation, its queryset, Django's method and its arguments.
+Observe: TypeAlias = "Callable[[str, Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]"
 
 # None is off.
 Decision: TypeAlias = "Options | Literal[Unsaid.UNSAID] | None"
@@ -116,7 +120,7 @@ NOTHING: Final = Rules({}, {})
 class Process:
     """What the whole process shares. Write under `lock`."""
 
-    __slots__ = ("marks_rows", "open_scopes", "overridden", "pending", "removal_due", "rules")
+    __slots__ = ("marks_rows", "observe", "open_scopes", "overridden", "pending", "removal_due", "rules")
 
     def __init__(self) -> None:
         self.rules = NOTHING
@@ -127,6 +131,8 @@ class Process:
         self.pending: set[str] = set()
         # What held before each `override_settings()` of the setting that is open, to be put back.
         self.overridden: list[Rules] = []
+        # What runs bulk operations that send nothing, while somebody observes them.
+        self.observe: Observe | None = None
         # A mixin is in use: rows in flight are marked whether or not the switch is on.
         self.marks_rows = False
 
@@ -176,6 +182,12 @@ def is_on(target: Spec, operation: str | None = None) -> bool:
     if operation is None:
         return decision is not None
     return _permitted(decision, operation) is not None
+
+
+def is_silenced(model: type[Model]) -> bool:
+    """Say whether an open scope says of a model that it is off, as `no_bulk_signals()` does."""
+    decisions = (rules.decision(model) for rules in _in_effect() if rules is not process.rules)
+    return next((said for said in decisions if said is not UNSAID), UNSAID) is None
 
 
 def mixin_options(model: type[Model]) -> dict[str, Options]:

@@ -89,6 +89,17 @@ def restore(rules: Rules) -> None:
         _remove_if_all_is_off()
 
 
+def set_observer(observe: scopes.Observe | None) -> None:
+    """Have the bulk operations that send nothing run by this function, or by themselves."""
+    with scopes.lock:
+        scopes.process.observe = observe
+        if observe is not None:
+            patches.install()
+            patches.install_async()
+        elif scopes.process.removal_due:
+            _remove_if_all_is_off()
+
+
 def is_enabled(model: Spec | None = None, operation: Operation | None = None) -> bool:
     """
     Say whether bulk operations send signals here and now: of this model, or of any; this one, or any.
@@ -301,6 +312,6 @@ def _remove_if_all_is_off() -> None:
     if scopes.process.rules.on():
         return
     scopes.process.rules = scopes.NOTHING
-    scopes.process.removal_due = scopes.process.open_scopes > 0
+    scopes.process.removal_due = scopes.process.open_scopes > 0 or scopes.process.observe is not None
     if not scopes.process.removal_due:
         patches.remove()

@@ -41,14 +41,21 @@ def is_installed() -> bool:
     return found.pop()
 
 
-def test_the_public_names_are_five() -> None:
+def test_the_public_names_are_six() -> None:
     assert set(signal_patch.__all__) == {
         "bulk_signals",
         "disable",
         "enable",
         "is_enabled",
         "no_bulk_signals",
+        "observe",
     }
+    assert all(callable(getattr(signal_patch, name)) for name in signal_patch.__all__)
+
+
+def test_another_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'signal_patch' has no attribute 'bulk_signal'"):
+        signal_patch.bulk_signal  # noqa: B018  # the mistake
 
 
 class TestInstalling:
