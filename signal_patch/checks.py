@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import accumulate
+from typing import Any
 
 from django.apps import apps
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
-from signal_patch import patches, scopes
+from signal_patch import callers, patches, scopes
+from signal_patch.callers import QUIET
 from signal_patch.conf import Settings
 from signal_patch.specs import covers, is_never_signalled, named
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 
 def check_setting(**_: Any) -> list[checks.CheckMessage]:
-    """E001, E002: the setting is wrong. With AUTOENABLE, start-up fails first."""
+    """E001, E002: the setting is wrong. But for `manage.py check`, start-up fails first."""
     try:
-        settings = Settings()
-        names = [*settings.models, *settings.exclude]
+        wrong = Settings().wrong_names()
     except ImproperlyConfigured as error:
         return [
             checks.Error(
                 str(error), hint="Correct SIGNAL_PATCH in the settings file.", id="signal_patch.E001"
             )
         ]
-    return list(_wrong_names(names))
+    hint = "Write 'app_label.Model' or 'app_label'."
+    return [checks.Error(message, hint=hint, id="signal_patch.E002") for message in wrong]
 
 
 def check_models(**_: Any) -> list[checks.CheckMessage]:
@@ -42,6 +45,21 @@ def check_models(**_: Any) -> list[checks.CheckMessage]:
         )
         for label in Settings().models
         if not _covers_any(label)
+    ]
+
+
+def check_quiet(**_: Any) -> list[checks.CheckMessage]:
+    """W003: QUIET names something of an installed package that is no function."""
+    if check_setting():
+        return []
+    return [
+        checks.Warning(
+            f"SIGNAL_PATCH['QUIET'] names {path!r}, which is no function.",
+            hint="Write the dotted path of the function where it is defined, or remove it.",
+            id="signal_patch.W003",
+        )
+        for path in Settings().quiet
+        if not _is_function(path)
     ]
 
 
@@ -62,24 +80,21 @@ def check_patches(**_: Any) -> list[checks.CheckMessage]:
     ]
 
 
-def _wrong_names(labels: Iterable[str]) -> Iterable[checks.CheckMessage]:
-    for error in filter(None, map(_wrong, labels)):
-        yield checks.Error(
-            f"SIGNAL_PATCH: {error}", hint="Write 'app_label.Model' or 'app_label'.", id="signal_patch.E002"
-        )
-
-
-def _wrong(label: str) -> Exception | None:
-    try:
-        named([label])
-    except (LookupError, ValueError) as error:
-        return error
-    return None
-
-
 def _covers_any(label: str) -> bool:
     (spec,) = named([label])
     return any(covers(spec, model) and not is_never_signalled(model) for model in apps.get_models())
+
+
+def _is_function(path: str) -> bool:
+    package = path.partition(".")[0]
+    # A library's, which is not installed, is never called.
+    if package not in sys.modules and find_spec(package) is None:
+        return path in QUIET
+    for module in accumulate(path.split(".")[:-1], "{}.{}".format):
+        with suppress(ImportError):
+            # Or a class in it.
+            import_module(module)
+    return callers.code_at(path) is not None
 
 
 def _whereabouts(function: Any) -> str:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from signal_patch.callers import QUIET
 from signal_patch.options import Keywords, Options
+from signal_patch.specs import named, suggestion
 
 _NAMES = ("MODELS", "EXCLUDE")
-_OPTIONS = ("OPERATIONS", "BATCH_SIZE", "LOCK", "WRITE_BACK", "PROGRESS", "DELETE_BATCH_SIZE")
-_VALID = (*_NAMES, *_OPTIONS, "AUTOENABLE")
+_OPTIONS = tuple(field.name.upper() for field in fields(Options))
+_VALID = (*_NAMES, *_OPTIONS, "AUTOENABLE", "QUIET", "OBSERVE", "OBSERVE_IGNORE")
+_OBSERVE = (True, False, "log", "raise", "collect")
 
 
 class Settings:
     """
     What `signal_patch` in INSTALLED_APPS turns on.
 
-    ImproperlyConfigured, at each access, if anything in the setting is wrong; whether the models that it
-    names exist is for the switch to say.
+    ImproperlyConfigured, at each access, if anything in the setting is wrong; the message names the key.
+    Whether the models that it names exist, `wrong_names()` says. Given a value, that one is read instead.
     """
+
+    def __init__(self, given: dict[str, Any] | None = None) -> None:
+        self._value = given
 
     @property
     def models(self) -> list[str]:
@@ -38,13 +45,40 @@ class Settings:
     def autoenable(self) -> bool:
         return bool(self._given().get("AUTOENABLE", True))
 
+    @property
+    def quiet(self) -> list[str]:
+        return list(self._given().get("QUIET", QUIET))
+
+    @property
+    def observe(self) -> Any:
+        """What observing does with what is missed; None, if nothing is observed."""
+        action = self._given().get("OBSERVE", False)
+        return "log" if action is True else action or None
+
+    @property
+    def observe_ignore(self) -> list[str]:
+        return list(self._given().get("OBSERVE_IGNORE", []))
+
+    def wrong_names(self) -> list[str]:
+        """Return a message for each label that names nothing, once the models are loaded."""
+        given = self._given()
+        return [
+            f"SIGNAL_PATCH[{name!r}]: {error}"
+            for name in _NAMES
+            for error in map(_wrong, given.get(name, []))
+            if error
+        ]
+
     def _given(self) -> dict[str, Any]:
-        given = getattr(settings, "SIGNAL_PATCH", {})
+        given = getattr(settings, "SIGNAL_PATCH", {}) if self._value is None else self._value
         _check_keys(given)
         for name in _NAMES:
             _check_labels(name, given.get(name, []))
         _check_models(given)
         _check_autoenable(given.get("AUTOENABLE", True))
+        _check_paths("QUIET", given.get("QUIET", []), "'shop.utils.import_books'")
+        _check_observe(given.get("OBSERVE", False))
+        _check_paths("OBSERVE_IGNORE", given.get("OBSERVE_IGNORE", []), "'shop.jobs' or 'shop.jobs.expire'")
         _check_options(given)
         return given
 
@@ -52,38 +86,64 @@ class Settings:
 def _check_keys(given: object) -> None:
     if not isinstance(given, dict):
         raise ImproperlyConfigured(f"SIGNAL_PATCH must be a dictionary, not {given!r}")
-    unknown = [key for key in given if key not in _VALID]
-    if unknown:
-        raise ImproperlyConfigured(f"SIGNAL_PATCH: unknown keys {unknown}; valid are {', '.join(_VALID)}")
+    for key in given:
+        if key not in _VALID:
+            raise _wrong_value(key, f"unknown key{suggestion(str(key).upper(), _VALID)}")
 
 
 def _check_labels(name: str, labels: Any) -> None:
     collection = isinstance(labels, list | tuple | set | frozenset)
     if not collection or not all(isinstance(label, str) for label in labels):
-        raise ImproperlyConfigured(
-            f"SIGNAL_PATCH[{name!r}] must be a list of labels such as 'shop.Book' or 'shop', not {labels!r}"
-        )
+        raise _wrong_value(name, f"must be a list of labels such as 'shop.Book' or 'shop', not {labels!r}")
 
 
 def _check_models(given: dict[str, Any]) -> None:
     # A list made from the environment, say: whoever gives none does not mean all.
     if "MODELS" in given and not given["MODELS"]:
-        raise ImproperlyConfigured(
-            "SIGNAL_PATCH['MODELS'] is empty; left out, it means every model, and 'AUTOENABLE': False none"
-        )
+        raise _wrong_value("MODELS", "is empty; left out, it means every model, and 'AUTOENABLE': False none")
 
 
 def _check_autoenable(value: object) -> None:
     if not isinstance(value, bool):
-        raise ImproperlyConfigured(f"SIGNAL_PATCH['AUTOENABLE'] must be True or False, not {value!r}")
+        raise _wrong_value("AUTOENABLE", f"must be True or False, not {value!r}")
+
+
+def _check_paths(name: str, paths: Any, example: str) -> None:
+    if not isinstance(paths, list | tuple | set | frozenset) or not all(map(_is_path, paths)):
+        raise _wrong_value(name, f"must be a list of dotted paths such as {example}, not {paths!r}")
+
+
+def _is_path(path: object) -> bool:
+    return isinstance(path, str) and all(part.isidentifier() for part in path.split("."))
+
+
+def _check_observe(value: object) -> None:
+    if not isinstance(value, bool | str) or value not in _OBSERVE:
+        raise _wrong_value("OBSERVE", f"must be one of {', '.join(map(repr, _OBSERVE))}, not {value!r}")
 
 
 def _check_options(given: dict[str, Any]) -> None:
-    try:
-        Options.from_keywords(_options(given))
-    except (TypeError, ValueError, ImportError) as error:
-        raise ImproperlyConfigured(f"SIGNAL_PATCH: {error}") from error
+    """Check the options one by one, each together with those before it: the one that is wrong is named."""
+    keywords: dict[str, Any] = {}
+    for name, value in _options(given).items():
+        keywords[name] = value
+        try:
+            Options.from_keywords(keywords)  # type: ignore[arg-type]  # some of the keys of Keywords
+        except (TypeError, ValueError, ImportError) as error:
+            raise _wrong_value(name.upper(), str(error)) from error
 
 
 def _options(given: dict[str, Any]) -> Keywords:
     return {name.lower(): given[name] for name in _OPTIONS if name in given}  # type: ignore[return-value]  # the keys of Keywords, in lower case
+
+
+def _wrong_value(key: object, message: str) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f"SIGNAL_PATCH[{key!r}]: {message}")
+
+
+def _wrong(label: str) -> Exception | None:
+    try:
+        named([label])
+    except (LookupError, ValueError) as error:
+        return error
+    return None

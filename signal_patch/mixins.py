@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.db.models import QuerySet
+from django.db.models.manager import BaseManager
 
-from signal_patch import dispatch, patches, scopes
+from signal_patch import callers, dispatch, patches, scopes
 from signal_patch.dispatch import sending
 from signal_patch.options import Options
 
@@ -32,11 +33,14 @@ class SignalEnhancedQuerySetMixins(Base):
     """
 
     signal_options: ClassVar[Options] = Options()
+    # The line of the class statement.
+    signal_site: ClassVar[callers.Site | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _check_options(cls)
         _check_bases(cls)
+        cls.signal_site = callers.definition_site()
         patches.install_marks()
 
     def update(self, **kwargs: Any) -> int:
@@ -97,7 +101,7 @@ class SignalEnhancedQuerySetMixins(Base):
     delete.queryset_only = True  # type: ignore[attr-defined]  # as Django marks its own
 
     def _signal_options(self, operation: str) -> Options | None:
-        if sending.is_silent(self.model):
+        if sending.is_silent(self.model) or callers.quiet.is_caller():
             return None
         return scopes.options_for(self.model, operation, self.signal_options)
 
@@ -111,6 +115,12 @@ def _check_options(queryset_class: type[SignalEnhancedQuerySetMixins]) -> None:
 
 def _check_bases(queryset_class: type[SignalEnhancedQuerySetMixins]) -> None:
     bases = queryset_class.__mro__
+    if BaseManager in bases:
+        name = queryset_class.__qualname__
+        raise TypeError(
+            f"{name} is a manager, and SignalEnhancedQuerySetMixins is for a queryset class: make one, and "
+            "the manager of it, with as_manager() or Manager.from_queryset()"
+        )
     if QuerySet in bases and bases.index(QuerySet) < bases.index(SignalEnhancedQuerySetMixins):
         name = queryset_class.__qualname__
         raise TypeError(f"{name}: SignalEnhancedQuerySetMixins must come before QuerySet in the bases")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING, TypedDict
+from inspect import signature
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-OPERATIONS = frozenset({"update", "bulk_update", "bulk_create", "delete"})
+Operation: TypeAlias = Literal["update", "bulk_update", "bulk_create", "delete"]
+OPERATIONS: frozenset[Operation] = frozenset(get_args(Operation))
 
 Progress = Callable[[int, int], object]
 
@@ -18,7 +21,7 @@ Progress = Callable[[int, int], object]
 class Keywords(TypedDict, total=False):
     """The options as `enable()` and `bulk_signals()` take them."""
 
-    operations: Iterable[str]
+    operations: Iterable[Operation]
     batch_size: int
     lock: bool
     write_back: bool
@@ -35,7 +38,7 @@ class Options:
     the wrong kind, ValueError for one out of range, ImportError for a bar without tqdm.
     """
 
-    operations: frozenset[str] = OPERATIONS
+    operations: frozenset[Operation] = OPERATIONS
     batch_size: int = 2000
     lock: bool = True
     write_back: bool = True
@@ -58,18 +61,48 @@ class Options:
         valid = [field.name for field in fields(cls)]
         unknown = sorted(keywords.keys() - set(valid))
         if unknown:
-            raise TypeError(f"unknown option {_listed(unknown)}; valid are {_listed(valid)}")
+            raise TypeError(f"unknown option {_listed(unknown)}{_option_meant(unknown[0], valid)}")
         return cls(**keywords)  # type: ignore[arg-type]  # any iterable of names, made a frozenset above
+
+
+def changed(options: Options | None) -> dict[str, str]:
+    """Return those options that are not as by default, as they are written in code."""
+    return {
+        field.name: _written(getattr(options, field.name))
+        for field in fields(Options)
+        if options is not None and getattr(options, field.name) != field.default
+    }
+
+
+def _written(value: object) -> str:
+    if isinstance(value, frozenset):
+        return repr(sorted(value))
+    return getattr(value, "__qualname__", repr(value))
 
 
 def check_operation(operation: str) -> None:
     """Raise ValueError, with the valid names, if this is not the name of an operation."""
     valid = sorted(OPERATIONS)
     if operation not in valid:
-        raise ValueError(f"unknown operation {operation!r}; valid are {_listed(valid)}")
+        # The async form of each is covered with it.
+        meant = _suggestion(str(operation).removeprefix("a"), valid)
+        raise ValueError(f"unknown operation {operation!r}{meant}")
 
 
-def _operations(names: object) -> frozenset[str]:
+def _suggestion(wrong: str, valid: Sequence[str]) -> str:
+    close = get_close_matches(wrong, valid, n=1)
+    names = f"valid are {_listed(valid)}"
+    return f"; did you mean {close[0]!r}? ({names})" if close else f"; {names}"
+
+
+def _option_meant(unknown: str, valid: list[str]) -> str:
+    if unknown in ("model", "models"):
+        return ": models are arguments without a name, as in enable('shop.Book', 'shop.Price')"
+    # `exclude` is no option, but given in the same way.
+    return _suggestion(unknown, [*valid, "exclude"])
+
+
+def _operations(names: object) -> frozenset[Operation]:
     if isinstance(names, str):
         raise TypeError(f"operations must be a collection, such as [{names!r}], not the string {names!r}")
     try:
@@ -101,6 +134,20 @@ def _check_progress(progress: object) -> None:
         raise TypeError(f"progress must be True, False, None or a callable(done, total), not {progress!r}")
     if progress is True:
         _check_tqdm()
+    elif callable(progress) and not _takes_two(progress):
+        name = getattr(progress, "__qualname__", repr(progress))
+        raise TypeError(f"progress must take two arguments, (done, total); {name} does not")
+
+
+def _takes_two(function: Progress) -> bool:
+    try:
+        signature(function).bind(0, 0)
+    except ValueError:
+        # Functions in C may have no signature to look at.
+        return True
+    except TypeError:
+        return False
+    return True
 
 
 def _check_tqdm() -> None:

@@ -6,7 +6,7 @@ is called with other querysets than the one at hand. "Django's" may be another l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from functools import update_wrapper
 from inspect import signature
@@ -14,6 +14,7 @@ from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 import wrapt
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.apps import apps
 from django.apps.registry import Apps
 from django.db import router
@@ -21,7 +22,7 @@ from django.db.models import Model, QuerySet
 from django.db.models.deletion import Collector
 from django.db.models.sql import UpdateQuery
 
-from signal_patch import dispatch, scopes
+from signal_patch import callers, dispatch, scopes
 from signal_patch.dispatch import sending
 
 if TYPE_CHECKING:
@@ -102,13 +103,17 @@ def _patch(wrapped: Callable[..., Any], owner: type, wrapper: Wrapper) -> Patch:
 
     patch = Bound(wrapped, owner, method, put_beneath)
     update_wrapper(method, patch)
+    if iscoroutinefunction(wrapped):
+        markcoroutinefunction(method)
     return patch
 
 
 def update(wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords) -> Any:
     options = scopes.options_for(queryset.model, "update")
     # Positional arguments are for Django to refuse.
-    if options is None or args or sending.is_silent(queryset.model):
+    if options is None or args or sending.is_silent(queryset.model) or callers.quiet.is_caller():
+        if scopes.process.observe is not None:
+            return scopes.process.observe("update", queryset, wrapped, args, keywords)
         return wrapped(queryset, *args, **keywords)
     return dispatch.update(queryset, keywords, options, wrapped)
 
@@ -119,7 +124,9 @@ def bulk_update(
     if sending.is_silent(queryset.model):
         return wrapped(queryset, *args, **keywords)
     options = scopes.options_for(queryset.model, "bulk_update")
-    if options is None:
+    if options is None or callers.quiet.is_caller():
+        if scopes.process.observe is not None:
+            return scopes.process.observe("bulk_update", queryset, wrapped, args, keywords)
         return quietly(queryset.model, wrapped, queryset, *args, **keywords)
     try:
         given = _BULK_UPDATE.bind(queryset, *args, **keywords)
@@ -135,7 +142,9 @@ def bulk_create(
     wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords
 ) -> Any:
     options = scopes.options_for(queryset.model, "bulk_create")
-    if options is None or sending.is_silent(queryset.model):
+    if options is None or sending.is_silent(queryset.model) or callers.quiet.is_caller():
+        if scopes.process.observe is not None:
+            return scopes.process.observe("bulk_create", queryset, wrapped, args, keywords)
         return wrapped(queryset, *args, **keywords)
     try:
         given = _BULK_CREATE.bind(queryset, *args, **keywords)
@@ -176,6 +185,8 @@ def update_batch(wrapped: Callable[..., Any], query: UpdateQuery, args: Argument
     model: Any = query.model
     options = _options_for(model, "update")
     if options is None or sending.is_silent(model):
+        if scopes.process.observe is not None:
+            return scopes.process.observe("update_batch", query, wrapped, args, keywords)
         return wrapped(query, *args, **keywords)
     given = _UPDATE_BATCH.bind(query, *args, **keywords)
     _, keys, values, using = given.args
@@ -198,6 +209,16 @@ def _unsaid(queryset: QuerySet[Any]) -> Options | None:
     if hasattr(queryset, "signal_options") or scopes.options_for(queryset.model, "update") is not None:
         return None
     return _options_for(queryset.model, "update")
+
+
+def awaited(wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords) -> Any:
+    """Hand the line that calls an async method on to the thread in which it runs."""
+    return _at_site(wrapped(queryset, *args, **keywords), callers.call_site())
+
+
+async def _at_site(operation: Awaitable[Any], site: callers.Site | None) -> Any:
+    with callers.awaited_at(site):
+        return await operation
 
 
 def get_app_configs(wrapped: Callable[..., Any], registry: Apps, args: Arguments, keywords: Keywords) -> Any:
@@ -234,6 +255,12 @@ MARKS: tuple[Place, ...] = (
     (Collector, "delete", delete),
     (UpdateQuery, "update_batch", update_batch),
 )
+ASYNC: tuple[Place, ...] = (
+    (QuerySet, "aupdate", awaited),
+    (QuerySet, "abulk_update", awaited),
+    (QuerySet, "abulk_create", awaited),
+    (QuerySet, "adelete", awaited),
+)
 AWAITING: tuple[Place, ...] = ((Apps, "get_app_configs", get_app_configs),)
 
 
@@ -250,10 +277,16 @@ def install_marks() -> None:
         _put_on(MARKS)
 
 
+def install_async() -> None:
+    """Put on what makes the call sites of async methods known."""
+    with scopes.lock:
+        _put_on(ASYNC)
+
+
 def remove() -> None:
     """Take the patches off; one that another library has wrapped in a closure stays, inert."""
     with scopes.lock:
-        _take_off(ROADS if scopes.process.marks_rows else ROADS + MARKS)
+        _take_off(ROADS + ASYNC if scopes.process.marks_rows else ROADS + ASYNC + MARKS)
 
 
 def await_models() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from enum import Enum
 from threading import Lock, RLock
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 from weakref import ReferenceType, ref
 
 from django.apps import apps
@@ -17,11 +17,23 @@ from signal_patch.blocks import is_running
 from signal_patch.specs import Spec, covers, is_never_signalled, is_permanent, resolved
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Any
 
     from django.db.models import Model
 
+    from signal_patch.callers import Site
     from signal_patch.options import Options
+
+
+class Origin(NamedTuple):
+    """Who turned the switch: a call such as `enable()`, and from which line, or the setting."""
+
+    name: str
+    site: Site | None = None
+
+
+SETTING: Final = Origin("the setting SIGNAL_PATCH")
 
 
 class Unsaid(Enum):
@@ -31,6 +43,9 @@ class Unsaid(Enum):
 
 
 UNSAID: Final = Unsaid.UNSAID
+
+# Of the name of an operation, its queryset, Django's method and its arguments.
+Observe: TypeAlias = "Callable[[str, Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]"
 
 # None is off.
 Decision: TypeAlias = "Options | Literal[Unsaid.UNSAID] | None"
@@ -43,26 +58,37 @@ class Rules:
     Immutable, but for what it remembers of its own decisions.
     """
 
-    __slots__ = ("_decisions", "entries")
+    __slots__ = ("_decisions", "entries", "origins")
 
-    def __init__(self, entries: Mapping[Spec, Options | None]) -> None:
+    def __init__(self, entries: Mapping[Spec, Options | None], origins: Mapping[Spec, Origin]) -> None:
         self.entries = dict(entries)
+        # Who made each entry.
+        self.origins = dict(origins)
         self._decisions: dict[Spec, Decision] = {}
 
-    def turned(self, specs: Iterable[Spec], options: Options | None) -> Rules:
+    def turned(self, specs: Iterable[Spec], options: Options | None, origin: Origin) -> Rules:
         """Return rules in which these specs have the last word; what they cover whole has no say any more."""
-        entries = self.entries
+        entries, origins = self.entries, {**self.origins, **dict.fromkeys(specs, origin)}
         for spec in specs:
             entries = {earlier: said for earlier, said in entries.items() if not covers(spec, earlier)}
             entries[spec] = options
-        return Rules(entries)
+        return Rules(entries, {spec: origins[spec] for spec in entries})
 
     def resolved(self) -> Rules:
         """Return the same rules, with classes for the labels of models."""
         rules = NOTHING
         for spec, options in self.entries.items():
-            rules = rules.turned([resolved(spec)], options)
+            rules = rules.turned([resolved(spec)], options, self.origins[spec])
         return rules
+
+    def without(self, origin: Origin) -> Rules:
+        """Return the rules that others have made."""
+        entries = {spec: said for spec, said in self.entries.items() if self.origins[spec] != origin}
+        return Rules(entries, {spec: self.origins[spec] for spec in entries})
+
+    def deciding(self, target: Spec) -> Spec | None:
+        """Return the spec of the entry that decides on a model, if one does."""
+        return next((spec for spec in reversed(self.entries) if covers(spec, target)), None)
 
     def on(self) -> list[Spec]:
         return [spec for spec, options in self.entries.items() if options is not None]
@@ -86,16 +112,17 @@ class Rules:
     def _last_word(self, target: Spec) -> Decision:
         if is_never_signalled(target):
             return None
-        return next((said for spec, said in reversed(self.entries.items()) if covers(spec, target)), UNSAID)
+        spec = self.deciding(target)
+        return UNSAID if spec is None else self.entries[spec]
 
 
-NOTHING: Final = Rules({})
+NOTHING: Final = Rules({}, {})
 
 
 class Process:
     """What the whole process shares. Write under `lock`."""
 
-    __slots__ = ("marks_rows", "opened", "pending", "removal_due", "rules")
+    __slots__ = ("marks_rows", "observe", "opened", "overridden", "pending", "removal_due", "rules")
 
     def __init__(self) -> None:
         self.rules = NOTHING
@@ -105,6 +132,10 @@ class Process:
         self.removal_due = False
         # Labels given before the models were loaded, to be checked when they are.
         self.pending: set[str] = set()
+        # What held before each `override_settings()` of the setting that is open, to be put back.
+        self.overridden: list[Rules] = []
+        # What runs bulk operations that send nothing, while somebody observes them.
+        self.observe: Observe | None = None
         # A mixin is in use: rows in flight are marked whether or not the switch is on.
         self.marks_rows = False
 
@@ -173,7 +204,7 @@ def options_for(model: type[Model], operation: str, default: Options | None = No
 
 
 def is_on(target: Spec, operation: str | None = None) -> bool:
-    """Say whether a model, an app as such, or everything as such is on in this context."""
+    """Say whether a model, an app as such, or everything as such is on in this context, mixins aside."""
     decisions = (rules.decision(target) for rules in _in_effect())
     decision = next((said for said in decisions if said is not UNSAID), None)
     if operation is None:
@@ -181,8 +212,38 @@ def is_on(target: Spec, operation: str | None = None) -> bool:
     return _permitted(decision, operation) is not None
 
 
+def is_silenced(model: type[Model]) -> bool:
+    """Say whether an open scope says of a model that it is off, as `no_bulk_signals()` does."""
+    decisions = (rules.decision(model) for rules in _in_effect() if rules is not process.rules)
+    return next((said for said in decisions if said is not UNSAID), UNSAID) is None
+
+
+def mixin_options(model: type[Model]) -> dict[str, Options]:
+    """
+    Return the options of those of a model's managers whose querysets have the mixin, by their names.
+
+    Manager._queryset_class, Django 5.2 to 6.1.
+    """
+    found: dict[str, Options] = {}
+    for manager in model._meta.managers if process.marks_rows else ():
+        queryset_class = getattr(manager, "_queryset_class", None)
+        options = getattr(queryset_class, "signal_options", None)
+        if options is not None:
+            found[manager.name] = options
+    return found
+
+
+def is_on_by_mixin(model: type[Model], operation: str | None = None) -> bool:
+    """Say whether bulk operations of a manager of the model send signals in this context."""
+    return any(
+        options_for(model, name, default) is not None
+        for default in mixin_options(model).values()
+        for name in ([operation] if operation else sorted(default.operations))
+    )
+
+
 def is_anything_on(operation: str | None = None) -> bool:
-    """Say whether any model is on in this context."""
+    """Say whether any model is on in this context, mixins aside."""
     return any(is_on(spec, operation) for rules in _in_effect() for spec in rules.on())
 
 

@@ -5,13 +5,14 @@ A spec is a model class, or a label: "app_label" always, "app_label.model" until
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
-from inspect import isclass
-from typing import TypeAlias
+from inspect import isclass, isroutine
+from typing import Any, TypeAlias
 
 from django.apps import apps
-from django.db.models import Model
+from django.db.models import Model, QuerySet
+from django.db.models.manager import BaseManager
 
 Spec: TypeAlias = type[Model] | str
 
@@ -27,10 +28,10 @@ def named(words: Iterable[Spec]) -> tuple[Spec, ...]:
     can be no label. LookupError, once the models are loaded: a label that no model or app has; the message
     lists what is there.
     """
-    if isinstance(words, str) or not isinstance(words, Iterable):
+    if isinstance(words, str | QuerySet) or not isinstance(words, Iterable):
         # Models that are to be on are arguments of their own, and so always a tuple.
         raise TypeError(
-            f"exclude must be a collection of models, such as ['shop.Price'], not {_shown(words)}"
+            f"exclude must be a collection of models, such as ['shop.Price'], not {_described(words)[0]}"
         )
     return tuple(_spec(word) for word in words)
 
@@ -42,6 +43,13 @@ def resolved(spec: Spec) -> Spec:
     app_label, _, model_name = spec.partition(".")
     _check_app(spec, app_label)
     return _model(spec, app_label, model_name) if model_name else spec
+
+
+def label_of(spec: Spec) -> str:
+    """Return the label of a spec, in words of that which stands for every model."""
+    if isinstance(spec, str):
+        return spec
+    return "every model" if spec is EVERYTHING else spec._meta.label
 
 
 def covers(spec: Spec, target: Spec) -> bool:
@@ -95,41 +103,78 @@ def _lowered(label: str) -> str:
     return f"{app_label}{dot}{model_name.lower()}"
 
 
-def _spec(word: Spec) -> Spec:
+def _spec(word: Any) -> Spec:
     if isinstance(word, str):
         _check_label(word)
         return resolved(word) if apps.models_ready else word
     if isclass(word) and issubclass(word, Model):
         return word
-    raise TypeError(f"{_shown(word)} is neither a model class nor a label: 'app_label.Model' or 'app_label'")
+    what, instead = _described(word)
+    raise TypeError(f"{what} is neither a model class nor a label: {instead}")
+
+
+def _described(word: Any) -> tuple[str, str]:
+    """Return what this is that is no spec, and what to give instead.
+
+    Never the `repr()` of a queryset, an instance or a list of them, which runs queries or shows data.
+    """
+    if isinstance(word, QuerySet | BaseManager):
+        model = getattr(word.model, "__qualname__", "no model")
+        return f"a {type(word).__name__} of {model}", f"give the model, {model}"
+    if isinstance(word, Model):
+        model = type(word).__qualname__
+        return f"an instance of {model}", f"give its class, {model}"
+    if isroutine(word):
+        return (
+            f"the function {word.__qualname__}",
+            "to decorate it, write the parentheses, as in @bulk_signals()",
+        )
+    if isinstance(word, Collection) and not isinstance(word, str):
+        return (
+            f"a {type(word).__name__}",
+            "give each model as an argument of its own, as in enable('shop.Book', 'shop.Price')",
+        )
+    return (word.__qualname__ if isclass(word) else repr(word)), "'app_label.Model' or 'app_label'"
 
 
 def _check_label(word: str) -> None:
     parts = word.split(".")
     if len(parts) > 2 or not all(part.isidentifier() for part in parts):
-        raise ValueError(f"{word!r} is no label; valid are 'app_label.Model' and 'app_label'")
+        meant = _label_of_path(word)
+        hint = f" did you mean {meant!r}?" if meant else ""
+        raise ValueError(f"{word!r} is no label;{hint} valid are 'app_label.Model' and 'app_label'")
+
+
+def _label_of_path(path: str) -> str:
+    """Return the label meant by the path of an app or of a model class, as far as it shows."""
+    for config in apps.app_configs.values():
+        if config.name == path:
+            return config.label
+    package, models, rest = path.rpartition(".models.")
+    return f"{package.rpartition('.')[2]}.{rest.rpartition('.')[2]}" if models else ""
 
 
 def _check_app(label: str, app_label: str) -> None:
     if app_label not in apps.app_configs:
-        choice = _choice(app_label, apps.app_configs)
-        raise LookupError(f"{label!r}: no installed app has the label {app_label!r}{choice}")
+        # A model's name alone.
+        named_so = [
+            model._meta.label for model in apps.get_models() if model._meta.model_name == label.lower()
+        ]
+        hint = f"; did you mean {named_so[0]!r}?" if named_so else suggestion(app_label, apps.app_configs)
+        raise LookupError(f"{label!r}: no installed app has the label {app_label!r}{hint}")
 
 
 def _model(label: str, app_label: str, model_name: str) -> type[Model]:
     models = apps.all_models[app_label]
     if model_name.lower() not in models:
         names = [model.__name__ for model in models.values() if not model._meta.auto_created]
-        raise LookupError(f"{label!r}: app {app_label!r} has no such model{_choice(model_name, names)}")
+        raise LookupError(f"{label!r}: app {app_label!r} has no such model{suggestion(model_name, names)}")
     return models[model_name.lower()]
 
 
-def _choice(wrong: str, valid: Iterable[str]) -> str:
-    names = sorted(valid)
-    close = get_close_matches(wrong, names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{hint} (valid are {', '.join(names) or 'none'})"
-
-
-def _shown(word: object) -> str:
-    return word.__qualname__ if isclass(word) else repr(word)
+def suggestion(wrong: str, names: Iterable[str]) -> str:
+    """Return the end of a message about a wrong name: the one that may be meant, and those that are valid."""
+    valid = sorted(names)
+    close = get_close_matches(wrong, valid, n=1)
+    listed = f"valid are {', '.join(valid) or 'none'}"
+    return f"; did you mean {close[0]!r}? ({listed})" if close else f"; {listed}"

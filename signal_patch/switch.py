@@ -6,19 +6,19 @@ from contextvars import ContextVar
 from functools import partial, wraps
 from inspect import isasyncgenfunction, isclass, isgeneratorfunction, isroutine
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast, overload
 from weakref import ref
 
 from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 
-from signal_patch import patches, scopes
+from signal_patch import callers, patches, scopes
 from signal_patch.blocks import is_running
-from signal_patch.options import Keywords, Options, check_operation
-from signal_patch.specs import EVERYTHING, Spec, named
+from signal_patch.options import Keywords, Operation, Options, changed, check_operation
+from signal_patch.specs import EVERYTHING, Spec, label_of, named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterable
     from types import TracebackType
     from weakref import ReferenceType
 
@@ -49,15 +49,12 @@ def enable(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywor
     """
     on, off = named(models) or (EVERYTHING,), named(exclude)
     chosen = Options.from_keywords(options)
+    origin = scopes.Origin("enable()", callers.call_site())
     with scopes.lock:
-        _await_models(on + off)
-        # First, as an exception may come in between: patches alone change nothing.
-        patches.install()
-        scopes.process.rules = scopes.process.rules.turned(on, chosen).turned(off, None)
-        scopes.process.removal_due = False
+        _turn_on(scopes.process.rules, on, off, chosen, origin)
 
 
-def disable(*models: Spec) -> None:
+def disable(*models: Spec, **options: NoReturn) -> None:
     """
     Turn them off in this process: for these models or, if none is named, for all.
 
@@ -67,23 +64,89 @@ def disable(*models: Spec) -> None:
         disable("shop.Price")
     """
     off = named(models) or (EVERYTHING,)
+    if options:
+        raise TypeError(
+            f"disable() takes models only, not {', '.join(map(repr, options))}; to keep some on, "
+            "enable() them after it"
+        )
+    origin = scopes.Origin("disable()", callers.call_site())
     with scopes.lock:
         _await_models(off)
-        scopes.process.rules = scopes.process.rules.turned(off, None)
+        scopes.process.rules = scopes.process.rules.turned(off, None, origin)
         _remove_if_all_is_off()
 
 
-def is_enabled(model: Spec | None = None, operation: str | None = None) -> bool:
+def enable_by_setting(models: Iterable[str], exclude: Iterable[str], options: Keywords) -> None:
+    """Turn on what the setting says, instead of what it said before: after all that was turned by calls."""
+    on, off = named(models) or (EVERYTHING,), named(exclude)
+    chosen = Options.from_keywords(options)
+    with scopes.lock:
+        rules = scopes.process.rules.without(scopes.SETTING)
+        _turn_on(rules, on, off, chosen, scopes.SETTING)
+
+
+def disable_by_setting() -> None:
+    """Turn off what the setting turned on, and nothing else."""
+    with scopes.lock:
+        restore(scopes.process.rules.without(scopes.SETTING))
+
+
+def restore(rules: Rules) -> None:
+    """Have the process's rules be these."""
+    with scopes.lock:
+        scopes.process.rules = rules
+        if rules.on():
+            patches.install()
+        _remove_if_all_is_off()
+
+
+def set_observer(observe: scopes.Observe | None) -> None:
+    """Have the bulk operations that send nothing run by this function, or by themselves."""
+    with scopes.lock:
+        scopes.process.observe = observe
+        if observe is not None:
+            patches.install()
+            patches.install_async()
+        elif scopes.process.removal_due:
+            _remove_if_all_is_off()
+
+
+def is_enabled(model: Spec | None = None, operation: Operation | None = None) -> bool:
     """
     Say whether bulk operations send signals here and now: of this model, or of any; this one, or any.
+
+    A model is on, too, if the querysets of one of its managers have the mixin. Without a model, the
+    question is whether the switch is on for any.
 
         is_enabled("shop.Price", "update")
     """
     if operation is not None:
+        if not isinstance(operation, str):
+            raise TypeError("is_enabled() takes one model and the name of one operation; ask for each model")
         check_operation(operation)
     if model is None:
         return scopes.is_anything_on(operation)
-    return any(scopes.is_on(target, operation) for target in _targets(*named([model])))
+    return any(_is_on(target, operation) for target in _targets(*named([model])))
+
+
+def _is_on(target: Spec, operation: Operation | None) -> bool:
+    if scopes.is_on(target, operation):
+        return True
+    # The base of all models has no managers; nor has a label, before the models are loaded.
+    return (
+        not isinstance(target, str) and target is not EVERYTHING and scopes.is_on_by_mixin(target, operation)
+    )
+
+
+def _turn_on(
+    rules: Rules, on: tuple[Spec, ...], off: tuple[Spec, ...], options: Options, origin: scopes.Origin
+) -> None:
+    """Make the process's rules of these; call it under the lock."""
+    _await_models(on + off)
+    # First, as an exception may come in between: patches alone change nothing.
+    patches.install()
+    scopes.process.rules = rules.turned(on, options, origin).turned(off, None, origin)
+    scopes.process.removal_due = False
 
 
 def bulk_signals(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywords]) -> Scope:
@@ -101,7 +164,9 @@ def bulk_signals(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[
         async def reprice(): ...
     """
     on, off = named(models) or (EVERYTHING,), named(exclude)
-    return Scope(on + off, scopes.NOTHING.turned(on, Options.from_keywords(options)).turned(off, None))
+    origin = scopes.Origin("bulk_signals()", callers.call_site())
+    rules = scopes.NOTHING.turned(on, Options.from_keywords(options), origin)
+    return Scope(on + off, rules.turned(off, None, origin))
 
 
 def no_bulk_signals(*models: Spec) -> Scope:
@@ -112,7 +177,8 @@ def no_bulk_signals(*models: Spec) -> Scope:
             Price.objects.update(currency="EUR")
     """
     off = named(models) or (EVERYTHING,)
-    return Scope(off, scopes.NOTHING.turned(off, None))
+    origin = scopes.Origin("no_bulk_signals()", callers.call_site())
+    return Scope(off, scopes.NOTHING.turned(off, None, origin))
 
 
 class _Exit:
@@ -179,8 +245,26 @@ class Scope:
 
     def __call__(self, function: Decorated) -> Decorated:
         _check_decorated(function)
-        is_awaited = iscoroutinefunction(function) or iscoroutinefunction(_body(function))
-        return cast("Decorated", self._awaited(function) if is_awaited else self._called(function))
+        body = _body(function)
+        wrap = self._called
+        if isgeneratorfunction(body):
+            wrap = self._generated
+        elif isasyncgenfunction(body):
+            wrap = self._generated_async
+        elif iscoroutinefunction(function) or iscoroutinefunction(body):
+            wrap = self._awaited
+        return cast("Decorated", wrap(function))
+
+    def __repr__(self) -> str:
+        entries = self._rules.entries
+        on, off = self._rules.on(), [spec for spec, options in entries.items() if options is None]
+        # No argument stands for every model.
+        models = [repr(label_of(spec)) for spec in on or off if spec is not EVERYTHING]
+        if not on:
+            return f"no_bulk_signals({', '.join(models)})"
+        exclude = [f"exclude={list(map(label_of, off))!r}"] if off else []
+        options = [f"{name}={value}" for name, value in changed(entries[on[0]]).items()]
+        return f"bulk_signals({', '.join([*models, *exclude, *options])})"
 
     def _called(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
@@ -201,6 +285,50 @@ class Scope:
                     return await function(*args, **keywords)
             finally:
                 _tidy_up()
+
+        return within
+
+    def _generated(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Run it as its caller would, with the scope open while its body runs only; close() throws, too."""
+
+        @wraps(function)
+        def within(*args: Any, **keywords: Any) -> Generator[Any, Any, Any]:
+            generator = function(*args, **keywords)
+            resume = partial(generator.send, None)
+            while True:
+                with self:
+                    try:
+                        value = resume()
+                    except StopIteration as end:
+                        return end.value
+                try:
+                    sent = yield value
+                except BaseException as error:  # noqa: BLE001  # for the generator to handle
+                    resume = partial(generator.throw, error)
+                else:
+                    resume = partial(generator.send, sent)
+
+        return within
+
+    def _generated_async(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """As `_generated`, of an async generator function."""
+
+        @wraps(function)
+        async def within(*args: Any, **keywords: Any) -> AsyncGenerator[Any, Any]:
+            generator = function(*args, **keywords)
+            resume = partial(generator.asend, None)
+            while True:
+                with self:
+                    try:
+                        value = await resume()
+                    except StopAsyncIteration:
+                        return
+                try:
+                    sent = yield value
+                except BaseException as error:  # noqa: BLE001  # for the generator to handle
+                    resume = partial(generator.athrow, error)
+                else:
+                    resume = partial(generator.asend, sent)
 
         return within
 
@@ -250,12 +378,6 @@ def _tidy_up() -> None:
 def _check_decorated(function: object) -> None:
     if isclass(function):
         raise TypeError(f"a scope decorates functions, not the class {function.__qualname__}")
-    body = _body(function)
-    if isgeneratorfunction(body) or isasyncgenfunction(body):
-        raise TypeError(
-            f"a scope cannot decorate the generator function {_name(function)}, whose body runs after the "
-            "call has returned: write the `with` block inside it"
-        )
     if not callable(function) or isinstance(function, staticmethod):
         raise TypeError(f"a scope decorates functions, not {function!r}: put it beneath that")
 
@@ -265,10 +387,6 @@ def _body(function: Any) -> Any:
     while isinstance(function, partial):
         function = function.func
     return function if isroutine(function) else type(function).__call__
-
-
-def _name(function: object) -> str:
-    return getattr(function, "__qualname__", repr(function))
 
 
 def _targets(spec: Spec) -> Iterable[Spec]:
@@ -287,6 +405,6 @@ def _remove_if_all_is_off() -> None:
     if scopes.process.rules.on():
         return
     scopes.process.rules = scopes.NOTHING
-    scopes.process.removal_due = scopes.process.open_scopes > 0
+    scopes.process.removal_due = scopes.process.open_scopes > 0 or scopes.process.observe is not None
     if not scopes.process.removal_due:
         patches.remove()

@@ -57,6 +57,7 @@ def _leaves_no_trace() -> Iterator[None]:
         if AS_FOUND.get((owner, name)) is not attributes.get((owner, name))
     }
     assert not changed, "patches left behind"
+    assert scopes.process.observe is None, "still observed"
     assert _live_receivers() == receivers, "receivers left behind"
     assert not [*scopes._opened()], "a scope left open"
     assert not sending._flights.values(), "rows left in flight"

@@ -45,6 +45,7 @@ def test_each_label_that_names_nothing_is_e002(settings: Settings, key: str) -> 
     settings.SIGNAL_PATCH = {key: ["tests.Bok", "tests.Book", "shop", "a.b.c"]}
 
     assert ids(check_setting()) == ["signal_patch.E002"] * 3
+    assert check_setting()[0].msg.startswith(f"SIGNAL_PATCH[{key!r}]: 'tests.Bok': app 'tests' has no such")
     assert "did you mean 'Book'?" in check_setting()[0].msg
     assert check_models() == []
 

@@ -1,16 +1,19 @@
-"""`manage.py signal_patch` shows what is on."""
+"""`manage.py signal_patch` shows what is on, why, and who listens."""
 
 from __future__ import annotations
 
+import functools
+import json
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.core.management import call_command
-from django.db.models.signals import post_save, pre_delete
+from django.apps import apps
+from django.core.management import CommandError, call_command
+from django.db.models.signals import post_save, pre_delete, pre_save
 
 from signal_patch import disable, enable
-from tests.models import Book, Publisher
+from tests.models import Book, Loud, Publisher
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -24,10 +27,34 @@ def _installed(settings: Settings) -> None:
     settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "signal_patch"]
 
 
-def shown() -> list[str]:
+def text(*arguments: str) -> str:
     output = StringIO()
-    call_command("signal_patch", stdout=output)
-    return output.getvalue().splitlines()
+    call_command("signal_patch", *arguments, stdout=output)
+    return output.getvalue()
+
+
+def blocks(*arguments: str) -> dict[str, list[str]]:
+    """Return the lines of each model that is listed, by its label; with them the head and the summary."""
+    paragraphs = [paragraph.splitlines() for paragraph in text(*arguments).split("\n\n")]
+    return {paragraph[0].split()[0]: paragraph for paragraph in paragraphs}
+
+
+def report(label: str, *arguments: str) -> dict[str, Any]:
+    (found,) = json.loads(text("--json", "--model", label, *arguments))["models"]
+    assert isinstance(found, dict)
+    return found
+
+
+def receiver(**kwargs: Any) -> None: ...
+
+
+async def async_receiver(**kwargs: Any) -> None: ...
+
+
+class Receiver:
+    def method(self, **kwargs: Any) -> None: ...
+
+    def __call__(self, **kwargs: Any) -> None: ...
 
 
 def progress(done: int, total: int) -> None:
@@ -35,42 +62,125 @@ def progress(done: int, total: int) -> None:
 
 
 def test_nothing_is_on() -> None:
-    assert shown() == ["off"]
+    lines = text().splitlines()
+
+    assert lines[0] == "The switch is off."
+    assert lines[-1].endswith("SILENT (--all lists them)")
 
 
-def test_rules_in_their_order_and_each_model_with_its_operations_and_receivers(receivers: Receivers) -> None:
-    def receiver(**kwargs: Any) -> None: ...
-
-    async def async_receiver(**kwargs: Any) -> None: ...
-
-    receivers.connect(post_save, receiver, Publisher)
+def test_a_model_that_is_on_with_operations_options_reason_and_receivers(receivers: Receivers) -> None:
+    receivers.connect(pre_save, receiver, Publisher)
     receivers.connect(post_save, async_receiver, Publisher)
-    receivers.connect(pre_delete, receiver, Publisher)
-    enable("tests", operations=["update", "delete"], batch_size=50, progress=progress, delete_batch_size=9)
+    receivers.connect(post_save, Receiver().method, Publisher)
+    receivers.connect(pre_delete, functools.partial(receiver, a=1), Publisher)
+    receivers.connect(pre_delete, Receiver(), Publisher)
+    enable("tests", operations=["update", "delete"], batch_size=50, progress=progress)
+    test = test_a_model_that_is_on_with_operations_options_reason_and_receivers
+    line = test.__code__.co_firstlineno + 6
+
+    assert blocks()["tests.Publisher"] == [
+        "tests.Publisher  ON",
+        "  operations  delete, update",
+        "  options     operations=['delete', 'update'], batch_size=50, progress=progress",
+        f"  on by       enable(), tests/test_command.py:{line} in {test.__name__}",
+        "  pre_save    tests.test_command.receiver",
+        "  post_save   tests.test_command.Receiver.method",
+        "  post_save   tests.test_command.async_receiver (async)",
+        "  pre_delete  functools.partial(tests.test_command.receiver)",
+        "  pre_delete  tests.test_command.Receiver()",
+    ]
+    assert report("tests.Publisher")["receivers"]["post_save"] == [
+        {"path": "tests.test_command.Receiver.method", "async": False},
+        {"path": "tests.test_command.async_receiver", "async": True},
+    ]
+
+
+def test_the_entries_of_the_process_in_their_order() -> None:
+    enable(batch_size=50)
     disable("tests.Loud", Book)
-    enable("auth.Group", lock=False, operations=["delete"])
+    enable("auth", lock=False)
 
-    lines = shown()
+    head = text().split("\n\n", maxsplit=1)[0].splitlines()
 
-    tests = "operations delete, update; batch_size 50; lock True; write_back True; progress progress"
-    group = "operations delete; batch_size 2000; lock False; write_back True; progress None"
-    assert lines[:4] == [
-        f"tests: on, {tests}; delete_batch_size 9",
-        "tests.Loud: off",
-        "tests.Book: off",
-        f"auth.Group: on, {group}; delete_batch_size None",
+    assert [line.split(", ")[0] for line in head] == [
+        "every model: on by enable()",
+        "tests.Loud: off by disable()",
+        "tests.Book: off by disable()",
+        "auth: on by enable()",
     ]
-    assert (
-        "  tests.Publisher: delete, update; receivers: pre_save 0, post_save 2, pre_delete 1, post_delete 0"
-        in lines
-    )
-    assert not [line for line in lines[4:] if line.startswith("  tests.Book")]
-    assert [line for line in lines if line.startswith("  auth.")] == [
-        "  auth.Group: delete; receivers: pre_save 0, post_save 0, pre_delete 0, post_delete 0"
+    assert all("tests/test_command.py:" in line for line in head)
+    entries = json.loads(text("--json"))["process"]
+    assert [(entry["models"], entry["on"], entry["options"]) for entry in entries] == [
+        ("every model", True, {"batch_size": "50"}),
+        ("tests.Loud", False, {}),
+        ("tests.Book", False, {}),
+        ("auth", True, {"lock": "False"}),
     ]
 
 
-def test_everything_is_on() -> None:
-    enable()
+def test_what_the_setting_turned_on_says_so(settings: Settings, receivers: Receivers) -> None:
+    receivers.connect(post_save, receiver, Book)
+    settings.SIGNAL_PATCH = {"MODELS": ["tests.Book"]}
 
-    assert shown()[0].startswith("every model: on, operations")
+    assert "  on by       the setting SIGNAL_PATCH" in blocks()["tests.Book"]
+
+
+def test_a_mixin_says_where_its_class_is(receivers: Receivers) -> None:
+    receivers.connect(post_save, receiver, Loud)
+
+    found = report("tests.Loud")
+    assert found["state"] == "ON"
+    assert found["operations"] == ["bulk_create", "bulk_update", "delete", "update"]
+    (reason,) = found["on_by"]
+    assert reason.startswith("the mixin of objects: LoudQuerySet, tests/models.py:")
+
+    enable(Loud, batch_size=9)
+    found = report("tests.Loud")
+    assert found["options"] == {"batch_size": "9"}
+    assert [reason.split(",")[0] for reason in found["on_by"]] == [
+        "enable()",
+        "the mixin of objects: LoudQuerySet",
+    ]
+
+
+def test_a_model_is_on_missed_or_silent(receivers: Receivers) -> None:
+    receivers.connect(post_save, receiver, Book)
+    receivers.connect(post_save, receiver, Publisher)
+    enable(Publisher, "auth.Group")
+
+    assert {"tests.Publisher", "tests.Book", "auth.Group"} & blocks().keys() == {"tests.Publisher"}
+    assert blocks("--all")["tests.Book"] == [
+        "tests.Book  MISSED",
+        "  post_save   tests.test_command.receiver",
+    ]
+    assert blocks("--all")["auth.Group"][0] == "auth.Group  SILENT"
+    assert len(json.loads(text("--json", "--all"))["models"]) == len(apps.get_models())
+    assert "(--all" not in text("--all")
+
+
+def test_model_lists_one_model_or_those_of_an_app_whatever_their_state() -> None:
+    assert [name for name in blocks("--model", "tests.book") if "." in name] == ["tests.Book"]
+    assert {"auth.User", "auth.Group"} <= blocks("--model", "auth", "--model", "tests.Book").keys()
+
+
+@pytest.mark.parametrize(
+    ("label", "message"), [("tests.Bok", "did you mean 'Book'"), ("a.b.c", "'a.b.c' is no label")]
+)
+def test_an_unknown_model_ends_with_status_1(label: str, message: str) -> None:
+    with pytest.raises(CommandError, match=message) as raised:
+        text("--model", label)
+    assert raised.value.returncode == 1
+
+
+def test_fail_on_missed_ends_with_status_1_and_names_them(receivers: Receivers) -> None:
+    receivers.connect(post_save, receiver, Book)
+    receivers.connect(post_save, receiver, Publisher)
+    arguments = ("--fail-on", "missed", "--model", "tests.Book", "--model", "tests.Publisher")
+    enable(Publisher)
+
+    with pytest.raises(CommandError, match=r"nothing is sent in bulk: tests\.Book$") as raised:
+        text(*arguments)
+    assert raised.value.returncode == 1
+
+    enable(Book)
+    assert "2 ON, 0 MISSED, 0 SILENT" in text(*arguments)

@@ -8,7 +8,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from signal_patch import is_enabled, scopes
+from signal_patch import disable, enable, is_enabled, scopes
 from signal_patch.conf import Settings
 from signal_patch.options import Options
 from tests.models import Book, Novel, Publisher
@@ -74,21 +74,109 @@ class TestTheApp:
         assert not is_enabled(Publisher)
 
     @pytest.mark.parametrize(
-        ("setting", "error"),
+        ("setting", "message"),
         [
-            ({"MODELS": ["tests.Bok"]}, LookupError),
-            ({"EXCLUDE": ["tests.Bok"]}, LookupError),
-            ({"BATCH_SIZE": 0}, ImproperlyConfigured),
+            ({"MODELS": ["tests.Bok"]}, r"SIGNAL_PATCH\['MODELS'\]: 'tests.Bok': .*did you mean 'Book'\?"),
+            ({"EXCLUDE": ["a.b.c"]}, r"SIGNAL_PATCH\['EXCLUDE'\]: 'a.b.c' is no label"),
+            ({"BATCH_SIZE": 0}, r"SIGNAL_PATCH\['BATCH_SIZE'\]: batch_size must be at least 1, not 0"),
         ],
     )
     def test_a_wrong_setting_fails_when_it_is_made_ready(
-        self, settings: pytest_django.Settings, setting: dict[str, Any], error: type[Exception]
+        self, settings: pytest_django.Settings, setting: dict[str, Any], message: str
     ) -> None:
         settings.SIGNAL_PATCH = setting
 
-        with pytest.raises(error):
+        with pytest.raises(ImproperlyConfigured, match=message):
             override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS, "signal_patch"]).enable()
         assert not is_enabled()
+
+
+class TestOverrides:
+    """`override_settings(SIGNAL_PATCH=...)` holds for its length."""
+
+    def test_on_narrowed_off_and_back(self, settings: pytest_django.Settings) -> None:
+        install(settings, {"AUTOENABLE": False})
+
+        with override_settings(SIGNAL_PATCH={"BATCH_SIZE": 7}):
+            assert is_enabled(Publisher)
+            with override_settings(SIGNAL_PATCH={"MODELS": ["tests.Book"], "EXCLUDE": ["tests.Novel"]}):
+                assert is_enabled(Book)
+                assert not is_enabled(Novel)
+                assert not is_enabled(Publisher)
+                with override_settings(SIGNAL_PATCH={"AUTOENABLE": False}):
+                    assert not is_enabled()
+                assert is_enabled(Book)
+                assert not is_enabled(Novel)
+            assert scopes.options_for(Publisher, "update") == Options(batch_size=7)
+        assert not is_enabled()
+
+    def test_what_calls_turned_on_stays_on_and_what_they_turned_off_comes_back_off(
+        self, settings: pytest_django.Settings
+    ) -> None:
+        install(settings, {"MODELS": ["tests"]})
+        disable(Novel)
+        enable("auth.User")
+
+        with override_settings(SIGNAL_PATCH={"AUTOENABLE": False}):
+            assert is_enabled("auth.User")
+            assert not is_enabled(Book)
+        assert is_enabled(Book)
+        assert not is_enabled(Novel)
+        assert is_enabled("auth.User")
+
+    def test_a_wrong_one_changes_nothing(self, settings: pytest_django.Settings) -> None:
+        install(settings, {"MODELS": ["tests.Book"]})
+
+        for wrong in ({"MODELS": ["tests.Bok"]}, {"LOCK": 3}):
+            with pytest.raises(ImproperlyConfigured, match=r"SIGNAL_PATCH\['"):
+                override_settings(SIGNAL_PATCH=wrong).enable()
+        assert is_enabled(Book)
+        assert not is_enabled(Publisher)
+
+    def test_without_the_app_the_setting_means_nothing(self) -> None:
+        with override_settings(SIGNAL_PATCH={"MODELS": ["tests"]}):
+            assert not is_enabled()
+
+    def test_when_an_override_takes_the_app_away_its_models_are_off(
+        self, settings: pytest_django.Settings
+    ) -> None:
+        apps = [*settings.INSTALLED_APPS, "signal_patch"]
+
+        with override_settings(INSTALLED_APPS=apps, SIGNAL_PATCH={"MODELS": ["tests.Book"]}):
+            assert is_enabled(Book)
+            assert not is_enabled(Publisher)
+        assert not is_enabled()
+
+    def test_other_settings_are_nothing_to_it(self, settings: pytest_django.Settings) -> None:
+        install(settings, {"MODELS": ["tests.Book"]})
+        rules = scopes.process.rules
+
+        with override_settings(TIME_ZONE="UTC"):
+            assert scopes.process.rules is rules
+        assert scopes.process.rules is rules
+
+
+class TestTheCommandCheck:
+    @pytest.mark.parametrize(
+        ("setting", "error"),
+        [
+            ({"MODELS": ["library.Bok"]}, "(signal_patch.E002) SIGNAL_PATCH['MODELS']: 'library.Bok': app"),
+            ({"BATCH_SIZE": 0}, "(signal_patch.E001) SIGNAL_PATCH['BATCH_SIZE']: batch_size must be"),
+        ],
+    )
+    def test_it_reports_what_ends_every_other_start_up(
+        self, setting: dict[str, Any], error: str, project: Project
+    ) -> None:
+        project.append("settings.py", f"INSTALLED_APPS.append('signal_patch')\nSIGNAL_PATCH = {setting}")
+
+        checked = project.run("manage.py", "check")
+        assert error in checked.stderr
+        assert "Traceback" not in checked.stderr
+        assert checked.returncode == 1
+        for start in (["manage.py", "showmigrations"], ["-c", SETUP, "check"]):
+            started = project.run(*start)
+            assert started.returncode == 1
+            assert f"ImproperlyConfigured: {error.partition(' ')[2]}" in started.stderr
 
 
 class TestSettings:
@@ -111,21 +199,28 @@ class TestSettings:
         [
             (
                 {"MODEL": ["tests"], "models": []},
-                r"unknown keys \['MODEL', 'models'\]; valid are MODELS, EXCLUDE, OPERATIONS, BATCH_SIZE, LO",
+                r"SIGNAL_PATCH\['MODEL'\]: unknown key; did you mean 'MODELS'\? \(valid are AUTOENABLE",
+            ),
+            (
+                {"size": 5},
+                r"SIGNAL_PATCH\['size'\]: unknown key; valid are AUTOENABLE, BATCH_SIZE, ",
             ),
             (["tests"], r"SIGNAL_PATCH must be a dictionary, not \['tests'\]"),
             (None, "SIGNAL_PATCH must be a dictionary, not None"),
             (
                 {"MODELS": "tests"},
-                r"SIGNAL_PATCH\['MODELS'\] must be a list of labels such as .*, not 'tests'",
+                r"SIGNAL_PATCH\['MODELS'\]: must be a list of labels such as .*, not 'tests'",
             ),
-            ({"MODELS": []}, r"SIGNAL_PATCH\['MODELS'\] is empty; left out, it means every model"),
-            ({"MODELS": [Book]}, r"SIGNAL_PATCH\['MODELS'\] must be a list of labels"),
-            ({"EXCLUDE": None}, r"SIGNAL_PATCH\['EXCLUDE'\] must be a list of labels .*, not None"),
-            ({"AUTOENABLE": 1}, r"SIGNAL_PATCH\['AUTOENABLE'\] must be True or False, not 1"),
-            ({"BATCH_SIZE": "5"}, "SIGNAL_PATCH: batch_size must be a whole number"),
-            ({"OPERATIONS": ["insert"]}, "SIGNAL_PATCH: unknown operation 'insert'; valid are"),
-            ({"LOCK": None}, "SIGNAL_PATCH: lock must be True or False"),
+            ({"MODELS": []}, r"SIGNAL_PATCH\['MODELS'\]: is empty; left out, it means every model"),
+            ({"MODELS": [Book]}, r"SIGNAL_PATCH\['MODELS'\]: must be a list of labels"),
+            ({"EXCLUDE": None}, r"SIGNAL_PATCH\['EXCLUDE'\]: must be a list of labels .*, not None"),
+            ({"AUTOENABLE": 1}, r"SIGNAL_PATCH\['AUTOENABLE'\]: must be True or False, not 1"),
+            ({"BATCH_SIZE": "5"}, r"SIGNAL_PATCH\['BATCH_SIZE'\]: batch_size must be a whole number"),
+            (
+                {"OPERATIONS": ["insert"]},
+                r"SIGNAL_PATCH\['OPERATIONS'\]: unknown operation 'insert'; valid are",
+            ),
+            ({"LOCK": None}, r"SIGNAL_PATCH\['LOCK'\]: lock must be True or False"),
         ],
     )
     def test_what_is_wrong_is_named_with_what_is_valid(
@@ -239,7 +334,7 @@ class TestInASettingsFile:
         ("arguments", "error"),
         [
             ("'library.Book.title'", "ValueError: 'library.Book.title' is no label; valid are"),
-            ("batchsize=3", "TypeError: unknown option 'batchsize'; valid are"),
+            ("batchsize=3", "TypeError: unknown option 'batchsize'; did you mean 'batch_size'?"),
             ("3", "TypeError: 3 is neither a model class nor a label"),
         ],
     )
@@ -271,7 +366,7 @@ assert titles == ["Sanditon"] * 2, titles
 """
 BOTH = """
 from library.models import Book, Shelf
-from signal_patch import is_enabled, scopes
+from signal_patch import disable, enable, is_enabled, scopes
 assert is_enabled(Book) and is_enabled(Shelf) and not is_enabled("auth.User")
 assert not scopes.process.pending
 """

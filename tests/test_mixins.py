@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.core.cache import cache
 from django.db import connection
-from django.db.models import F, QuerySet
+from django.db.models import F, Manager, QuerySet
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 from django.test.utils import CaptureQueriesContext
 
@@ -241,6 +241,13 @@ def test_options_that_are_none_are_an_error_where_the_class_is_made(options: Any
 def test_after_django_among_the_bases_it_is_an_error() -> None:
     with pytest.raises(TypeError, match="Quiet: SignalEnhancedQuerySetMixins must come before QuerySet"):
         type("Quiet", (QuerySet, SignalEnhancedQuerySetMixins), {})
+
+
+def test_on_a_manager_it_is_an_error_that_says_what_it_is_for() -> None:
+    with pytest.raises(TypeError, match=r"BookManager is a manager, and .* queryset class: .*as_manager\(\)"):
+
+        class BookManager(SignalEnhancedQuerySetMixins, Manager):  # type: ignore[misc,type-arg]  # the mistake
+            pass
 
 
 class TestTheClass:

@@ -9,6 +9,10 @@ import pytest
 from signal_patch.options import OPERATIONS, Options
 
 
+class ThreeTaken:
+    def __call__(self, done: int, total: int, rate: int) -> None: ...
+
+
 def test_the_defaults_are_all_operations_in_batches_of_2000_locked_and_written_back() -> None:
     assert Options() == Options(
         operations=OPERATIONS, batch_size=2000, lock=True, write_back=True, progress=None
@@ -51,8 +55,22 @@ def test_operations_may_be_any_collection_and_become_a_frozenset(names: Any) -> 
         (
             {"batchsize": 5, "locked": True},
             TypeError,
-            "unknown option 'batchsize', 'locked'; valid are 'operations', 'batch_size', 'lock', ",
+            r"unknown option 'batchsize', 'locked'; did you mean 'batch_size'\? \(valid are 'operati",
         ),
+        ({"exclud": []}, TypeError, r"unknown option 'exclud'; did you mean 'exclude'\?"),
+        ({"colour": 1}, TypeError, "unknown option 'colour'; valid are 'operations', .*, 'exclude'"),
+        (
+            {"models": ["tests.Book"]},
+            TypeError,
+            r"unknown option 'models': models are arguments without a name, as in enable\('shop.Book'",
+        ),
+        ({"operations": ["aupdate"]}, ValueError, r"unknown operation 'aupdate'; did you mean 'update'\?"),
+        (
+            {"progress": lambda done: None},
+            TypeError,
+            r"progress must take two arguments, \(done, total\); <lambda> does not",
+        ),
+        ({"progress": ThreeTaken()}, TypeError, r"progress must take two .*; <.*ThreeTaken.*> does not"),
     ],
 )
 def test_a_wrong_option_is_an_error_that_names_it_and_what_is_valid(
@@ -62,7 +80,8 @@ def test_a_wrong_option_is_an_error_that_names_it_and_what_is_valid(
         Options.from_keywords(options)
 
 
-@pytest.mark.parametrize("progress", [None, True, False, print])
+# Of max(), in C, nobody can say what it takes.
+@pytest.mark.parametrize("progress", [None, True, False, max, lambda done, total=0, *rest: None])
 def test_progress_may_be_a_callable_or_a_switch(progress: Any) -> None:
     assert Options(progress=progress).progress is progress
 

@@ -13,8 +13,9 @@ from django.db.migrations.state import ModelState, ProjectState
 from django.test.utils import isolate_apps
 
 from signal_patch import bulk_signals, disable, enable, is_enabled, no_bulk_signals, scopes
+from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from signal_patch.options import Options
-from tests.models import Article, Book, BookProxy, Letter, Novel, Publisher, Timestamped
+from tests.models import Article, Book, BookProxy, Letter, Loud, Louder, Novel, Publisher, Timestamped
 
 DEFAULT = Options()
 
@@ -164,7 +165,7 @@ def test_an_operation_that_is_not_chosen_is_off() -> None:
 
 def test_an_unknown_operation_in_the_question_is_an_error() -> None:
     with pytest.raises(ValueError, match="unknown operation 'insert'; valid are"):
-        is_enabled(Book, "insert")
+        is_enabled(Book, "insert")  # type: ignore[arg-type]  # the mistake
 
 
 def test_is_enabled_without_a_model_says_whether_any_is_on() -> None:
@@ -178,11 +179,44 @@ def test_is_enabled_without_a_model_says_whether_any_is_on() -> None:
 
 
 def test_an_app_is_on_when_one_of_its_models_is() -> None:
-    enable(Book)
+    enable("auth.Group")
 
-    assert is_enabled("tests")
-    disable(Book)
-    assert not is_enabled("tests")
+    assert is_enabled("auth")
+    disable("auth.Group")
+    assert not is_enabled("auth")
+
+
+class TestAModelThatOnlyAMixinCovers:
+    def test_is_on_and_so_is_its_app(self) -> None:
+        assert is_enabled(Loud)
+        assert is_enabled(Loud, "update")
+        assert is_enabled("tests.Loud")
+        assert is_enabled("tests")
+
+    def test_only_the_models_of_its_managers_are(self) -> None:
+        assert not is_enabled(Louder)
+        assert not is_enabled(models.Model)
+
+    def test_disable_leaves_it_on_and_no_bulk_signals_does_not(self) -> None:
+        enable(Loud)
+        disable(Loud)
+        assert is_enabled(Loud)
+        with no_bulk_signals(Loud):
+            assert not is_enabled(Loud)
+            assert not is_enabled(Loud, "delete")
+
+    def test_its_class_may_leave_operations_out(self) -> None:
+        class Deleting(SignalEnhancedQuerySetMixins, models.QuerySet[Any]):
+            signal_options = Options(operations=frozenset({"delete"}))
+
+        with isolate_apps("tests"):
+
+            class Parted(models.Model):
+                objects = Deleting.as_manager()
+
+        assert is_enabled(Parted)
+        assert is_enabled(Parted, "delete")
+        assert not is_enabled(Parted, "update")
 
 
 class TestScopes:
@@ -274,15 +308,35 @@ class TestWrongModels:
             ("tests.Xyzzyx", LookupError, "'tests.Xyzzyx': .*valid are .*Article, .*Book, .*BookProxy"),
             ("test", LookupError, r"no installed app has the label 'test'; did you mean 'tests'\?"),
             ("shop.Book", LookupError, "'shop.Book': no installed app has the label 'shop'"),
-            ("django.contrib.auth", ValueError, "'django.contrib.auth' is no label; valid are 'app_label"),
+            ("django.contrib.auth", ValueError, r"'django.contrib.auth' is no label; did you mean 'auth'\?"),
             ("", ValueError, "'' is no label"),
             ("tests.", ValueError, "'tests.' is no label"),
             (str, TypeError, "str is neither a model class nor a label"),
-            (Book(), TypeError, "<Book: .*> is neither a model class"),
-            ([Book], TypeError, "is neither a model class nor a label"),
+            (Book(), TypeError, "^an instance of Book is neither a model .* label: give its class, Book$"),
+            (Book.objects, TypeError, "^a Manager of Book is neither a model .*: give the model, Book$"),
+            (
+                Book.objects.all(),
+                TypeError,
+                "^a QuerySet of Book is neither a model .*: give the model, Book$",
+            ),
+            ([Book], TypeError, "^a list is neither a model .*: give each model as an argument of its own"),
+            ({Book}, TypeError, "^a set is neither a model class nor a label"),
+            (len, TypeError, r"^the function len is neither .* the parentheses, as in @bulk_signals\(\)$"),
+            (
+                "Book",
+                LookupError,
+                r"'Book': no installed app has the label 'Book'; did you mean 'tests.Book'\?",
+            ),
+            (
+                "tests.models.Book",
+                ValueError,
+                r"'tests.models.Book' is no label; did you mean 'tests.Book'\?",
+            ),
+            ("a.shop.models.old.Book", ValueError, r"is no label; did you mean 'shop.Book'\?"),
+            ("tests.Book.title", ValueError, "'tests.Book.title' is no label; valid are 'app_label"),
             (None, TypeError, "None is neither a model class nor a label"),
         ],
-        ids=repr,
+        ids=lambda value: value if isinstance(value, str) else type(value).__name__,
     )
     def test_is_an_error_when_the_switch_is_turned_and_changes_nothing(
         self, model: Any, error: type[Exception], message: str
@@ -299,11 +353,22 @@ class TestWrongModels:
         assert scopes.process.rules is before
 
     @pytest.mark.parametrize("turn", [enable, bulk_signals])
-    @pytest.mark.parametrize("exclude", ["tests.Book", Book, None, 5])
+    @pytest.mark.parametrize("exclude", ["tests.Book", Book, None, 5, Book.objects.all(), Book.objects])
     def test_exclude_takes_a_collection(self, exclude: Any, turn: Any) -> None:
         with pytest.raises(TypeError, match=r"exclude must be a collection of models, such as \[.*\], not "):
             turn(exclude=exclude)
         assert not is_enabled()
+
+    def test_disable_takes_no_options(self) -> None:
+        enable()
+
+        with pytest.raises(TypeError, match=r"disable\(\) takes models only, not 'exclude'; to keep some on"):
+            disable(exclude=[Book])  # type: ignore[arg-type]  # the mistake
+        assert is_enabled(Publisher)
+
+    def test_a_question_takes_one_model(self) -> None:
+        with pytest.raises(TypeError, match=r"is_enabled\(\) takes one model and the name of one operation"):
+            is_enabled(Book, Publisher)  # type: ignore[arg-type]  # the mistake
 
     def test_a_question_about_a_wrong_model_is_an_error_too(self) -> None:
         with pytest.raises(LookupError):
@@ -320,4 +385,4 @@ def test_every_model_of_the_registry_has_its_decision_remembered() -> None:
     enable(Book)
 
     for _ in range(2):
-        assert [model for model in apps.get_models() if is_enabled(model)] == [Book, BookProxy, Novel]
+        assert [model for model in apps.get_models() if scopes.is_on(model)] == [Book, BookProxy, Novel]
