@@ -11,7 +11,7 @@ from asgiref.sync import async_to_sync
 from django.db import transaction
 from django.db.models.signals import post_save, pre_save
 
-from . import loops, rows, sending
+from . import loops, rounds, rows, sending
 from .inserting import Inserter
 from .progress import reporting
 from .telling import tell_after
@@ -107,6 +107,7 @@ class _BulkCreate:
         self.options = options
         self.using = rows.database_for_write(queryset)
         self.inserter = Inserter(queryset, self.using, options, original, arguments)
+        self.senders = senders
         self.key_of: Callable[[Any], Any] = attrgetter(self.model._meta.pk.attname)
         self.awaits_pre_save = sending.is_awaited(pre_save, senders)
         self.awaits_post_save = sending.is_awaited(post_save, senders)
@@ -137,7 +138,8 @@ class _BulkCreate:
             written = [pair for key, pair in zip(keys, written, strict=True) if key not in quiet]
         with sending.flying(sending.flight_of(self.using, {self.model: keys})) as flight:
             told: Told = [(obj, None, created) for obj, created in written]
-            tell_after(told, self.using, flight, awaited=self.awaits_post_save)
+            with rounds.opened(post_save, self.senders):
+                tell_after(told, self.using, flight, awaited=self.awaits_post_save)
 
     def _tell_before(self, batch: list[Any]) -> None:
         given = self._keys(batch)
@@ -145,10 +147,11 @@ class _BulkCreate:
         quiet = self._quiet(batch, given) if sending.is_any_in_flight(self.using, self.model) else ()
         with sending.flying(sending.flight_of(self.using, {self.model: keys})) as flight:
             loud = [obj for obj in batch if id(obj) not in quiet]
-            if self.awaits_pre_save:
-                async_to_sync(self._await_sent)(loud, flight)
-            else:
-                self._send(loud, flight)
+            with rounds.opened(pre_save, self.senders):
+                if self.awaits_pre_save:
+                    async_to_sync(self._await_sent)(loud, flight)
+                else:
+                    self._send(loud, flight)
 
     def _send(self, objs: list[Any], flight: sending.Flight) -> None:
         for obj in objs:

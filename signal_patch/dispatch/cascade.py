@@ -19,7 +19,7 @@ from django.db import connections, transaction
 from django.db.models import QuerySet, deletion
 from django.db.models.signals import post_delete, pre_delete
 
-from . import loops, rows, sending
+from . import loops, rounds, rows, sending
 from .fields import concrete
 from .update import update
 
@@ -116,14 +116,14 @@ def _delete(
     if not any(relations.values()):
         _tell_changes(collector, unsaid)
         with sending.deleting(collector):
-            return _run(collector, original)
+            return _run(collector, decide, original)
     reach = _Reach(collector, decide, unsaid, relations)
     reach.collect()
     _tell_changes(collector, unsaid)
     with sending.deleting(collector, reach.left, relations) as flight:
         if sending.is_heard(pre_delete, collector.data):
             reach.check_after_pre_delete()
-        deleted = _run(collector, original)
+        deleted = _run(collector, decide, original)
     return reach.counted(deleted) if reach.contested and not flight.deletions else deleted
 
 
@@ -159,8 +159,12 @@ def _update_as_its_class(queryset: QuerySet[Any], /, **values: Any) -> int:
         return type(queryset).update(queryset, **values)
 
 
-def _run(collector: Collector, original: Callable[[Collector], Deleted]) -> Deleted:
-    return loops.run(lambda: original(collector), (pre_delete, post_delete), collector.data)
+def _run(collector: Collector, decide: Decide, original: Callable[[Collector], Deleted]) -> Deleted:
+    def run() -> Deleted:
+        with rounds.opened_for_delete(collector, lambda model: decide(model, "delete") is not None):
+            return original(collector)
+
+    return loops.run(run, (pre_delete, post_delete), collector.data)
 
 
 def _models_of(collector: Collector) -> set[type[Model]]:
@@ -309,7 +313,7 @@ class _Reach:
     def check_after_pre_delete(self) -> None:
         """Have rows stay that receivers of `pre_delete` move away, as the database lets them stay."""
         if self.contested or self.pinned or self.left:
-            self.collector.fast_deletes.insert(0, _AfterPreDelete(self._check))
+            self.collector.fast_deletes.insert(0, rounds.FirstFastDelete(self._check))
 
     def _check(self) -> None:
         reached = self._reached()
@@ -359,17 +363,6 @@ class _Reach:
                 label = model._meta.label
                 counter[label] = max(counter.get(label, 0), len(found))
         return sum(counter.values()), counter
-
-
-class _AfterPreDelete:
-    """Stands first among the fast deletes, to which Django comes when `pre_delete` is sent (5.2 to 6.1)."""
-
-    def __init__(self, run: Callable[[], None]) -> None:
-        self.run = run
-
-    def _raw_delete(self, **_: str) -> int:
-        self.run()
-        return 0
 
 
 def _among(known: dict[Any, Model], queryset: QuerySet[Any]) -> dict[Any, Model]:

@@ -23,6 +23,8 @@ from .rows import is_djangos
 if TYPE_CHECKING:
     from django.db.models.deletion import Collector
 
+    from .rounds import Round
+
 _flights: ContextVar[tuple[Flight, ...]] = ContextVar("signal_patch_flights", default=())
 _silent: ContextVar[frozenset[type[Model]]] = ContextVar("signal_patch_silent", default=frozenset())
 
@@ -34,7 +36,7 @@ class Flight:
     key is read when somebody asks: an INSERT sets it between its two signals, or a receiver.
     """
 
-    __slots__ = ("deletions", "instance", "keys", "using")
+    __slots__ = ("deletions", "instance", "keys", "round", "using")
 
     def __init__(
         self,
@@ -46,6 +48,8 @@ class Flight:
         self.keys = keys
         self.instance = instance
         self.deletions = 0
+        # The round that sends the signals of these rows, if somebody takes part in it (rounds.py).
+        self.round: Round | None = None
 
     def holds(self, model: type[Model], keys: Iterable[Any]) -> set[Any]:
         """Return those of the keys of a concrete model that are in this flight."""
@@ -136,6 +140,12 @@ def flying(flight: Flight) -> Iterator[Flight]:
         _flights.set(outer)
         # A receiver may have handed the context on, to a task that outlives the operation.
         flight.keys, flight.instance = {}, None
+
+
+def innermost_flight() -> Flight | None:
+    """Return the rows whose signals are being sent right now, without those up the stack."""
+    flights = _flights.get()
+    return flights[-1] if flights else None
 
 
 @contextmanager
