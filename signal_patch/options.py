@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from importlib import import_module
-from typing import TYPE_CHECKING, TypedDict
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from typing import TypedDict
 
 OPERATIONS = frozenset({"update", "bulk_update", "bulk_create", "delete"})
 
@@ -24,6 +21,7 @@ class Keywords(TypedDict, total=False):
     write_back: bool
     progress: Progress | bool | None
     delete_batch_size: int | None
+    prefetch: Iterable[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +39,7 @@ class Options:
     write_back: bool = True
     progress: Progress | bool | None = None
     delete_batch_size: int | None = None
+    prefetch: Iterable[str] = ()
 
     def __post_init__(self) -> None:
         # The class is frozen for everyone else; slots leave no other way to normalise.
@@ -51,6 +50,7 @@ class Options:
         _check_switch("lock", self.lock)
         _check_switch("write_back", self.write_back)
         _check_progress(self.progress)
+        object.__setattr__(self, "prefetch", _names("prefetch", self.prefetch))
 
     @classmethod
     def from_keywords(cls, keywords: Keywords) -> Options:
@@ -81,6 +81,13 @@ def _operations(names: object) -> frozenset[str]:
     if not chosen:
         raise ValueError(f"operations is empty; valid are {_listed(sorted(OPERATIONS))}")
     return frozenset(chosen)
+
+
+def _names(option: str, names: object) -> tuple[str, ...]:
+    chosen = None if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
+    if chosen is None or not all(isinstance(name, str) for name in chosen):
+        raise TypeError(f"{option} must be a collection of names, such as ['category'], not {names!r}")
+    return chosen
 
 
 def _check_batch_size(name: str, batch_size: object) -> None:

@@ -52,6 +52,7 @@ def bulk_create(
     if _is_doubtful(queryset.model, arguments):
         _refuse_arguments(queryset, original, arguments)
     _refuse(instances)
+    rounds.check(options, senders)
     operation = _BulkCreate(queryset, senders, options, original, arguments)
     operation.inserter.refuse_target()
     with transaction.atomic(using=operation.using, savepoint=False):
@@ -147,6 +148,7 @@ class _BulkCreate:
         quiet = self._quiet(batch, given) if sending.is_any_in_flight(self.using, self.model) else ()
         with sending.flying(sending.flight_of(self.using, {self.model: keys})) as flight:
             loud = [obj for obj in batch if id(obj) not in quiet]
+            rounds.begin_batch(self.options, loud)
             with rounds.opened(pre_save, self.senders):
                 if self.awaits_pre_save:
                     async_to_sync(self._await_sent)(loud, flight)

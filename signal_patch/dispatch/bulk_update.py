@@ -12,7 +12,7 @@ from django.db.models import BinaryField, QuerySet, Value
 from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import UpdateQuery
 
-from . import fields as columns, loops, rows, sending, writing
+from . import fields as columns, loops, rounds, rows, sending, writing
 from .changes import Changes, PerRow
 from .expressions import read_by
 from .progress import reporting
@@ -52,6 +52,7 @@ def bulk_update(
     original(queryset, (), names, batch_size=batch_size)
     operation = _BulkUpdate(queryset, senders, names, batch_size, options, original)
     operation.refuse(objs)
+    rounds.check(options, senders)
     with operation.restoring(), transaction.atomic(using=operation.using, savepoint=False):
         return loops.run(lambda: operation.run(objs), (pre_save, post_save), senders)
 

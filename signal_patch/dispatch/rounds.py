@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from django.db.models import prefetch_related_objects
 from django.db.models.signals import ModelSignal, post_delete, pre_delete
 
 from . import sending
@@ -17,6 +18,8 @@ from . import sending
 if TYPE_CHECKING:
     from django.db.models import Model
     from django.db.models.deletion import Collector
+
+    from ..options import Options
 
     Arguments = dict[str, Any]
 
@@ -80,6 +83,21 @@ def has_list_receivers(signal: ModelSignal, senders: Iterable[type[Model]]) -> b
         for receivers in sending.receivers_of(signal, sender)
         for receiver in receivers
     )
+
+
+def check(options: Options, senders: Iterable[type[Model]]) -> None:
+    """Raise what is wrong with the options of an operation on these models, before it begins."""
+    if options.prefetch:
+        from signal_patch.receivers import prefetching
+
+        for sender in senders:
+            prefetching.check(sender, options.prefetch)
+
+
+def begin_batch(options: Options, instances: Iterable[Model]) -> None:
+    """Load what the receivers of a batch will ask for, before its first signal."""
+    if options.prefetch:
+        prefetch_related_objects(list(instances), *options.prefetch)
 
 
 def opened(signal: ModelSignal, senders: Collection[type[Model]]) -> AbstractContextManager[object]:

@@ -56,6 +56,7 @@ class Teller:
 
     def before(self, pairs: list[tuple[Any, Model]]) -> dict[Any, Changes]:
         """Send `pre_save` for each instance, and return what receivers changed, by key."""
+        rounds.begin_batch(self.options, (instance for _, instance in pairs))
         if not sending.is_heard(pre_save, self.senders):
             return {}
         # A hop between this thread and an event loop costs more than all the rest of a row.

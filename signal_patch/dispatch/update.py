@@ -10,7 +10,7 @@ from django.db.models import QuerySet, Value
 from django.db.models.lookups import Exact
 from django.db.models.signals import post_save, pre_save
 
-from . import fields, loops, returning, rows, sending, values as planning, writing
+from . import fields, loops, returning, rounds, rows, sending, values as planning, writing
 from .progress import reporting
 from .telling import Teller
 
@@ -43,6 +43,7 @@ def update(
     using = rows.database_for_write(queryset)
     if planning.is_void(queryset, values, using):
         return original(queryset, **values)
+    rounds.check(options, senders)
     with transaction.atomic(using=using, savepoint=False):
         operation = _Update(queryset, senders, values, using, options, original)
         matched = loops.run(operation.run, (pre_save, post_save), senders)
