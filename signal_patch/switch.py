@@ -41,9 +41,10 @@ def enable(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywor
 
     A model is a class, `"app_label.Model"` or `"app_label"`, and stands for all that inherits from it.
     Turned on twice, the later options hold; what is on already stays on. Options are `operations`,
-    `batch_size`, `lock`, `write_back`, `progress` and `delete_batch_size`. Whatever is wrong with the
-    arguments is raised before anything changes; names given before the models are loaded are checked when
-    they are.
+    `batch_size`, `lock`, `write_back`, `progress`, `delete_batch_size` and `prefetch`. Whatever is wrong with
+    the arguments is raised before anything changes; names given before the models are loaded are checked
+    when they are. Names in `prefetch` are checked when an operation begins, so name the models that have
+    them.
 
         enable("shop", exclude=["shop.Price"], batch_size=500)
     """

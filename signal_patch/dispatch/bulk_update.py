@@ -11,7 +11,7 @@ from django.db.models import BinaryField, QuerySet, Value
 from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import UpdateQuery
 
-from . import fields as columns, loops, rows, sending, transactions, writing
+from . import fields as columns, loops, rounds, rows, sending, transactions, writing
 from .changes import Changes, PerRow
 from .expressions import UNKNOWN, Tried, read_by, resolved_to_save
 from .progress import reporting
@@ -51,6 +51,7 @@ def bulk_update(
     original(queryset, (), names, batch_size=batch_size)
     operation = _BulkUpdate(queryset, senders, names, batch_size, options, original)
     operation.refuse(objs)
+    rounds.check(options, senders)
     given = operation.expressions_given()
     try:
         with transaction.atomic(using=operation.using, savepoint=False):

@@ -19,7 +19,7 @@ from django.db import connections, transaction
 from django.db.models import QuerySet, deletion
 from django.db.models.signals import post_delete, pre_delete
 
-from . import loops, rows, sending, transactions
+from . import loops, rounds, rows, sending, transactions
 from .fields import concrete
 from .keys import refuse_null
 from .update import update
@@ -111,7 +111,7 @@ def _delete(
         _tell_changes(collector, unsaid)
         flight = sending.flight_of_delete(collector)
         with sending.flying(flight):
-            return _run(collector, original)
+            return _run(collector, decide, original)
     reach = _Reach(collector, decide, unsaid, relations)
     reach.collect()
     _tell_changes(collector, unsaid)
@@ -119,7 +119,7 @@ def _delete(
     with sending.flying(flight):
         if sending.is_heard(pre_delete, collector.data):
             reach.check_after_pre_delete()
-        deleted = _run(collector, original)
+        deleted = _run(collector, decide, original)
     return reach.counted(deleted) if reach.contested and not flight.deletions else deleted
 
 
@@ -155,8 +155,12 @@ def _update_as_its_class(queryset: QuerySet[Any], /, **values: Any) -> int:
         return type(queryset).update(queryset, **values)
 
 
-def _run(collector: Collector, original: Callable[[Collector], Deleted]) -> Deleted:
-    return loops.run(lambda: original(collector), (pre_delete, post_delete), collector.data)
+def _run(collector: Collector, decide: Decide, original: Callable[[Collector], Deleted]) -> Deleted:
+    def run() -> Deleted:
+        with rounds.opened_for_delete(collector, lambda model: decide(model, "delete") is not None):
+            return original(collector)
+
+    return loops.run(run, (pre_delete, post_delete), collector.data)
 
 
 def _models_of(collector: Collector) -> set[type[Model]]:
@@ -312,7 +316,7 @@ class _Reach:
     def check_after_pre_delete(self) -> None:
         """Have rows stay that receivers of `pre_delete` move away, as the database lets them stay."""
         if self.contested or self.pinned or self.left:
-            self.collector.fast_deletes.insert(0, _AfterPreDelete(self._check))
+            self.collector.fast_deletes.insert(0, rounds.FirstFastDelete(self._check))
 
     def _check(self) -> None:
         reached = self._reached()
@@ -362,17 +366,6 @@ class _Reach:
                 label = model._meta.label
                 counter[label] = max(counter.get(label, 0), len(found))
         return sum(counter.values()), counter
-
-
-class _AfterPreDelete:
-    """Stands first among the fast deletes, to which Django comes when `pre_delete` is sent (5.2 to 6.1)."""
-
-    def __init__(self, run: Callable[[], None]) -> None:
-        self.run = run
-
-    def _raw_delete(self, **_: str) -> int:
-        self.run()
-        return 0
 
 
 def _among(known: dict[Any, Model], queryset: QuerySet[Any]) -> dict[Any, Model]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from django.db.models.deletion import Collector
 
+    from .rounds import Round
+
 # Weakly, as a context may live on, in a task that was started inside or until it is used again.
 _flights: Final[Held[ReferenceType[Flight]]] = Held("signal_patch_flights")
 _silent: Final[Held[type[Model]]] = Held("signal_patch_silent")
@@ -47,7 +49,7 @@ class Flight:
     key is read when somebody asks: an INSERT sets it between its two signals, or a receiver.
     """
 
-    __slots__ = ("__weakref__", "database", "deletions", "instance", "keys")
+    __slots__ = ("__weakref__", "database", "deletions", "instance", "keys", "round")
 
     def __init__(
         self,
@@ -59,6 +61,8 @@ class Flight:
         self.keys = keys
         self.instance = instance
         self.deletions = 0
+        # The round that sends the signals of these rows, if somebody takes part in it (rounds.py).
+        self.round: Round | None = None
 
     def holds(self, model: type[Model], keys: Iterable[Any]) -> set[Any]:
         """Return those of the keys of a concrete model that are in this flight."""
@@ -150,6 +154,11 @@ def flying(flight: Flight) -> Lock:
 
 def _flying() -> Iterable[Flight]:
     return filter(None, (flight() for flight in _flights.values()))
+
+
+def innermost_flight() -> Flight | None:
+    """Return the rows whose signals are being sent right now, without those up the stack."""
+    return next(reversed(list(_flying())), None)
 
 
 def keys_by_class(

@@ -11,7 +11,7 @@ from django.db import connections
 from django.db.models import QuerySet
 from django.db.models.signals import post_save, pre_save
 
-from . import fields, rows, sending
+from . import fields, rounds, rows, sending
 from .changes import Changes, Watch
 from .expressions import UNKNOWN
 
@@ -61,11 +61,13 @@ class Teller:
 
     def before(self, pairs: list[tuple[Any, Model]]) -> dict[Any, Changes]:
         """Send `pre_save` for each instance, and return what receivers changed, by key."""
+        rounds.begin_batch(self.options, (instance for _, instance in pairs))
         if not sending.is_heard(pre_save, self.senders):
             return {}
         # A hop between this thread and an event loop costs more than all the rest of a row.
-        if sending.is_awaited(pre_save, self.senders):
-            return self._await_before(pairs)
+        awaited = sending.is_awaited(pre_save, self.senders)
+        if awaited or rounds.has_list_receivers(pre_save, self.senders):
+            return self._before_in_steps(pairs, awaited=awaited)
         changes: dict[Any, Changes] = {}
         using, update_fields, watches = self.using, self.update_fields, self.watches
         for key, instance in pairs:
@@ -78,15 +80,24 @@ class Teller:
                     changes[key] = changed
         return changes
 
-    def _await_before(self, pairs: list[tuple[Any, Model]]) -> dict[Any, Changes]:
-        """Do as `before`, all in one coroutine, which leaves what may ask the database to this thread."""
+    def _before_in_steps(self, pairs: list[tuple[Any, Model]], *, awaited: bool) -> dict[Any, Changes]:
+        """Do as `before`, but compare when all signals are sent.
+
+        A coroutine sends them all, and comparing may query the database, so it happens in this thread. And
+        receivers of lists change the instances at the end.
+        """
         snapshots = [self._watch(type(instance)).snapshot(instance) for _, instance in pairs]
 
         async def send() -> None:
             for _, instance in pairs:
                 await sending.asend_pre_save(instance, self.using, self.update_fields)
 
-        async_to_sync(send)()
+        with rounds.opened(pre_save, self.senders):
+            if awaited:
+                async_to_sync(send)()
+            else:
+                for _, instance in pairs:
+                    sending.send_pre_save(instance, self.using, self.update_fields)
         found = {
             key: self._watch(type(instance)).changes(instance, snapshot)
             for (key, instance), snapshot in zip(pairs, snapshots, strict=True)
@@ -235,7 +246,9 @@ class Teller:
 
     def after(self, told: Told, flight: sending.Flight) -> int:
         """Send `post_save`, and return how many rows a receiver deleted before their turn."""
-        return tell_after(told, self.using, flight, awaited=sending.is_awaited(post_save, self.senders))
+        awaited = sending.is_awaited(post_save, self.senders)
+        with rounds.opened(post_save, self.senders):
+            return tell_after(told, self.using, flight, awaited=awaited)
 
 
 def tell_after(told: Told, using: str, flight: sending.Flight, *, awaited: bool) -> int:

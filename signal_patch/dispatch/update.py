@@ -11,7 +11,7 @@ from django.db.models.lookups import Exact
 from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import Query
 
-from . import fields, loops, returning, rows, sending, transactions, values as planning, writing
+from . import fields, loops, returning, rounds, rows, sending, transactions, values as planning, writing
 from .progress import reporting
 from .telling import Teller
 
@@ -44,6 +44,7 @@ def update(
     using = rows.database_for_write(queryset)
     if planning.is_void(queryset, values, using):
         return original(queryset, **values)
+    rounds.check(options, senders)
     with transaction.atomic(using=using, savepoint=False):
         transactions.begin_write(using, transactions.UPDATE, fields.first_written(queryset.model, values))
         operation = _Update(queryset, senders, values, using, options, original)
