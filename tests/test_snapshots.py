@@ -145,7 +145,7 @@ def test_a_value_object_of_another_value_is_saved_and_an_equal_one_is_not(
 
 def test_a_file_of_which_only_the_name_is_read_is_no_change(receivers: Receivers) -> None:
     rows(Chart, {"sheet": "a.txt"}, {"sheet": ""}, {"sheet": "c.txt"})
-    seen: list[str] = []
+    seen: list[str | None] = []
 
     def read(chart: Chart) -> None:
         seen.append(chart.sheet.name)
