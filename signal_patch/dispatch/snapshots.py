@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db.models import JSONField
 from django.db.models.base import DEFERRED
+from django.db.models.query_utils import DeferredAttribute
 
 from . import fields
 
@@ -40,8 +41,14 @@ def of_field(field: ModelField, connection: BaseDatabaseWrapper) -> Snapshots:
     """Return what takes snapshots of the values of a field whose values may change in place."""
     if fields.holds_files(field):
         return FileSnapshots(field, connection)
-    is_json = isinstance(field, JSONField) and field.encoder in _PLAIN_ENCODERS
-    return JsonSnapshots(field, connection) if is_json else Snapshots(field, connection)
+    # What is read by attribute is what the instance's __dict__ holds, and what json takes apart is plain.
+    if (
+        isinstance(field, JSONField)
+        and field.encoder in _PLAIN_ENCODERS
+        and field.descriptor_class is DeferredAttribute
+    ):
+        return JsonSnapshots(field, connection)
+    return Snapshots(field, connection)
 
 
 class Snapshots:
@@ -104,34 +111,33 @@ class JsonSnapshots(Snapshots):
     Where these are equal, the text is; where they differ, the text decides.
     """
 
-    def _look_inside(self, value: Any, instance: Model) -> Any:
-        packed = _packed(value)
-        return super()._look_inside(value, instance) if packed is None else packed
+    def take(self, instance: Model) -> Any:
+        value = instance.__dict__.get(self.attname)
+        if type(value) is dict or type(value) is list:
+            try:
+                return marshal.dumps(value, _FORMAT)
+            except ValueError:  # a class of somebody's own inside, or nested too deep
+                pass
+        return super().take(instance)
 
     def may_differ(self, instance: Model, taken: Any) -> bool:
         if type(taken) is not bytes:
             return super().may_differ(instance, taken)
-        return self.attname not in instance.__dict__ or _packed(getattr(instance, self.attname)) != taken
+        try:
+            return marshal.dumps(instance.__dict__.get(self.attname), _FORMAT) != taken
+        except ValueError:  # as above
+            return True
 
     def _restored(self, taken: Any) -> _Inside:
-        return super()._restored(_unpacked(taken) if type(taken) is bytes else taken)
+        if type(taken) is bytes:
+            taken = marshal.loads(taken)  # noqa: S302  # these bytes are our own
+        return super()._restored(taken)
 
 
 def is_same(new: Any, old: Any) -> bool:
     """Return whether two values would be saved alike, as far as equality tells."""
     # F("n") == F("n"), but only an expression that was there before is no change.
     return new is old or bool(new == old and not hasattr(new, "resolve_expression"))
-
-
-def _packed(value: Any) -> bytes | None:
-    try:
-        return marshal.dumps(value, _FORMAT)
-    except ValueError:  # a class of somebody's own, or nested too deep
-        return None
-
-
-def _unpacked(packed: bytes) -> Any:
-    return marshal.loads(packed)  # noqa: S302  # these bytes are our own
 
 
 class FileSnapshots(Snapshots):
