@@ -75,7 +75,7 @@ def check_patches(**_: Any) -> list[checks.CheckMessage]:
             "does; or call signal_patch.enable() after it.",
             id="signal_patch.W001",
         )
-        for owner, name, _ in patches.ROADS + patches.MARKS
+        for owner, name, _ in patches.ENTRY_POINTS + patches.ROW_MARKERS
         if patches.ours(owner, name) is None
     ]
 

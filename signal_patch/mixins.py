@@ -8,7 +8,7 @@ from django.db.models import QuerySet
 from django.db.models.manager import BaseManager
 
 from signal_patch import callers, dispatch, patches, scopes
-from signal_patch.dispatch import sending
+from signal_patch.dispatch.signals import in_flight
 from signal_patch.options import Options
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class SignalEnhancedQuerySetMixins(Base):
         _check_options(cls)
         _check_bases(cls)
         cls.signal_site = callers.definition_site()
-        patches.install_marks()
+        patches.install_row_markers()
 
     def update(self, **kwargs: Any) -> int:
         """Update the rows, as Django does, and send `pre_save` and `post_save` for each."""
@@ -101,7 +101,7 @@ class SignalEnhancedQuerySetMixins(Base):
     delete.queryset_only = True  # type: ignore[attr-defined]  # as Django marks its own
 
     def _signal_options(self, operation: str) -> Options | None:
-        if sending.is_silent(self.model) or callers.quiet.is_caller():
+        if in_flight.is_silent(self.model) or callers.quiet.is_caller():
             return None
         return scopes.options_for(self.model, operation, self.signal_options)
 
@@ -128,19 +128,19 @@ def _check_bases(queryset_class: type[SignalEnhancedQuerySetMixins]) -> None:
 
 def _next_update(queryset: SignalEnhancedQuerySetMixins, /, **values: Any) -> int:
     """Call the `update` after the mixin's, which sends nothing of its own if the switch is on as well."""
-    with sending.silence(queryset.model):
+    with in_flight.silence(queryset.model):
         return super(SignalEnhancedQuerySetMixins, queryset).update(**values)
 
 
 def _next_bulk_update(queryset: SignalEnhancedQuerySetMixins, /, *args: Any, **kwargs: Any) -> int:
     """Call the `bulk_update` after the mixin's, which sends nothing of its own either."""
-    with sending.silence(queryset.model):
+    with in_flight.silence(queryset.model):
         return super(SignalEnhancedQuerySetMixins, queryset).bulk_update(*args, **kwargs)
 
 
 def _next_bulk_create(queryset: SignalEnhancedQuerySetMixins, /, *args: Any, **kwargs: Any) -> list[Any]:
     """Call the `bulk_create` after the mixin's, which sends nothing of its own either."""
-    with sending.silence(queryset.model):
+    with in_flight.silence(queryset.model):
         return super(SignalEnhancedQuerySetMixins, queryset).bulk_create(*args, **kwargs)
 
 

@@ -13,7 +13,7 @@ from django.db import connections
 from django.db.models import QuerySet
 
 from signal_patch import callers, scopes, switch
-from signal_patch.dispatch import sending
+from signal_patch.dispatch.signals import in_flight, sending
 from signal_patch.signals import Listener, listeners
 from signal_patch.specs import is_never_signalled
 
@@ -218,13 +218,13 @@ def _run(
     """Run an operation that sends nothing, and note who would have heard it."""
     model = queryset.model
     observations = [*_here.get(), process] if process in _observers.open else _here.get()
-    senders = [] if sending.is_silent(model) or not observations else _senders(queryset)
+    senders = [] if in_flight.is_silent(model) or not observations else _senders(queryset)
     if not sending.hears_saves(senders):
         return _call(operation, queryset, original, args, keywords)
     is_meant = scopes.is_silenced(model) or callers.quiet.is_caller()
     result = _call(operation, queryset, original, args, keywords)
     rows = _rows(operation, result, args)
-    if rows and not any(sending.is_any_in_flight(using, model) for using in connections):
+    if rows and not any(in_flight.is_any_in_flight(using, model) for using in connections):
         name = "update" if operation == "update_batch" else operation
         fields, site = _fields(operation, args, keywords), callers.call_site()
         for observation in observations:
@@ -242,7 +242,7 @@ def _call(
     if operation != "bulk_update":
         return original(queryset, *args, **keywords)
     # The update() inside it is not the caller's.
-    with sending.silence(queryset.model):
+    with in_flight.silence(queryset.model):
         return original(queryset, *args, **keywords)
 
 

@@ -23,7 +23,7 @@ from django.db.models.deletion import Collector
 from django.db.models.sql import UpdateQuery
 
 from signal_patch import callers, dispatch, scopes
-from signal_patch.dispatch import sending
+from signal_patch.dispatch.signals import in_flight
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -111,7 +111,7 @@ def _patch(wrapped: Callable[..., Any], owner: type, wrapper: Wrapper) -> Patch:
 def update(wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords) -> Any:
     options = scopes.options_for(queryset.model, "update")
     # Positional arguments are for Django to refuse.
-    if options is None or args or sending.is_silent(queryset.model) or callers.quiet.is_caller():
+    if options is None or args or in_flight.is_silent(queryset.model) or callers.quiet.is_caller():
         if scopes.process.observe is not None:
             return scopes.process.observe("update", queryset, wrapped, args, keywords)
         return wrapped(queryset, *args, **keywords)
@@ -121,7 +121,7 @@ def update(wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments
 def bulk_update(
     wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords
 ) -> Any:
-    if sending.is_silent(queryset.model):
+    if in_flight.is_silent(queryset.model):
         return wrapped(queryset, *args, **keywords)
     options = scopes.options_for(queryset.model, "bulk_update")
     if options is None or callers.quiet.is_caller():
@@ -142,7 +142,7 @@ def bulk_create(
     wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords
 ) -> Any:
     options = scopes.options_for(queryset.model, "bulk_create")
-    if options is None or sending.is_silent(queryset.model) or callers.quiet.is_caller():
+    if options is None or in_flight.is_silent(queryset.model) or callers.quiet.is_caller():
         if scopes.process.observe is not None:
             return scopes.process.observe("bulk_create", queryset, wrapped, args, keywords)
         return wrapped(queryset, *args, **keywords)
@@ -170,21 +170,21 @@ def save_base(wrapped: Callable[..., Any], instance: Model, args: Arguments, key
     if len(args) <= 3:
         # A router is asked once: it may answer differently the next time.
         keywords["using"] = using
-    flight = sending.Flight(using, {}, instance)
-    with sending.flying(flight):
+    flight = in_flight.Flight(using, {}, instance)
+    with in_flight.flying(flight):
         return wrapped(instance, *args, **keywords)
 
 
 def delete(wrapped: Callable[..., Any], collector: Collector, args: Arguments, keywords: Keywords) -> Any:
     return dispatch.delete(
-        collector, _options_for, _unsaid, lambda collector: wrapped(collector, *args, **keywords)
+        collector, _options_for, _mixin_options, lambda collector: wrapped(collector, *args, **keywords)
     )
 
 
 def update_batch(wrapped: Callable[..., Any], query: UpdateQuery, args: Arguments, keywords: Keywords) -> Any:
     model: Any = query.model
     options = _options_for(model, "update")
-    if options is None or sending.is_silent(model):
+    if options is None or in_flight.is_silent(model):
         if scopes.process.observe is not None:
             return scopes.process.observe("update_batch", query, wrapped, args, keywords)
         return wrapped(query, *args, **keywords)
@@ -204,7 +204,7 @@ def _options_for(model: type[Model], operation: str) -> Options | None:
     return scopes.options_for(model, operation, getattr(queryset_class, "signal_options", None))
 
 
-def _unsaid(queryset: QuerySet[Any]) -> Options | None:
+def _mixin_options(queryset: QuerySet[Any]) -> Options | None:
     """Return the options under which rows send signals of an `update()` that sends none by itself."""
     if hasattr(queryset, "signal_options") or scopes.options_for(queryset.model, "update") is not None:
         return None
@@ -238,19 +238,19 @@ def get_app_configs(wrapped: Callable[..., Any], registry: Apps, args: Arguments
 def quietly(model: type[Model], bulk_update: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
     """Call a `bulk_update` that is not on: the `update()` inside it, if on, is not the caller's."""
     inner = scopes.options_for(model, "update") is not None
-    with sending.silence(model) if inner else nullcontext():
+    with in_flight.silence(model) if inner else nullcontext():
         return bulk_update(*args, **keywords)
 
 
-# The roads that start at a queryset, and what a mixin needs as well: rows are marked as in flight, and a
+# The operations that start at a queryset, and what a mixin needs as well: rows are marked as in flight, and a
 # delete changes others.
-ROADS: tuple[Place, ...] = (
+ENTRY_POINTS: tuple[Place, ...] = (
     (QuerySet, "update", update),
     (QuerySet, "bulk_update", bulk_update),
     (QuerySet, "bulk_create", bulk_create),
     (QuerySet, "delete", delete_queryset),
 )
-MARKS: tuple[Place, ...] = (
+ROW_MARKERS: tuple[Place, ...] = (
     (Model, "save_base", save_base),
     (Collector, "delete", delete),
     (UpdateQuery, "update_batch", update_batch),
@@ -267,14 +267,14 @@ AWAITING: tuple[Place, ...] = ((Apps, "get_app_configs", get_app_configs),)
 def install() -> None:
     """Put the patches on where they are not on yet."""
     with scopes.lock:
-        _put_on(ROADS + MARKS)
+        _put_on(ENTRY_POINTS + ROW_MARKERS)
 
 
-def install_marks() -> None:
+def install_row_markers() -> None:
     """Put on, for good, what a mixin needs."""
     with scopes.lock:
         scopes.process.marks_rows = True
-        _put_on(MARKS)
+        _put_on(ROW_MARKERS)
 
 
 def install_async() -> None:
@@ -286,7 +286,7 @@ def install_async() -> None:
 def remove() -> None:
     """Take the patches off; one that another library has wrapped in a closure stays, inert."""
     with scopes.lock:
-        _take_off(ROADS + ASYNC if scopes.process.marks_rows else ROADS + ASYNC + MARKS)
+        _take_off(ENTRY_POINTS + ASYNC if scopes.process.marks_rows else ENTRY_POINTS + ASYNC + ROW_MARKERS)
 
 
 def await_models() -> None:

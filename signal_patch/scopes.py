@@ -36,19 +36,19 @@ class Origin(NamedTuple):
 SETTING: Final = Origin("the setting SIGNAL_PATCH")
 
 
-class Unsaid(Enum):
+class Undecided(Enum):
     """The answer of rules that do not speak of a model: neither on nor off."""
 
-    UNSAID = "unsaid"
+    UNDECIDED = "undecided"
 
 
-UNSAID: Final = Unsaid.UNSAID
+UNDECIDED: Final = Undecided.UNDECIDED
 
 # Of the name of an operation, its queryset, Django's method and its arguments.
 Observe: TypeAlias = "Callable[[str, Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]"
 
 # None is off.
-Decision: TypeAlias = "Options | Literal[Unsaid.UNSAID] | None"
+Decision: TypeAlias = "Options | Literal[Undecided.UNDECIDED] | None"
 
 
 class Rules:
@@ -96,7 +96,7 @@ class Rules:
     def decision(self, target: Spec) -> Decision:
         """Return what these rules say of a model, of an app, or of everything."""
         if not self.entries:
-            return UNSAID
+            return UNDECIDED
         try:
             return self._decisions[target]
         except KeyError:
@@ -113,7 +113,7 @@ class Rules:
         if is_never_signalled(target):
             return None
         spec = self.deciding(target)
-        return UNSAID if spec is None else self.entries[spec]
+        return UNDECIDED if spec is None else self.entries[spec]
 
 
 NOTHING: Final = Rules({}, {})
@@ -175,7 +175,7 @@ class Opened:
         return self._block is block
 
     def decision(self, target: Spec) -> Decision:
-        return self.rules.decision(target) if self.is_open() else UNSAID
+        return self.rules.decision(target) if self.is_open() else UNDECIDED
 
 
 # The open scopes, the innermost first.
@@ -191,10 +191,10 @@ def options_for(model: type[Model], operation: str, default: Options | None = No
     """
     for opened in _open.get():
         decision = opened.decision(model)
-        if decision is not UNSAID:
+        if decision is not UNDECIDED:
             return _permitted(decision, operation)
     decision = process.rules.decision(model)
-    if decision is UNSAID and default is None:
+    if decision is UNDECIDED and default is None:
         # What most calls come to: it is to cost next to nothing.
         return None
     options = _permitted(decision, operation)
@@ -206,7 +206,7 @@ def options_for(model: type[Model], operation: str, default: Options | None = No
 def is_on(target: Spec, operation: str | None = None) -> bool:
     """Say whether a model, an app as such, or everything as such is on in this context, mixins aside."""
     decisions = (rules.decision(target) for rules in _in_effect())
-    decision = next((said for said in decisions if said is not UNSAID), None)
+    decision = next((said for said in decisions if said is not UNDECIDED), None)
     if operation is None:
         return decision is not None
     return _permitted(decision, operation) is not None
@@ -215,7 +215,7 @@ def is_on(target: Spec, operation: str | None = None) -> bool:
 def is_silenced(model: type[Model]) -> bool:
     """Say whether an open scope says of a model that it is off, as `no_bulk_signals()` does."""
     decisions = (rules.decision(model) for rules in _in_effect() if rules is not process.rules)
-    return next((said for said in decisions if said is not UNSAID), UNSAID) is None
+    return next((said for said in decisions if said is not UNDECIDED), UNDECIDED) is None
 
 
 def mixin_options(model: type[Model]) -> dict[str, Options]:
@@ -302,6 +302,6 @@ def _in_effect() -> Iterator[Rules]:
 
 
 def _permitted(decision: Decision, operation: str) -> Options | None:
-    if decision is None or decision is UNSAID or operation not in decision.operations:
+    if decision is None or decision is UNDECIDED or operation not in decision.operations:
         return None
     return decision

@@ -12,7 +12,7 @@ from django.db.models.sql import UpdateQuery
 
 import signal_patch
 from signal_patch import scopes
-from signal_patch.dispatch import sending
+from signal_patch.dispatch.signals import in_flight
 from tests.recording import SIGNALS, Log, Receivers, receiving
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def _leaves_no_trace() -> Iterator[None]:
     assert scopes.process.observe is None, "still observed"
     assert _live_receivers() == receivers, "receivers left behind"
     assert not [*scopes._opened()], "a scope left open"
-    assert not sending._flights.values(), "rows left in flight"
-    assert not sending._silent.values(), "left silent"
+    assert not in_flight._flights.values(), "rows left in flight"
+    assert not in_flight._silent.values(), "left silent"
 
 
 @pytest.fixture

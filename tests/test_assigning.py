@@ -11,7 +11,7 @@ from django.db.models import F, Model, Subquery, Value
 from django.db.models.functions import Concat, Upper
 
 from signal_patch import bulk_signals
-from signal_patch.dispatch import fields
+from signal_patch.dispatch.values import columns
 from tests.fleet import column, rows
 from tests.models import Order, Port, Ship
 
@@ -70,7 +70,7 @@ def test_the_cached_object_of_a_key_that_is_set_once_is_not_kept(receivers: Rece
     north, south = harbours()
     (order, *_) = orders(port=north)
     assert order.port == north
-    fields.assign(order, Order._meta.get_field("port"), south.pk)
+    columns.assign(order, Order._meta.get_field("port"), south.pk)
     assert order.port == south
 
 
@@ -132,7 +132,7 @@ def test_a_state_that_a_receiver_sets_by_force_is_saved(receivers: Receivers) ->
 )
 def test_an_equal_value_that_is_not_the_same_is_assigned(held: Any, value: Any) -> None:
     ship = Ship(speed=held)
-    fields.assign(ship, Ship._meta.get_field("speed"), value)
+    columns.assign(ship, Ship._meta.get_field("speed"), value)
     assert ship.speed is value
 
 
@@ -151,7 +151,7 @@ def test_a_value_that_is_held_is_not_assigned() -> None:
     ship: Model = Watched(speed=5)
     assigned.clear()
     for value in (5, 6):
-        fields.assign(ship, Ship._meta.get_field("speed"), value)
+        columns.assign(ship, Ship._meta.get_field("speed"), value)
     assert assigned == ["speed"]
 
 

@@ -1,4 +1,4 @@
-"""The roads' async forms, and async receivers (contract 4).
+"""The operations' async forms, and async receivers (contract 4).
 
 The tests are sync, and their coroutines' database is the test's own: `async_to_sync` runs what they hand
 to `sync_to_async` in the test's thread.
@@ -45,7 +45,7 @@ def harbours(count: int) -> list[Harbour]:
     return [Harbour.objects.create() for _ in range(count)]
 
 
-# The roads
+# The operations
 
 
 def test_aupdate_sends_what_update_sends(log: Log) -> None:
@@ -64,13 +64,15 @@ def test_abulk_update_sends_what_bulk_update_sends(log: Log) -> None:
     assert log.names() == ["pre_save"] * 2 + ["post_save"] * 2
 
 
-@pytest.mark.parametrize("road", ["queryset", "instance"])
-def test_adelete_sends_djangos_deletes_once_and_the_saves_of_what_it_changes(road: str, log: Log) -> None:
+@pytest.mark.parametrize("operation", ["queryset", "instance"])
+def test_adelete_sends_djangos_deletes_once_and_the_saves_of_what_it_changes(
+    operation: str, log: Log
+) -> None:
     Harbour.objects.create(pk=SPARE)
     harbour = Harbour.objects.create()
     Tug.objects.create(nulled=harbour, spared=harbour)
     log.clear()
-    if road == "queryset":
+    if operation == "queryset":
         run(lambda: Harbour.objects.filter(pk=harbour.pk).adelete())
     else:
         run(harbour.adelete)

@@ -1,4 +1,4 @@
-"""The road `bulk_create()`, against the loop of `save(force_insert=True)`."""
+"""`bulk_create()`, against the loop of `save(force_insert=True)`."""
 
 from __future__ import annotations
 

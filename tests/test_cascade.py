@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.django_db
 
 RULES = {"nulled": None, "defaulted": None, "spared": SPARE, "fixed": CONSTANT, "computed": COMPUTED}
-ROADS: dict[str, Callable[[Harbour], Any]] = {
+ENTRY_POINTS: dict[str, Callable[[Harbour], Any]] = {
     "of a queryset": lambda harbour: Harbour.objects.filter(pk=harbour.pk).delete(),
     "of an instance": lambda harbour: harbour.delete(),
     "of a queryset, async": lambda harbour: async_to_sync(Harbour.objects.filter(pk=harbour.pk).adelete)(),
@@ -55,9 +55,9 @@ def harbour() -> Harbour:
     return Harbour.objects.create(name="to be deleted")
 
 
-@pytest.fixture(params=ROADS)
+@pytest.fixture(params=ENTRY_POINTS)
 def delete(request: pytest.FixtureRequest) -> Callable[[Harbour], Any]:
-    return ROADS[request.param]
+    return ENTRY_POINTS[request.param]
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.django_db
 
-ROADS: dict[str, Callable[[Depot], Any]] = {
+ENTRY_POINTS: dict[str, Callable[[Depot], Any]] = {
     "of a queryset": lambda depot: Depot.objects.filter(pk=depot.pk).delete(),
     "of an instance": lambda depot: depot.delete(),
     "of a queryset, async": lambda depot: async_to_sync(Depot.objects.filter(pk=depot.pk).adelete)(),
@@ -60,9 +60,9 @@ def depot() -> Depot:
     return Depot.objects.create(name="to be deleted")
 
 
-@pytest.fixture(params=ROADS)
+@pytest.fixture(params=ENTRY_POINTS)
 def delete(request: pytest.FixtureRequest) -> Callable[[Depot], Any]:
-    return ROADS[request.param]
+    return ENTRY_POINTS[request.param]
 
 
 def sent(log: Log) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from django.db.models.signals import pre_save
 
 import signal_patch
 from signal_patch import bulk_signals, disable, enable, is_enabled, no_bulk_signals, patches, scopes
-from signal_patch.dispatch import sending
+from signal_patch.dispatch.signals import in_flight
 from tests.fleet import rows
 from tests.models import Berth, Loud, Port, Ship
 
@@ -189,7 +189,7 @@ def test_after_an_interrupt_of_an_operation_the_next_sends_all_its_signals(
 
     def interrupt(at: int) -> bool:
         kept.append(run(operation, at)[1])
-        held = sending._flights.values() or sending._silent.values()
+        held = in_flight._flights.values() or in_flight._silent.values()
         return not held and sends_everything(log)
 
     failed = [at for at in places(operation) if not copy_context().run(interrupt, at)]
@@ -325,7 +325,7 @@ def test_a_scope_that_is_entered_by_hand_and_not_kept_is_closed() -> None:
 
 
 def is_installed() -> bool:
-    return all(patches.ours(owner, name) for owner, name, _ in patches.ROADS + patches.MARKS)
+    return all(patches.ours(owner, name) for owner, name, _ in patches.ENTRY_POINTS + patches.ROW_MARKERS)
 
 
 def switch() -> None:
@@ -359,12 +359,12 @@ def test_after_an_interrupt_what_is_on_has_its_patches() -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this platform")
 def test_a_signal_handler_may_raise_at_any_time() -> None:
-    flight = sending.flight_of("default", {Port: [1]})
+    flight = in_flight.flight_of("default", {Port: [1]})
     kept = []
 
     def enter_and_leave() -> None:
         while True:
-            with bulk_signals(Port), sending.silence(Port), sending.flying(flight):
+            with bulk_signals(Port), in_flight.silence(Port), in_flight.flying(flight):
                 decorated()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -382,7 +382,7 @@ def test_a_signal_handler_may_raise_at_any_time() -> None:
             kept.append(error)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        held = sending._flights.values() or sending._silent.values()
+        held = in_flight._flights.values() or in_flight._silent.values()
         return not held and not is_enabled() and scopes.process.open_scopes == 0
 
     moments = random.Random(1)

@@ -381,12 +381,12 @@ class TestTheClass:
 
 def test_its_use_marks_saves_but_leaves_querysets_alone() -> None:
     assert patches.ours(QuerySet, "update") is None
-    for owner, name, _ in patches.MARKS:
+    for owner, name, _ in patches.ROW_MARKERS:
         assert patches.ours(owner, name) is not None
     enable()
     disable()
     assert patches.ours(QuerySet, "update") is None
-    for owner, name, _ in patches.MARKS:
+    for owner, name, _ in patches.ROW_MARKERS:
         assert patches.ours(owner, name) is not None
 
 

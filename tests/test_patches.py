@@ -20,7 +20,7 @@ from django.template import Context, Engine
 from django.test.utils import isolate_apps
 
 from signal_patch import bulk_signals, disable, enable, no_bulk_signals, patches
-from signal_patch.dispatch import sending
+from signal_patch.dispatch.signals import in_flight
 from tests.models import Book, BookProxy, Publisher
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.recording import Log, Receivers
 
-PATCHED = [(owner, name) for owner, name, _ in patches.ROADS + patches.MARKS]
+PATCHED = [(owner, name) for owner, name, _ in patches.ENTRY_POINTS + patches.ROW_MARKERS]
 METHODS = ("update", "bulk_update", "bulk_create", "delete")
 OWN = {name: vars(QuerySet)[name] for name in METHODS}
 SAVED = ["pre_save", "post_save"]
@@ -242,7 +242,7 @@ class TestCalling:
     def test_while_the_library_writes_they_go_straight_to_django(self, book: Book, log: Log) -> None:
         enable()
 
-        with sending.silence(Book):
+        with in_flight.silence(Book):
             Book.objects.update(title="Persuasion")
             Book.objects.bulk_update([book], ["title"])
 
@@ -295,7 +295,7 @@ class TestMarking:
         flying: list[set[Any]] = []
 
         def receiver(instance: Book, using: str, **kwargs: Any) -> None:
-            flying.append(sending.in_flight(using, Book, [instance.pk]))
+            flying.append(in_flight.keys_in_flight(using, Book, [instance.pk]))
 
         receivers.connect(models.signals.post_save, receiver, Book)
         book = Book(title="Emma")
@@ -308,7 +308,7 @@ class TestMarking:
         ways[how]()
 
         assert flying == [{book.pk}]
-        assert sending.in_flight("default", Book, [book.pk]) == set()
+        assert in_flight.keys_in_flight("default", Book, [book.pk]) == set()
 
     def test_a_router_is_asked_once(self, settings: Any) -> None:
         settings.DATABASE_ROUTERS = [router := CountingRouter()]
@@ -323,7 +323,9 @@ class TestMarking:
         flying: list[set[Any]] = []
         receivers.connect(
             models.signals.pre_delete,
-            lambda instance, using, **kwargs: flying.append(sending.in_flight(using, Book, [instance.pk])),
+            lambda instance, using, **kwargs: flying.append(
+                in_flight.keys_in_flight(using, Book, [instance.pk])
+            ),
             Book,
         )
 
@@ -342,7 +344,7 @@ class TestMarking:
         with pytest.raises(KeyError):
             book.save()
 
-        assert sending.in_flight("default", Book, [book.pk]) == set()
+        assert in_flight.keys_in_flight("default", Book, [book.pk]) == set()
 
 
 class CountingRouter:

@@ -16,7 +16,7 @@ from django.db.models.signals import post_delete, post_save, pre_delete, pre_sav
 from django.test.utils import CaptureQueriesContext
 
 from signal_patch import bulk_signals
-from signal_patch.dispatch import sending
+from signal_patch.dispatch.signals import in_flight
 from tests.fleet import column, rows, ships
 from tests.models import (
     Beacon,
@@ -138,13 +138,13 @@ def test_a_save_in_a_receiver_of_a_save_is_left_to_django(receivers: Receivers) 
 
 
 @pytest.mark.parametrize("signal", [pre_delete, post_delete], ids=["pre_delete", "post_delete"])
-@pytest.mark.parametrize("road", ["instance", "queryset"])
-def test_a_delete_is_in_flight(signal: Any, road: str, receivers: Receivers) -> None:
+@pytest.mark.parametrize("operation", ["instance", "queryset"])
+def test_a_delete_is_in_flight(signal: Any, operation: str, receivers: Receivers) -> None:
     ship, other = ships(1, 2)
     pk = ship.pk
     _on_signal(receivers, signal, Ship, lambda ship: Ship.objects.filter(pk=pk).update(tonnage=5))
     log = receivers.record(Ship)
-    if road == "instance":
+    if operation == "instance":
         ship.delete()
     else:
         Ship.objects.filter(pk=pk).delete()
@@ -626,8 +626,8 @@ def test_a_row_in_flight_in_one_task_is_not_in_another(receivers: Receivers) -> 
         inside, done = asyncio.Event(), asyncio.Event()
 
         async def first() -> None:
-            flight = sending.flight_of("default", {Port: keys})
-            with sending.flying(flight):
+            flight = in_flight.flight_of("default", {Port: keys})
+            with in_flight.flying(flight):
                 inside.set()
                 await done.wait()
 
@@ -676,7 +676,7 @@ def test_a_row_in_flight_in_one_thread_is_not_in_another(receivers: Receivers) -
 
     def in_thread() -> None:
         # This row is not locked; were the flights shared, its key would be in flight there too.
-        told.append(f"in flight here: {sending.in_flight('default', Port, [port.pk, other.pk])}")
+        told.append(f"in flight here: {in_flight.keys_in_flight('default', Port, [port.pk, other.pk])}")
         Port.objects.filter(pk=other.pk).update(name="told")
         connections["default"].close()
 

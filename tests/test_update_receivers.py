@@ -14,7 +14,7 @@ from django.db.models.functions import Cast, Concat, Upper
 from django.db.models.signals import post_init, post_save, pre_save
 
 from signal_patch import bulk_signals
-from signal_patch.dispatch.writing import BRANCHES
+from signal_patch.dispatch.writing.updating import BRANCHES
 from tests.converting_fields import Gem
 from tests.fields import Point
 from tests.fleet import LAUNCH, column, rows, ships
@@ -538,9 +538,9 @@ def test_a_related_object_for_all_gives_way_to_that_of_a_receiver_for_one(
 
 
 @of_every_size
-@pytest.mark.parametrize("road", ["update", "bulk_update"])
+@pytest.mark.parametrize("operation", ["update", "bulk_update"])
 def test_a_receiver_that_another_connects_meanwhile_hears_what_is_sent_from_then_on(
-    road: str, batch_size: int, receivers: Receivers
+    operation: str, batch_size: int, receivers: Receivers
 ) -> None:
     fleet = ships(1, 2, 3)
     heard: list[str] = []
@@ -554,7 +554,7 @@ def test_a_receiver_that_another_connects_meanwhile_hears_what_is_sent_from_then
 
     receivers.connect(pre_save, connect, Ship)
     with bulk_signals(batch_size=batch_size):
-        if road == "update":
+        if operation == "update":
             Ship.objects.update(speed=9)
         else:
             Ship.objects.bulk_update(fleet, ["speed"])

@@ -49,7 +49,7 @@ from django.utils.functional import lazystr
 from django.utils.safestring import mark_safe
 
 from signal_patch import bulk_signals, no_bulk_signals
-from signal_patch.dispatch.fields import as_column
+from signal_patch.dispatch.values.columns import as_column
 from tests.fields import Point
 from tests.fleet import LAUNCH, column, rows, ships
 from tests.models import (

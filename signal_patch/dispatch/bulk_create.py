@@ -11,17 +11,19 @@ from asgiref.sync import async_to_sync
 from django.db import transaction
 from django.db.models.signals import post_save, pre_save
 
-from . import loops, rounds, rows, sending, transactions
-from .fields import first_written
-from .inserting import Inserter
-from .progress import reporting
-from .telling import tell_after
+from signal_patch.dispatch import transactions
+from signal_patch.dispatch.progress import reporting
+from signal_patch.dispatch.rows import querysets
+from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
+from signal_patch.dispatch.telling import tell_after
+from signal_patch.dispatch.values.columns import first_written
+from signal_patch.dispatch.writing.inserting import Inserter
 
 if TYPE_CHECKING:
     from django.db.models import Model, QuerySet
 
-    from ..options import Options
-    from .telling import Told
+    from signal_patch.dispatch.telling import Told
+    from signal_patch.options import Options
 
 
 def bulk_create(
@@ -48,7 +50,7 @@ def bulk_create(
         arguments[name] = arguments[name] and list(arguments[name])
     senders = sending.senders_of(instances)
     if not sending.hears_saves(senders):
-        with sending.silence(queryset.model):
+        with in_flight.silence(queryset.model):
             return original(queryset, given, **arguments)
     if _is_doubtful(queryset.model, arguments):
         _refuse_arguments(queryset, original, arguments)
@@ -77,7 +79,7 @@ def _refuse_arguments(
     queryset: QuerySet[Any], original: Callable[..., list[Any]], arguments: dict[str, Any]
 ) -> None:
     # An override beneath that looks at the first instance leaves it to the INSERT to refuse.
-    with sending.silence(queryset.model), suppress(IndexError):
+    with in_flight.silence(queryset.model), suppress(IndexError):
         original(queryset, _Nothing(), **arguments)
 
 
@@ -108,7 +110,7 @@ class _BulkCreate:
     ) -> None:
         self.model = queryset.model
         self.options = options
-        self.using = rows.database_for_write(queryset)
+        self.using = querysets.database_for_write(queryset)
         self.inserter = Inserter(queryset, self.using, options, original, arguments)
         self.senders = senders
         self.key_of: Callable[[Any], Any] = attrgetter(self.model._meta.pk.attname)
@@ -136,47 +138,51 @@ class _BulkCreate:
         self._tell_before(batch)
         written = self.inserter.insert(batch)
         keys = self._keys(obj for obj, _ in written)
-        quiet = sending.in_flight(self.using, self.model, keys)
-        if quiet:
-            written = [pair for key, pair in zip(keys, written, strict=True) if key not in quiet]
-        flight = sending.flight_of(self.using, {self.model: keys})
-        with sending.flying(flight):
+        already_in_flight = in_flight.keys_in_flight(self.using, self.model, keys)
+        if already_in_flight:
+            written = [pair for key, pair in zip(keys, written, strict=True) if key not in already_in_flight]
+        flight = in_flight.flight_of(self.using, {self.model: keys})
+        with in_flight.flying(flight):
             told: Told = [(obj, None, created) for obj, created in written]
             with rounds.opened(post_save, self.senders):
                 tell_after(told, self.using, flight, awaited=self.awaits_post_save)
 
     def _tell_before(self, batch: list[Any]) -> None:
         given = self._keys(batch)
-        keys = [key for key in given if sending.is_key(key)]
-        quiet = self._quiet(batch, given) if sending.is_any_in_flight(self.using, self.model) else ()
-        flight = sending.flight_of(self.using, {self.model: keys})
-        with sending.flying(flight):
-            loud = [obj for obj in batch if id(obj) not in quiet]
-            rounds.begin_batch(self.options, loud)
+        keys = [key for key in given if in_flight.is_key(key)]
+        already_in_flight = (
+            self._already_in_flight(batch, given)
+            if in_flight.is_any_in_flight(self.using, self.model)
+            else ()
+        )
+        flight = in_flight.flight_of(self.using, {self.model: keys})
+        with in_flight.flying(flight):
+            to_signal = [obj for obj in batch if id(obj) not in already_in_flight]
+            rounds.begin_batch(self.options, to_signal)
             with rounds.opened(pre_save, self.senders):
                 if self.awaits_pre_save:
-                    async_to_sync(self._await_sent)(loud, flight)
+                    async_to_sync(self._await_sent)(to_signal, flight)
                 else:
-                    self._send(loud, flight)
+                    self._send(to_signal, flight)
 
-    def _send(self, objs: list[Any], flight: sending.Flight) -> None:
+    def _send(self, objs: list[Any], flight: in_flight.Flight) -> None:
         for obj in objs:
             # Its receivers may give it a key.
             flight.instance = obj
             sending.send_pre_save(obj, self.using, None)
 
-    async def _await_sent(self, objs: list[Any], flight: sending.Flight) -> None:
+    async def _await_sent(self, objs: list[Any], flight: in_flight.Flight) -> None:
         """Do as `_send`, all in one coroutine."""
         for obj in objs:
             flight.instance = obj
             await sending.asend_pre_save(obj, self.using, None)
 
     def _keys(self, objs: Iterable[Any]) -> list[Any]:
-        return sending.stored_keys(self.model, map(self.key_of, objs))
+        return in_flight.stored_keys(self.model, map(self.key_of, objs))
 
-    def _quiet(self, batch: list[Any], keys: list[Any]) -> set[int]:
+    def _already_in_flight(self, batch: list[Any], keys: list[Any]) -> set[int]:
         """Return which instances stand for a row whose signals are being sent up the stack."""
-        held = sending.in_flight(self.using, self.model, keys)
+        held = in_flight.keys_in_flight(self.using, self.model, keys)
         return {
             id(obj)
             for key, obj in zip(keys, batch, strict=True)
@@ -186,4 +192,4 @@ class _BulkCreate:
     def _is_update_of_flying(self, obj: Any) -> bool:
         if not self.inserter.updates:
             return False
-        return bool(sending.in_flight(self.using, self.model, self.inserter.rivals(obj)))
+        return bool(in_flight.keys_in_flight(self.using, self.model, self.inserter.rivals(obj)))

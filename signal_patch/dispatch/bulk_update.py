@@ -11,17 +11,22 @@ from django.db.models import BinaryField, QuerySet, Value
 from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import UpdateQuery
 
-from . import fields as columns, loops, rounds, rows, sending, transactions, writing
-from .changes import Changes, PerRow
-from .expressions import UNKNOWN, Tried, read_by, resolved_to_save
-from .progress import reporting
-from .telling import Teller
-from .values import Assigned, reads_its_table, reads_other_rows
+from signal_patch.dispatch import transactions
+from signal_patch.dispatch.progress import reporting
+from signal_patch.dispatch.rows import querysets, selection
+from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
+from signal_patch.dispatch.telling import Teller
+from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.values.expressions import UNKNOWN, Tried, read_by, resolved_to_save
+from signal_patch.dispatch.values.per_row import PerRow
+from signal_patch.dispatch.values.plan import Assigned, reads_its_table, reads_other_rows
+from signal_patch.dispatch.values.tracking import Changes
+from signal_patch.dispatch.writing import updating
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
 
-    from ..options import Options
+    from signal_patch.options import Options
 
     ModelField = Field[Any, Any]
     Expressions = dict[ModelField, dict[Any, Any]]
@@ -45,7 +50,7 @@ def bulk_update(
     objs, names = tuple(sending.instances_of(objs)), list(fields)
     senders = sending.senders_of(objs)
     if not sending.hears_saves(senders) or not all(obj._is_pk_set() for obj in objs):
-        with sending.silence(queryset.model):
+        with in_flight.silence(queryset.model):
             return original(queryset, objs, names, batch_size=batch_size)
     # With no objects, Django checks the names of the fields and executes nothing.
     original(queryset, (), names, batch_size=batch_size)
@@ -80,7 +85,7 @@ class _BulkUpdate:
         self.batch_size = batch_size
         self.options = options
         self.original = original
-        self.using = rows.database_for_write(queryset)
+        self.using = querysets.database_for_write(queryset)
         self.connection = connections[self.using]
         self.lock = options.lock and self.connection.features.has_select_for_update
         self.fields: list[ModelField] = [self.model._meta.get_field(name) for name in names]
@@ -97,7 +102,7 @@ class _BulkUpdate:
         for field in self.fields:
             if not field.generated:
                 self.owners[columns.concrete(field.model)].append(field)
-        self.size = min(options.batch_size, rows.largest_batch(self.using, self.model))
+        self.size = min(options.batch_size, querysets.largest_batch(self.using, self.model))
         # The named fields of which only the row tells what becomes of an instance's value.
         self.unknown: dict[ModelField, None] = {}
         self.is_single = True
@@ -114,13 +119,13 @@ class _BulkUpdate:
                 obj._prepare_related_fields_for_save(operation_name="bulk_update", fields=self.fields)
         self.computed = [obj for obj in objs if self._is_computed(obj)]
         # Where there are no rows, the statement is built and not run.
-        nowhere = rows.none(self.queryset)
-        with sending.silence(self.model):
+        nowhere = querysets.none(self.queryset)
+        with in_flight.silence(self.model):
             self.original(nowhere, self.computed or objs[:1], self.names, batch_size=self.batch_size)
         self._normalize(objs)
         if self.unknown:
             # What cannot be predicted Django may take, or refuse.
-            with sending.silence(self.model):
+            with in_flight.silence(self.model):
                 self.original(nowhere, objs, self.names, batch_size=self.batch_size)
 
     def _is_computed(self, obj: Model) -> bool:
@@ -136,11 +141,11 @@ class _BulkUpdate:
         field = columns.first_written(self.model, self.names)
         transactions.begin_write(self.using, transactions.UPDATE, field)
         if self.lock:
-            rows.lock(rows.everything(self.queryset, self.using), {obj.pk for obj in objs})
+            querysets.lock(querysets.all_rows(self.queryset, self.using), {obj.pk for obj in objs})
 
     def run(self, objs: tuple[Any, ...]) -> int:
         if self.computed:
-            self._freeze(objs)
+            self._precompute(objs)
         size = self._size(objs)
         self.is_single = len(objs) <= size
         matched = 0
@@ -170,35 +175,37 @@ class _BulkUpdate:
     def _process(self, pairs: list[tuple[Any, Model]]) -> int:
         keys = [key for key, _ in pairs]
         distinct = len(set(keys))
-        by_class = sending.keys_by_class(self.model, keys, (obj for _, obj in pairs))
-        quiet = sending.in_flight_of(self.using, by_class)
-        flight = sending.flight_of(self.using, by_class)
-        with sending.flying(flight):
+        by_class = in_flight.keys_by_class(self.model, keys, (obj for _, obj in pairs))
+        already_in_flight = in_flight.keys_in_flight_of(self.using, by_class)
+        flight = in_flight.flight_of(self.using, by_class)
+        with in_flight.flying(flight):
             if self._is_set_order(pairs):
                 pairs = self._whole(pairs)
             present = self._present_beforehand(keys)
             expressions = self._expressions(pairs)
             self._show(self._as_written(expressions, pairs), pairs)
-            loud = [pair for pair in pairs if pair[0] not in quiet] if quiet else pairs
-            changes = self.teller.before(loud)
+            to_signal = (
+                [pair for pair in pairs if pair[0] not in already_in_flight] if already_in_flight else pairs
+            )
+            changes = self.teller.before(to_signal)
             self._prepare(changes, pairs)
             hidden = self._hide(expressions, changes, pairs)
             self._store_files(pairs)
             matched = self._write(pairs)
             if matched > distinct:
-                writing.refuse_shared(QuerySet(self.model, using=self.using), keys)
+                updating.refuse_twins(QuerySet(self.model, using=self.using), keys)
             if present is not None:
-                loud = [pair for pair in loud if pair[0] in present]
-            self._write_extras(loud, changes)
+                to_signal = [pair for pair in to_signal if pair[0] in present]
+            self._write_extras(to_signal, changes)
             missing = (distinct if present is None else len(present)) - matched
             for obj, field, shown in hidden if missing else ():
                 # What was to be written tells which rows were.
                 columns.assign(obj, field, shown)
-            unsure = self._unsure(expressions)
+            refresh_fields = self._refresh_fields(expressions)
             if distinct < len(keys):
                 # Of two instances with one key, the row holds the values of the first.
-                unsure = [*self.fields, *(field for changed in changes.values() for field in changed)]
-            told = self.teller.settle(loud, changes, unsure, missing=missing)
+                refresh_fields = [*self.fields, *(field for changed in changes.values() for field in changed)]
+            told = self.teller.settle(to_signal, changes, refresh_fields, missing=missing)
             for instance, *_ in told:
                 # As save_base() leaves it (Django 5.2 to 6.1).
                 instance._state.adding, instance._state.db = False, self.using
@@ -217,7 +224,7 @@ class _BulkUpdate:
 
     def _whole(self, pairs: list[tuple[Any, Model]]) -> list[tuple[Any, Model]]:
         """Return the rows as they are, given the new values by attribute, where there is a row."""
-        stored = rows.at(rows.everything(self.queryset, self.using), [key for key, _ in pairs])
+        stored = querysets.with_keys(querysets.all_rows(self.queryset, self.using), [key for key, _ in pairs])
         found = {obj.pk: obj for obj in self._read(stored)}
         for key, obj in pairs:
             for field in self.fields:
@@ -228,12 +235,12 @@ class _BulkUpdate:
         """Return which keys a queryset with conditions matches: the write may change that."""
         if not self.queryset.query.where:
             return None
-        found = rows.at(rows.chosen(self.queryset, self.using), keys)
-        return set(rows.keys_of(rows.chosen_by_committed(found) if self.lock else found))
+        found = querysets.with_keys(selection.chosen(self.queryset, self.using), keys)
+        return set(querysets.keys_of(selection.chosen_by_committed(found) if self.lock else found))
 
     def _read(self, locked: QuerySet[Any]) -> QuerySet[Any]:
         """Return a queryset of rows that are locked, so that it reads them as they are."""
-        return rows.current(locked) if self.lock else locked
+        return querysets.current(locked) if self.lock else locked
 
     # Expressions on the instances are shown to receivers as values, and put back for the
     # write, which is Django's.
@@ -289,11 +296,11 @@ class _BulkUpdate:
             )
             for index, (field, by_key) in enumerate(expressions.items())
         }
-        everything: QuerySet[Any] = QuerySet(self.model, using=self.using)
-        chosen = rows.at(everything, [key for key, _ in pairs]).annotate(**previews)
+        all_rows: QuerySet[Any] = QuerySet(self.model, using=self.using)
+        chosen = querysets.with_keys(all_rows, [key for key, _ in pairs]).annotate(**previews)
         if self.lock:
-            chosen = rows.with_committed(rows.current(chosen), previews)
-        values = {key: rest for key, *rest in rows.keyed(chosen, *previews)}
+            chosen = querysets.with_committed(querysets.current(chosen), previews)
+        values = {key: rest for key, *rest in querysets.keyed(chosen, *previews)}
         for key, obj in pairs:
             for field, value in zip(expressions, values.get(key, ()), strict=False):
                 # What can't be read stays the expression that it is.
@@ -340,7 +347,7 @@ class _BulkUpdate:
         owner = columns.concrete(field.model)
         return not read_by(self._resolved(owner, expression)).isdisjoint(by)
 
-    def _freeze(self, objs: tuple[Any, ...]) -> None:
+    def _precompute(self, objs: tuple[Any, ...]) -> None:
         """Replace expressions that read other rows by what they give before the first write.
 
         And those that see the old row, because another one reads the table, in columns that are set before
@@ -352,24 +359,24 @@ class _BulkUpdate:
             computed = [obj for obj in objs[start : start + size] if self._is_computed(obj)]
             at_once = self._set_at_once(computed)
             for part in (computed[i : i + self.size] for i in range(0, len(computed), self.size)):
-                self._freeze_part([(obj.pk, obj) for obj in part], at_once)
+                self._precompute_part([(obj.pk, obj) for obj in part], at_once)
 
-    def _freeze_part(
+    def _precompute_part(
         self, pairs: list[tuple[Any, Model]], at_once: dict[ModelField, list[ModelField]]
     ) -> None:
         expressions = self._expressions(pairs)
         in_turn = self._as_written(expressions, pairs)
-        frozen: Expressions = {}
+        precomputed: Expressions = {}
         for field, by_key in expressions.items():
             before = at_once.get(field)
             seen = in_turn[field] if before is None else by_key
-            frozen[field] = {
+            precomputed[field] = {
                 key: value
                 for key, value in seen.items()
                 if reads_other_rows(value, self.model) or self._is_overtaken(field, by_key[key], before or ())
             }
-        found = {field: by_key for field, by_key in frozen.items() if by_key}
-        self._show(found, pairs, columns.as_frozen)
+        found = {field: by_key for field, by_key in precomputed.items() if by_key}
+        self._show(found, pairs, columns.as_precomputed)
 
     def _set_at_once(self, computed: list[Any]) -> dict[ModelField, list[ModelField]]:
         """Return the fields whose statement reads the table that it writes, each with those set before it."""
@@ -425,11 +432,11 @@ class _BulkUpdate:
     def _write_extras(self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> None:
         for (model, extra), chosen in self._extras(pairs, changes).items():
             # The write may have undone the queryset's own conditions.
-            everything: QuerySet[Any] = rows.everything(self.queryset, self.using)
+            all_rows: QuerySet[Any] = querysets.all_rows(self.queryset, self.using)
             if model is not self.model:
-                everything = QuerySet(model, using=self.using)
+                all_rows = QuerySet(model, using=self.using)
             # Django's own would lose what a field makes of a plain value only.
-            writing.write_own(everything, chosen, extra)
+            updating.write_own(all_rows, chosen, extra)
 
     def _extras(
         self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]
@@ -449,10 +456,10 @@ class _BulkUpdate:
     def _write(self, pairs: list[tuple[Any, Model]]) -> int:
         objs = [obj for _, obj in pairs]
         # Django's statement narrows a queryset that is its own clone to the rows that it writes.
-        queryset = self.queryset if self.is_single else rows.copied(self.queryset)
-        with sending.silence(self.model):
+        queryset = self.queryset if self.is_single else querysets.copied(self.queryset)
+        with in_flight.silence(self.model):
             return self.original(queryset, objs, self.names, batch_size=self.batch_size)
 
-    def _unsure(self, expressions: Expressions) -> list[ModelField]:
+    def _refresh_fields(self, expressions: Expressions) -> list[ModelField]:
         custom = [field for field in self.fields if not columns.is_predictable(field)]
         return list(dict.fromkeys([*expressions, *custom, *self.unknown]))

@@ -1,7 +1,7 @@
 """What a delete does to rows besides those that Django deletes.
 
 A cascade changes rows (`SET_NULL`, `SET_DEFAULT`, `SET()`): Django does it by `QuerySet.update()`, which
-is a road of its own, or by `UpdateQuery.update_batch()`, which is led to the same road here. And from
+sends the signals itself, or by `UpdateQuery.update_batch()`, for which it is called here. And from
 Django 6.1 on the database may remove and change rows by itself: where somebody would hear of it, these
 rows are given to Django's own `Collector`, which then does in Python what the database would do.
 """
@@ -19,10 +19,12 @@ from django.db import connections, transaction
 from django.db.models import QuerySet, deletion
 from django.db.models.signals import post_delete, pre_delete
 
-from . import loops, rounds, rows, sending, transactions
-from .fields import concrete
-from .keys import refuse_null
-from .update import update
+from signal_patch.dispatch import transactions
+from signal_patch.dispatch.rows import querysets
+from signal_patch.dispatch.rows.keys import refuse_null
+from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
+from signal_patch.dispatch.update import update
+from signal_patch.dispatch.values.columns import concrete
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -30,11 +32,11 @@ if TYPE_CHECKING:
     from django.db.models.deletion import Collector
     from django.db.models.sql import UpdateQuery
 
-    from ..options import Options
+    from signal_patch.options import Options
 
     Relation = Any  # ForeignKey, as Django 6.1 has it
     Decide = Callable[[type[Model], str], Options | None]
-    Unsaid = Callable[[QuerySet[Any]], Options | None]
+    MixinOptions = Callable[[QuerySet[Any]], Options | None]
     Deleted = tuple[int, dict[str, int]]
 
 # The rules by which the database acts itself came with Django 6.1; before, no relation has them.
@@ -58,36 +60,39 @@ def update_batch(
     """
     model: Any = query.model
     # By their keys: a receiver may have made them rows that the manager does not show.
-    everything = rows.everything(model._base_manager.using(using), using)
-    if not sending.hears_saves(sending.senders(everything)):
+    all_rows = querysets.all_rows(model._base_manager.using(using), using)
+    if not sending.hears_saves(sending.senders(all_rows)):
         original(query, keys, values, using)
         return
     refuse_null(model, keys)
-    size = min(options.batch_size, rows.largest_batch(using, model))
-    ordered = rows.in_order(keys)
+    size = min(options.batch_size, querysets.largest_batch(using, model))
+    ordered = querysets.in_order(keys)
     with transaction.atomic(using=using, savepoint=False):
         for start in range(0, len(ordered), size):
-            chosen = rows.at(everything, ordered[start : start + size])
+            chosen = querysets.with_keys(all_rows, ordered[start : start + size])
             update(chosen, values, options, _update_by_django)
 
 
 def _update_by_django(queryset: QuerySet[Any], /, **values: Any) -> int:
-    with sending.silence(queryset.model):
+    with in_flight.silence(queryset.model):
         return QuerySet.update(queryset, **values)
 
 
 def delete(
-    collector: Collector, decide: Decide, unsaid: Unsaid, original: Callable[[Collector], Deleted]
+    collector: Collector,
+    decide: Decide,
+    mixin_options: MixinOptions,
+    original: Callable[[Collector], Deleted],
 ) -> Deleted:
     """Delete what Django has collected, with what the database would remove and change along with it.
 
     `original` is Django's own `Collector.delete()`, unbound; it sends the signals. `decide` gives the
-    options under which an operation on a model's rows sends signals, or None; `unsaid` those for a queryset
+    options under which an operation on a model's rows sends signals, or None; `mixin_options` those for a queryset
     whose own `update()` sends none though its rows are to send them.
     """
     relations = _database_relations(_models_of(collector), connections[collector.using])
     with _transaction(collector.using, {*collector.data, *relations}):
-        return _delete(collector, relations, decide, unsaid, original)
+        return _delete(collector, relations, decide, mixin_options, original)
 
 
 def _transaction(using: str, models: Collection[type[Model]]) -> AbstractContextManager[Any]:
@@ -104,26 +109,26 @@ def _delete(
     collector: Collector,
     relations: dict[type[Model], list[Relation]],
     decide: Decide,
-    unsaid: Unsaid,
+    mixin_options: MixinOptions,
     original: Callable[[Collector], Deleted],
 ) -> Deleted:
     if not any(relations.values()):
-        _tell_changes(collector, unsaid)
-        flight = sending.flight_of_delete(collector)
-        with sending.flying(flight):
+        _tell_changes(collector, mixin_options)
+        flight = in_flight.flight_of_delete(collector)
+        with in_flight.flying(flight):
             return _run(collector, decide, original)
-    reach = _Reach(collector, decide, unsaid, relations)
-    reach.collect()
-    _tell_changes(collector, unsaid)
-    flight = sending.flight_of_delete(collector, reach.left, relations)
-    with sending.flying(flight):
+    cascade = DatabaseCascade(collector, decide, mixin_options, relations)
+    cascade.collect()
+    _tell_changes(collector, mixin_options)
+    flight = in_flight.flight_of_delete(collector, cascade.removed_by_database, relations)
+    with in_flight.flying(flight):
         if sending.is_heard(pre_delete, collector.data):
-            reach.check_after_pre_delete()
+            cascade.check_after_pre_delete()
         deleted = _run(collector, decide, original)
-    return reach.counted(deleted) if reach.contested and not flight.deletions else deleted
+    return cascade.counted(deleted) if cascade.deleted_by_either and not flight.deletions else deleted
 
 
-def _tell_changes(collector: Collector, unsaid: Unsaid) -> None:
+def _tell_changes(collector: Collector, mixin_options: MixinOptions) -> None:
     """Have the updates of a cascade send signals that they do not send by themselves.
 
     Django joins the querysets of a field and calls `update()`. What is loaded already goes another way,
@@ -133,7 +138,7 @@ def _tell_changes(collector: Collector, unsaid: Unsaid) -> None:
     for found in updates.values():
         loaded = [some for some in found if not _is_unloaded(some)]
         querysets = [some for some in found if _is_unloaded(some)]
-        if querysets and (options := unsaid(querysets[0])):
+        if querysets and (options := mixin_options(querysets[0])):
             found[:] = [*loaded, _telling(reduce(or_, querysets), options)]
 
 
@@ -151,7 +156,7 @@ def _telling(queryset: QuerySet[Any], options: Options) -> QuerySet[Any]:
 
 
 def _update_as_its_class(queryset: QuerySet[Any], /, **values: Any) -> int:
-    with sending.silence(queryset.model):
+    with in_flight.silence(queryset.model):
         return type(queryset).update(queryset, **values)
 
 
@@ -168,32 +173,33 @@ def _models_of(collector: Collector) -> set[type[Model]]:
     return {concrete(model) for model in {*collector.data, *fast}}
 
 
-class _Reach:
+class DatabaseCascade:
     """The rows that the database would remove and change along with those collected (Django 6.1).
 
-    Given to the collector are rows that somebody would hear of, and those on the way to them. `left`
-    holds, by key, rows that the database removes by itself, known because others depend on them; `contested`
-    the models of those that the database removes unless Django is faster. `firm` are the rows that Django had
-    collected by itself, `pinned` querysets of which it would have chosen the rows after `pre_delete`.
+    Given to the collector are rows that somebody would hear of, and those on the way to them.
+    `removed_by_database` holds, by key, rows that the database removes by itself, known because others depend
+    on them; `deleted_by_either` the models of those that the database removes unless Django is faster.
+    `collected_by_django` are the rows that Django had collected by itself, `former_fast_deletes` querysets of
+    which it would have chosen the rows after `pre_delete`.
     """
 
     def __init__(
         self,
         collector: Collector,
         decide: Decide,
-        unsaid: Unsaid,
+        mixin_options: MixinOptions,
         relations: dict[type[Model], list[Relation]],
     ) -> None:
         # Django's stubs do not know of 6.1 yet.
         self.collector: Any = collector
         self.decide = decide
-        self.unsaid = unsaid
+        self.mixin_options = mixin_options
         self.relations = relations
         self.followed: dict[type[Model], list[Relation]] = {}
-        self.firm: dict[type[Model], list[Model]] = {}
-        self.pinned: list[QuerySet[Any]] = []
-        self.left: dict[type[Model], dict[Any, Model]] = defaultdict(dict)
-        self.contested: set[type[Model]] = set()
+        self.collected_by_django: dict[type[Model], list[Model]] = {}
+        self.former_fast_deletes: list[QuerySet[Any]] = []
+        self.removed_by_database: dict[type[Model], dict[Any, Model]] = defaultdict(dict)
+        self.deleted_by_either: set[type[Model]] = set()
         heard = {model for model in relations if self._is_heard(model)}
         self.deleted = self._leading_to(heard)
         self.wanted = self._leading_to(heard | self._changing_and_changed())
@@ -243,7 +249,7 @@ class _Reach:
         if not any(self.followed.values()):
             return
         self._begin_write()
-        self.firm = {model: list(found) for model, found in self.collector.data.items()}
+        self.collected_by_django = {model: list(found) for model, found in self.collector.data.items()}
         self._collect_fast_deletes()
         # Django deletes a single object without a look at what else was collected, but for this.
         self.collector.force_collection = True
@@ -274,7 +280,7 @@ class _Reach:
         for queryset in list(self.collector.fast_deletes):
             model = queryset.model
             if self.followed[concrete(model)]:
-                self.pinned.append(rows.copied(queryset))
+                self.former_fast_deletes.append(querysets.copied(queryset))
                 self.collector.fast_deletes.remove(queryset)
                 self.collector.add(queryset)
                 for field in model._meta.concrete_fields:
@@ -292,9 +298,9 @@ class _Reach:
                 # A model that waited for itself, Collector.sort() would leave unsorted, with all others.
                 source = None if _refers_to_itself(field) else field.remote_field.model
                 new += self.collector.add(found, source=source)
-                self.contested.update({model} if found else ())
+                self.deleted_by_either.update({model} if found else ())
             else:
-                known = self.left[model]
+                known = self.removed_by_database[model]
                 fresh = {row.pk: row for row in found if row.pk not in known}
                 known.update(fresh)
                 new += fresh.values()
@@ -315,14 +321,14 @@ class _Reach:
 
     def check_after_pre_delete(self) -> None:
         """Have rows stay that receivers of `pre_delete` move away, as the database lets them stay."""
-        if self.contested or self.pinned or self.left:
+        if self.deleted_by_either or self.former_fast_deletes or self.removed_by_database:
             self.collector.fast_deletes.insert(0, rounds.FirstFastDelete(self._check))
 
     def _check(self) -> None:
         reached = self._reached()
         data: dict[type[Model], list[Model]] = self.collector.data
         known = [(model, [row.pk for row in found]) for model, found in data.items()]
-        known += [(model, [*by_key]) for model, by_key in self.left.items()]
+        known += [(model, [*by_key]) for model, by_key in self.removed_by_database.items()]
         if all(reached[model].keys() >= {*keys} for model, keys in known):
             return
         for model, found in data.items():
@@ -334,18 +340,22 @@ class _Reach:
             for field in self.followed[concrete(model)]:
                 if rows_of and not _removes(field):
                     self._change(field, [*rows_of.values()])
-        _tell_changes(self.collector, self.unsaid)
+        _tell_changes(self.collector, self.mixin_options)
 
     def _reached(self) -> dict[type[Model], dict[Any, Model]]:
         """Return, by key, those of the rows known that the delete leads to as things are now."""
         known: dict[type[Model], dict[Any, Model]] = defaultdict(dict)
         for model, found in self.collector.data.items():
             known[model].update((row.pk, row) for row in found)
-        for model, by_key in self.left.items():
+        for model, by_key in self.removed_by_database.items():
             known[model].update(by_key)
         reached: dict[type[Model], dict[Any, Model]] = defaultdict(dict)
-        pending = [(model, {row.pk: row for row in found}) for model, found in self.firm.items()]
-        pending += [(queryset.model, _among(known[queryset.model], queryset)) for queryset in self.pinned]
+        pending = [
+            (model, {row.pk: row for row in found}) for model, found in self.collected_by_django.items()
+        ]
+        pending += [
+            (queryset.model, _among(known[queryset.model], queryset)) for queryset in self.former_fast_deletes
+        ]
         while pending:
             model, found_by_key = pending.pop()
             new = {key: row for key, row in found_by_key.items() if key not in reached[model]}
@@ -361,7 +371,7 @@ class _Reach:
     def counted(self, deleted: Deleted) -> Deleted:
         """Count the contested rows, also where the database was faster than Django's DELETE."""
         counter = dict(deleted[1])
-        for model in self.contested:
+        for model in self.deleted_by_either:
             if found := self.collector.data[model]:
                 label = model._meta.label
                 counter[label] = max(counter.get(label, 0), len(found))
@@ -370,7 +380,7 @@ class _Reach:
 
 def _among(known: dict[Any, Model], queryset: QuerySet[Any]) -> dict[Any, Model]:
     """Return those of the rows, by key, that a queryset finds."""
-    return {key: known[key] for key in rows.keys_of(rows.copied(queryset)) if key in known}
+    return {key: known[key] for key in querysets.keys_of(querysets.copied(queryset)) if key in known}
 
 
 def _is_cascade(field: Any) -> bool:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 
-from . import rows, transactions
-from .progress import reporting
+from signal_patch.dispatch import transactions
+from signal_patch.dispatch.progress import reporting
+from signal_patch.dispatch.rows import querysets, selection
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
 
-    from ..options import Options
+    from signal_patch.options import Options
 
     Deleted = tuple[int, dict[str, int]]
 
@@ -33,16 +34,16 @@ def delete_in_batches(
     returns, and raises what it raises, with no row deleted.
     """
     # With no row to touch, Django refuses what it refuses anyway.
-    nothing = original(rows.none(queryset))
-    using = rows.database_for_write(queryset)
+    nothing = original(querysets.none(queryset))
+    using = querysets.database_for_write(queryset)
     by_model: Counter[str] = Counter(nothing[1])
     label = queryset.model._meta.label
     with transaction.atomic(using=using, savepoint=False), reporting(options, label) as report:
         transactions.begin_write(using, transactions.DELETE, queryset.model._meta.pk_fields[0])
-        keys = rows.chosen_keys(queryset, using)
+        keys = selection.chosen_keys(queryset, using)
         for start in range(0, len(keys), size):
             batch = keys[start : start + size]
-            by_model.update(original(rows.at(rows.everything(queryset, using), batch))[1])
+            by_model.update(original(querysets.with_keys(querysets.all_rows(queryset, using), batch))[1])
             report(start + len(batch), len(keys))
     queryset._result_cache = None
     return by_model.total(), dict(by_model)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..options import Options
+    from signal_patch.options import Options
 
 
 @contextmanager

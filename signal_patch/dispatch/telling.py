@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync
 from django.db import connections
-from django.db.models import QuerySet
 from django.db.models.signals import post_save, pre_save
 
-from . import fields, rounds, rows, sending
-from .changes import Changes, Watch
-from .expressions import UNKNOWN
+from signal_patch.dispatch.signals import in_flight, rounds, sending
+from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.values.expressions import UNKNOWN
+from signal_patch.dispatch.values.tracking import Changes, ChangeTracker
+from signal_patch.dispatch.writing.refresh import read_rows, refresh
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
 
-    from ..options import Options
+    from signal_patch.options import Options
 
     ModelField = Field[Any, Any]
     # Instances, and what `post_save` says of their saves: `update_fields` and `created`.
     Told = list[tuple[Model, frozenset[str] | None, bool]]
+
 
 # How many rows are looked for at first, once a receiver has deleted some.
 FEW = 10
@@ -52,7 +53,7 @@ class Teller:
         self.written = set(written)
         self.connection = connections[using]
         self.senders = senders
-        self.watches: dict[type[Model], Watch] = {}
+        self.trackers: dict[type[Model], ChangeTracker] = {}
 
     @property
     def hears_post_save(self) -> bool:
@@ -69,13 +70,13 @@ class Teller:
         if awaited or rounds.has_list_receivers(pre_save, self.senders):
             return self._before_in_steps(pairs, awaited=awaited)
         changes: dict[Any, Changes] = {}
-        using, update_fields, watches = self.using, self.update_fields, self.watches
+        using, update_fields, trackers = self.using, self.update_fields, self.trackers
         for key, instance in pairs:
-            watch = watches.get(type(instance)) or self._watch(type(instance))
-            snapshot = watch.snapshot(instance)
+            tracker = trackers.get(type(instance)) or self._tracker(type(instance))
+            snapshot = tracker.snapshot(instance)
             sending.send_pre_save(instance, using, update_fields)
-            if watch.may_differ(instance, snapshot):
-                changed = watch.changes(instance, snapshot)
+            if tracker.may_differ(instance, snapshot):
+                changed = tracker.changes(instance, snapshot)
                 if changed:
                     changes[key] = changed
         return changes
@@ -86,7 +87,7 @@ class Teller:
         A coroutine sends them all, and comparing may query the database, so it happens in this thread. And
         receivers of lists change the instances at the end.
         """
-        snapshots = [self._watch(type(instance)).snapshot(instance) for _, instance in pairs]
+        snapshots = [self._tracker(type(instance)).snapshot(instance) for _, instance in pairs]
 
         async def send() -> None:
             for _, instance in pairs:
@@ -99,39 +100,39 @@ class Teller:
                 for _, instance in pairs:
                     sending.send_pre_save(instance, self.using, self.update_fields)
         found = {
-            key: self._watch(type(instance)).changes(instance, snapshot)
+            key: self._tracker(type(instance)).changes(instance, snapshot)
             for (key, instance), snapshot in zip(pairs, snapshots, strict=True)
         }
         return {key: changed for key, changed in found.items() if changed}
 
-    def _watch(self, model: type[Model]) -> Watch:
-        if model not in self.watches:
-            watched = fields.writable_fields(model)
+    def _tracker(self, model: type[Model]) -> ChangeTracker:
+        if model not in self.trackers:
+            tracked = columns.writable_fields(model)
             if not self.options.write_back:
-                watched = [field for field in watched if field.name in self.update_fields]
-            self.watches[model] = Watch(
-                watched, self.connection, may_hold_expressions=self.may_hold_expressions
+                tracked = [field for field in tracked if field.name in self.update_fields]
+            self.trackers[model] = ChangeTracker(
+                tracked, self.connection, may_hold_expressions=self.may_hold_expressions
             )
-        return self.watches[model]
+        return self.trackers[model]
 
     def settle(
         self,
         pairs: list[tuple[Any, Model]],
         changes: dict[Any, Changes],
-        unsure: Collection[ModelField],
+        refresh_fields: Collection[ModelField],
         *,
         missing: int,
         unassigned: Collection[ModelField] = (),
     ) -> Told:
         """Make instances tell what their rows hold after the write.
 
-        Returns those whose row was written, with the names of the fields that were saved. `unsure`
+        Returns those whose row was written, with the names of the fields that were saved. `refresh_fields`
         are the fields of which only the row knows the value; of those that are `unassigned`, instances
         have the old one. `missing` is how many rows fewer the statement has matched than it was sent.
         """
         if not self.hears_post_save:
             return []
-        told = dict.fromkeys(unsure)
+        told = dict.fromkeys(refresh_fields)
         for key, instance in pairs if changes else ():
             told.update(dict.fromkeys(self._settle_changes(instance, changes.get(key, {}))))
         unknown: Collection[ModelField] = told
@@ -140,7 +141,7 @@ class Teller:
         wanted = self._wanted(changes, unknown)
         instances = [instance for _, instance in pairs]
         if any(map(wanted, set(map(type, instances)))):
-            present = reread(instances, self.using, wanted)
+            present = refresh(instances, self.using, wanted)
             pairs = [(key, instance) for key, instance in pairs if id(instance) in present]
         if not changes:
             return [(instance, self.update_fields, False) for _, instance in pairs]
@@ -150,7 +151,7 @@ class Teller:
         self,
         pairs: list[tuple[Any, Model]],
         changes: dict[Any, Changes],
-        unsure: Collection[ModelField],
+        refresh_fields: Collection[ModelField],
         missing: int,
         unassigned: Collection[ModelField],
     ) -> tuple[list[tuple[Any, Model]], Collection[ModelField]]:
@@ -159,14 +160,14 @@ class Teller:
         A row may be gone; or a trigger, or the row security of PostgreSQL, has left it as it was, and
         its values tell. As another trigger may have written other values, rows count as written if they
         hold what was sent in as many fields as leave enough of them: in all, in those that are not
-        unsure, or in none.
+        refresh_fields, or in none.
         """
         written = self.written.union(*changes.values())
         keys = {id(instance): key for key, instance in pairs}
         there: set[Any] = set()
         close: set[Any] = set()
         exact: set[Any] = set()
-        for columns, found in _read(
+        for read, found in read_rows(
             (instance for _, instance in pairs),
             self.using,
             lambda model: [field for field in model._meta.concrete_fields if field in written],
@@ -175,11 +176,11 @@ class Teller:
                 key = keys[id(instance)]
                 differing = {
                     field
-                    for field, value in zip(columns, row, strict=True)
+                    for field, value in zip(read, row, strict=True)
                     if not _holds(instance, field, value, field in unassigned)
                 }
                 there.add(key)
-                if differing.issubset(unsure):
+                if differing.issubset(refresh_fields):
                     close.add(key)
                 if not differing:
                     exact.add(key)
@@ -187,24 +188,24 @@ class Teller:
         chosen = next((some for some in (exact, close) if len(some) >= enough), there)
         return (
             [(key, instance) for key, instance in pairs if key in chosen],
-            unsure if chosen is not there else [*unsure, *written],
+            refresh_fields if chosen is not there else [*refresh_fields, *written],
         )
 
     def settle_by(
         self,
         stored: Mapping[Any, Sequence[Any]],
         pairs: list[tuple[Any, Model]],
-        asked: Sequence[ModelField],
+        returning_fields: Sequence[ModelField],
     ) -> Told:
-        """Do as `settle` where the write has told the `asked` fields of its rows, by key."""
-        fields.leave_unmeasured((instance for key, instance in pairs if key in stored), asked)
+        """Do as `settle` where the write has told the `returning_fields` fields of its rows, by key."""
+        columns.leave_unmeasured((instance for key, instance in pairs if key in stored), returning_fields)
         told: Told = []
         for key, instance in pairs:
             values = stored.get(key)
             # A row that is gone is not told of.
             if values is not None:
-                for field, value in zip(asked, values, strict=True):
-                    fields.assign(instance, field, value)
+                for field, value in zip(returning_fields, values, strict=True):
+                    columns.assign(instance, field, value)
                 told.append((instance, self.update_fields, False))
         return told
 
@@ -212,30 +213,30 @@ class Teller:
         """Make an instance hold what its row does, and return the fields of which only the row tells."""
         unknown = []
         for field, value in changes.items():
-            if fields.holds_files(field):
+            if columns.holds_files(field):
                 # Where there is no file, its row has ''.
                 value.name = value.name or ""
             elif (row_value := self._row_value(field, value)) is UNKNOWN:
                 unknown.append(field)
             else:
-                fields.assign(instance, field, row_value)
+                columns.assign(instance, field, row_value)
         return unknown
 
     def _row_value(self, field: ModelField, value: Any) -> Any:
-        if hasattr(value, "resolve_expression") or not fields.is_predictable(field):
+        if hasattr(value, "resolve_expression") or not columns.is_predictable(field):
             return UNKNOWN
-        return fields.predicted(field, value, self.connection)
+        return columns.predicted(field, value, self.connection)
 
     def _wanted(
-        self, changes: dict[Any, Changes], unsure: Iterable[ModelField]
+        self, changes: dict[Any, Changes], refresh_fields: Iterable[ModelField]
     ) -> Callable[[type[Model]], list[ModelField]]:
-        open_ = {field.attname for field in unsure}
+        open_ = {field.attname for field in refresh_fields}
         written = self.written.union(*changes.values())
 
         def wanted(model: type[Model]) -> list[ModelField]:
             # By name: an instance may be of another model of the same table.
             mine = [field for field in model._meta.concrete_fields if field.attname in open_]
-            return [*mine, *fields.generated_from(model, written)]
+            return [*mine, *columns.generated_from(model, written)]
 
         return wanted
 
@@ -244,14 +245,14 @@ class Teller:
             return self.update_fields
         return self.update_fields | {field.name for field in changed}
 
-    def after(self, told: Told, flight: sending.Flight) -> int:
+    def after(self, told: Told, flight: in_flight.Flight) -> int:
         """Send `post_save`, and return how many rows a receiver deleted before their turn."""
         awaited = sending.is_awaited(post_save, self.senders)
         with rounds.opened(post_save, self.senders):
             return tell_after(told, self.using, flight, awaited=awaited)
 
 
-def tell_after(told: Told, using: str, flight: sending.Flight, *, awaited: bool) -> int:
+def tell_after(told: Told, using: str, flight: in_flight.Flight, *, awaited: bool) -> int:
     """Send `post_save`, and return how many rows a receiver deleted before their turn."""
     gone: set[Any] = set()
     doubtful: Told = []
@@ -268,12 +269,12 @@ def tell_after(told: Told, using: str, flight: sending.Flight, *, awaited: bool)
 
 def _found(told: Told, using: str, gone: set[Any]) -> Told:
     """Return those that still have a row, and add the others to the rows that are gone."""
-    there = reread((instance for instance, *_ in told), using, lambda model: [])
+    there = refresh((instance for instance, *_ in told), using, lambda model: [])
     gone.update(_row_of(instance) for instance, *_ in told if id(instance) not in there)
     return [row for row in told if id(row[0]) in there]
 
 
-def _send(told: Told, using: str, flight: sending.Flight) -> int:
+def _send(told: Told, using: str, flight: in_flight.Flight) -> int:
     """Send `post_save` until a receiver deletes a row, any row, and return how often."""
     for count, (instance, names, created) in enumerate(told, 1):
         sending.send_post_save(instance, using, names, created)
@@ -282,7 +283,7 @@ def _send(told: Told, using: str, flight: sending.Flight) -> int:
     return len(told)
 
 
-async def _await_sent(told: Told, using: str, flight: sending.Flight) -> int:
+async def _await_sent(told: Told, using: str, flight: in_flight.Flight) -> int:
     """Do as `_send`, all in one coroutine."""
     for count, (instance, names, created) in enumerate(told, 1):
         await sending.asend_post_save(instance, using, names, created)
@@ -301,64 +302,3 @@ def _holds(instance: Model, field: ModelField, value: Any, is_unassigned: bool) 
     if field.attname not in instance.__dict__:
         return True
     return bool((instance.__dict__[field.attname] == value) is not is_unassigned)
-
-
-def reread(
-    instances: Iterable[Model], using: str, wanted: Callable[[type[Model]], list[ModelField]]
-) -> set[int]:
-    """Set the wanted fields to what the rows hold, and return the `id()` of the instances that have a row.
-
-    `wanted` gives the fields by the class of an instance.
-    """
-    present: set[int] = set()
-    for mine, found in _read(instances, using, wanted):
-        there = [instance for instance, _ in found]
-        present.update(map(id, there))
-        fields.leave_unmeasured(there, mine)
-        for instance, row in found:
-            for field, value in zip(mine, row, strict=True):
-                if value is not UNKNOWN:
-                    fields.assign(instance, field, value)
-    return present
-
-
-def _read(
-    instances: Iterable[Model], using: str, wanted: Callable[[type[Model]], list[ModelField]]
-) -> Iterator[tuple[list[ModelField], list[tuple[Model, tuple[Any, ...]]]]]:
-    """Yield, class by class, the wanted fields and the instances that have a row, with what it holds."""
-    by_class: dict[type[Model], list[Model]] = defaultdict(list)
-    for instance in instances:
-        by_class[type(instance)].append(instance)
-    for model, members in by_class.items():
-        mine = wanted(model)
-        keys = sending.stored_keys(model, map(rows.key_getter(model), members))
-        found = _stored(model, using, keys, [field.attname for field in mine])
-        yield (
-            mine,
-            [(instance, found[key][1:]) for key, instance in zip(keys, members, strict=True) if key in found],
-        )
-
-
-def _stored(
-    model: type[Model], using: str, keys: list[Any], attnames: list[str]
-) -> dict[Any, tuple[Any, ...]]:
-    """Return the rows with the given keys, by key: the key itself, then the attributes."""
-    # A row that the UPDATE has left as it was, a plain SELECT would show as another transaction found it.
-    everything = rows.at(rows.current(QuerySet(model, using=using)), keys)
-    try:
-        return {row[0]: row for row in everything.values_list("pk", *attnames)}
-    except Exception:  # noqa: BLE001  # whatever a conversion raises: SQLite's columns take what fields can't read
-        present = rows.keys_of(everything)
-    columns = [_readable(model, using, present, attname) for attname in attnames]
-    return {key: (key, *(column.get(key, UNKNOWN) for column in columns)) for key in present}
-
-
-def _readable(model: type[Model], using: str, keys: list[Any], attname: str) -> dict[Any, Any]:
-    """Return one attribute of the rows with the given keys, by key, where the field can read the column."""
-    everything = rows.at(rows.current(QuerySet(model, using=using)), keys)
-    try:
-        return dict(everything.values_list("pk", attname))
-    except Exception:  # noqa: BLE001  # as above
-        middle = len(keys) // 2
-    halves = (keys[:middle], keys[middle:]) if middle else ()
-    return {key: value for half in halves for key, value in _readable(model, using, half, attname).items()}

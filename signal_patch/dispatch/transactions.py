@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 
-from .fields import concrete
+from signal_patch.dispatch.values.columns import concrete
 
 if TYPE_CHECKING:
     from django.db.models import Field

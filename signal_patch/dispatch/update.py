@@ -11,15 +11,21 @@ from django.db.models.lookups import Exact
 from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import Query
 
-from . import fields, loops, returning, rounds, rows, sending, transactions, values as planning, writing
-from .progress import reporting
-from .telling import Teller
+from signal_patch.dispatch import transactions
+from signal_patch.dispatch.progress import reporting
+from signal_patch.dispatch.rows import querysets
+from signal_patch.dispatch.rows.selection import Selection
+from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
+from signal_patch.dispatch.telling import Teller
+from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.values.plan import Plan, is_void, plan_values
+from signal_patch.dispatch.writing import returning, updating
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
 
-    from ..options import Options
-    from .rows import Batch
+    from signal_patch.dispatch.rows.selection import Batch
+    from signal_patch.options import Options
 
     ModelField = Field[Any, Any]
 
@@ -39,14 +45,14 @@ def update(
     senders = sending.senders(queryset)
     if not values or queryset.query.is_empty() or not sending.hears_saves(senders):
         return original(queryset, **values)
-    # With no row to touch, Django's statement checks everything and executes nothing.
-    original(rows.none(queryset), **values)
-    using = rows.database_for_write(queryset)
-    if planning.is_void(queryset, values, using):
+    # With no row to touch, Django's statement checks all_rows and executes nothing.
+    original(querysets.none(queryset), **values)
+    using = querysets.database_for_write(queryset)
+    if is_void(queryset, values, using):
         return original(queryset, **values)
     rounds.check(options, senders)
     with transaction.atomic(using=using, savepoint=False):
-        transactions.begin_write(using, transactions.UPDATE, fields.first_written(queryset.model, values))
+        transactions.begin_write(using, transactions.UPDATE, columns.first_written(queryset.model, values))
         operation = _Update(queryset, senders, values, using, options, original)
         matched = loops.run(operation.run, (pre_save, post_save), senders)
     queryset._result_cache = None
@@ -72,31 +78,35 @@ class _Update:
         self.model = queryset.model
         self.connection = connections[using]
         self.plan = self._plan()
-        self.writer = writing.writer_of(queryset, using)
+        self.writer = updating.writer_of(queryset, using)
         self.teller = Teller(senders, using, options, self.plan.update_fields, self.plan.written)
-        self.asked = self._asked(senders) if self.teller.hears_post_save else []
+        self.returning_fields = self._returning_fields(senders) if self.teller.hears_post_save else []
 
-    def _plan(self) -> planning.Plan:
-        shown = sending.is_heard(pre_save, self.senders)
-        return planning.plan(self.queryset, self.values, self.using, self.connection, shown=shown)
+    def _plan(self) -> Plan:
+        pre_save_heard = sending.is_heard(pre_save, self.senders)
+        return plan_values(
+            self.queryset, self.values, self.using, self.connection, pre_save_heard=pre_save_heard
+        )
 
-    def _asked(self, senders: list[type[Model]]) -> list[ModelField]:
+    def _returning_fields(self, senders: list[type[Model]]) -> list[ModelField]:
         """Return the fields that the statement itself can tell, as it has written them."""
         if senders != [self.model] or self._writes_key() or self.plan.mistyped:
             return []
-        asked = [*self.plan.unsure, *fields.generated_from(self.model, self.plan.written)]
-        return asked if returning.is_possible(self.model, asked, self.connection) else []
+        returning_fields = [*self.plan.refresh_fields, *columns.generated_from(self.model, self.plan.written)]
+        return (
+            returning_fields if returning.is_possible(self.model, returning_fields, self.connection) else []
+        )
 
     def _writes_key(self) -> bool:
         return any(field in self.model._meta.pk_fields for field in self.plan.written)
 
     def run(self) -> int:
-        selection = rows.Selection(
+        selection = Selection(
             self.queryset,
             self.using,
             self.options,
             self.plan.previews,
-            self.plan.frozen,
+            self.plan.precomputed,
             self._replaced(),
         )
         if self._may_be_refused():
@@ -115,15 +125,15 @@ class _Update:
             return self._update_nothing()
         return matched
 
-    def _ask_again_who_listens(self, selection: rows.Selection) -> None:
+    def _ask_again_who_listens(self, selection: Selection) -> None:
         # A receiver may have connected one that is to see the next values before they are written.
-        if not self.plan.shown and sending.is_heard(pre_save, self.senders):
+        if not self.plan.pre_save_heard and sending.is_heard(pre_save, self.senders):
             self.plan = self._plan()
             selection.previews = self.plan.previews
 
     def _replaced(self) -> list[str]:
         kept = {*self.model._meta.pk_fields, *self.plan.mistyped}
-        if not self.asked:
+        if not self.returning_fields:
             # Where the statement does not tell which rows it has written, the old values may.
             kept.update(self.plan.unassigned)
         return [field.name for field in self.plan.written if field not in kept]
@@ -151,39 +161,43 @@ class _Update:
         What only the database refuses, it refuses here. A row that another transaction has
         just made must not be changed in silence, hence the condition.
         """
-        nowhere = QuerySet.filter(rows.copied(self.queryset), Exact(Value(1), Value(0)))
-        with sending.silence(self.model):
+        nowhere = QuerySet.filter(querysets.copied(self.queryset), Exact(Value(1), Value(0)))
+        with in_flight.silence(self.model):
             return self.original(nowhere, **self.values)
 
     def _process(self, batch: Batch) -> int:
         by_class = self._keys_by_class(batch)
-        quiet = sending.in_flight_of(self.using, by_class)
-        flight = sending.flight_of(self.using, by_class)
-        with sending.flying(flight):
+        already_in_flight = in_flight.keys_in_flight_of(self.using, by_class)
+        flight = in_flight.flight_of(self.using, by_class)
+        with in_flight.flying(flight):
             pairs = list(zip(batch.keys, batch.instances, strict=True))
             self.plan.assign(batch, self.connection)
             self._add_new_keys(flight, batch)
-            loud = [pair for pair in pairs if pair[0] not in quiet] if quiet else pairs
-            changes = self.teller.before(loud)
-            matched, stored = writing.write(batch, self.plan, changes, self.writer, self.original, self.asked)
+            to_signal = (
+                [pair for pair in pairs if pair[0] not in already_in_flight] if already_in_flight else pairs
+            )
+            changes = self.teller.before(to_signal)
+            matched, stored = updating.write(
+                batch, self.plan, changes, self.writer, self.original, self.returning_fields
+            )
             if stored is None:
                 told = self.teller.settle(
-                    loud,
+                    to_signal,
                     changes,
-                    self.plan.unsure,
+                    self.plan.refresh_fields,
                     missing=len(pairs) - matched,
                     unassigned=self.plan.unassigned,
                 )
             else:
-                told = self.teller.settle_by(stored, loud, self.asked)
+                told = self.teller.settle_by(stored, to_signal, self.returning_fields)
             return matched - self.teller.after(told, flight)
 
     def _keys_by_class(self, batch: Batch) -> dict[type[Model], list[Any]]:
         if self.senders == [self.model]:
             return {self.model: batch.keys}
-        return sending.keys_by_class(self.model, batch.keys, batch.instances)
+        return in_flight.keys_by_class(self.model, batch.keys, batch.instances)
 
-    def _add_new_keys(self, flight: sending.Flight, batch: Batch) -> None:
+    def _add_new_keys(self, flight: in_flight.Flight, batch: Batch) -> None:
         if self._writes_key():
             keys = flight.keys[self.model._meta.concrete_model]
             keys.update(instance.pk for instance in batch.instances)

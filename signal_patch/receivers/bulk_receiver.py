@@ -11,7 +11,7 @@ from django.db.models.signals import post_delete, post_save, pre_delete, pre_sav
 from django.dispatch import Signal
 from django.utils.inspect import func_accepts_kwargs
 
-from signal_patch.dispatch.rounds import ListReceiver
+from signal_patch.dispatch.signals.rounds import ListReceiver
 
 Function = Callable[..., Any]
 

@@ -13,15 +13,16 @@ from django.db.models.constants import OnConflict
 from django.db.models.expressions import DatabaseDefault, ExpressionWrapper
 from django.db.models.sql import InsertQuery
 
-from . import fields as columns, sending
-from .expressions import UNKNOWN
-from .rows import copied, current
-from .telling import reread
+from signal_patch.dispatch.rows.querysets import copied, current
+from signal_patch.dispatch.signals import in_flight
+from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.values.expressions import UNKNOWN
+from signal_patch.dispatch.writing.refresh import refresh
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
 
-    from ..options import Options
+    from signal_patch.options import Options
 
     ModelField = Field[Any, Any]
     UniqueSet = tuple[ModelField, ...]
@@ -115,13 +116,13 @@ class Inserter:
         """Return these columns of the rows with which the instances would conflict, and lock
         them.
         """
-        everything: QuerySet[Any] = QuerySet(self.model, using=self.using).order_by("pk")
-        everything = everything.select_for_update() if self.lock else current(everything)
+        all_rows: QuerySet[Any] = QuerySet(self.model, using=self.using).order_by("pk")
+        all_rows = all_rows.select_for_update() if self.lock else current(all_rows)
         objs = list(objs)
         found: list[Row] = []
         for unique in sets:
             for condition in _conditions(objs, unique):
-                found += everything.filter(condition).values_list(*names)
+                found += all_rows.filter(condition).values_list(*names)
         return found
 
 
@@ -147,14 +148,14 @@ class _Insertion:
         self.of_new = list(dict.fromkeys([*returned, *expressions]))
         self.returning = list(dict.fromkeys([*self.of_new, *keys, *self.opts.concrete_fields]))
         self.of_some = self.returning if adjusts else list(dict.fromkeys([*self.of_new, *keys]))
-        self.unsure = self.returning if adjusts else returned
+        self.refresh_fields = self.returning if adjusts else returned
         self.outcomes: dict[int, list[Outcome]] = defaultdict(list)
 
     def run(self, objs: list[Any]) -> list[tuple[Any, bool]]:
         writer = copied(self.inserter.queryset)
         # On this one queryset, which nobody else has.
         writer.__dict__["_insert"] = self._insert
-        with sending.silence(self.inserter.model):
+        with in_flight.silence(self.inserter.model):
             self.inserter.original(writer, objs, **self.inserter.arguments)
         written = []
         for obj in objs:
@@ -224,18 +225,20 @@ class _Insertion:
 
     def _settle(self, obj: Any, created: bool, row: Row) -> None:
         for field, value in zip(self.returning, row, strict=False):
-            if not created or field in self.unsure or _is_expression(obj, field):
+            if not created or field in self.refresh_fields or _is_expression(obj, field):
                 columns.assign(obj, field, _returned(field, value))
 
     def _reread(self, written: list[tuple[Any, bool]]) -> None:
         keys = {*self.opts.pk_fields}
-        unsure = [field for field in dict.fromkeys([*self.unsure, *self.expressions]) if field not in keys]
+        refresh_fields = [
+            field for field in dict.fromkeys([*self.refresh_fields, *self.expressions]) if field not in keys
+        ]
         created = [obj for obj, is_new in written if is_new]
-        if unsure and created:
-            reread(created, self.using, lambda model: unsure)
+        if refresh_fields and created:
+            refresh(created, self.using, lambda model: refresh_fields)
         others = [obj for obj, is_new in written if not is_new]
         if others:
-            reread(others, self.using, lambda model: list(model._meta.concrete_fields))
+            refresh(others, self.using, lambda model: list(model._meta.concrete_fields))
 
     # No conflicts are expected.
 

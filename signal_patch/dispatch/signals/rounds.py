@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from django.db.models import prefetch_related_objects
 from django.db.models.signals import ModelSignal, post_delete, pre_delete
 
-from . import sending
+from signal_patch.dispatch.signals import in_flight, sending
 
 if TYPE_CHECKING:
     from django.db.models import Model
     from django.db.models.deletion import Collector
 
-    from ..options import Options
+    from signal_patch.options import Options
 
     Arguments = dict[str, Any]
 
@@ -36,7 +36,7 @@ class ListReceiver(ABC):
 
         A row that is saved or deleted by itself, in the middle of a round, is in flight by itself, too.
         """
-        flight = sending.innermost_flight()
+        flight = in_flight.innermost_flight()
         if flight is None or flight.round is None:
             return False
         return flight.round.collect(self, arguments)
@@ -45,7 +45,7 @@ class ListReceiver(ABC):
 class Round:
     """What the list receivers of one round are to get.
 
-    `without` are senders whose instances come in no list: a delete may reach models that are not on.
+    `without` are senders whose instances come in no list: a delete may cascade models that are not on.
     """
 
     def __init__(self, without: Collection[type[Model]] = ()) -> None:
@@ -107,7 +107,7 @@ def opened(signal: ModelSignal, senders: Collection[type[Model]]) -> AbstractCon
 
 @contextmanager
 def _opened(round_: Round) -> Iterator[None]:
-    flight: Any = sending.innermost_flight()
+    flight: Any = in_flight.innermost_flight()
     flight.round = round_
     try:
         yield

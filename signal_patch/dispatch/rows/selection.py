@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import FieldDoesNotExist
@@ -14,25 +11,39 @@ from django.db import connections
 from django.db.models import Q, QuerySet
 from django.db.models.constants import LOOKUP_SEP
 from django.db.models.expressions import OrderBy
-from django.db.models.query import ModelIterable
 from django.db.models.sql import Query
 
-from . import loading, related
-from .expressions import in_share_mode
-from .fields import concrete
-from .keys import condition as keys_condition, refuse_null, refuse_shared
+from signal_patch.dispatch.rows import loading, related
+from signal_patch.dispatch.rows.keys import refuse_null, refuse_shared
+from signal_patch.dispatch.rows.querysets import (
+    _locked,
+    _reads_snapshots,
+    _whole,
+    all_rows,
+    copied,
+    current,
+    is_djangos,
+    key_getter,
+    keyed,
+    keys_of,
+    largest_batch,
+    order_by_key,
+    with_committed,
+    with_keys,
+)
+from signal_patch.dispatch.values.columns import concrete
+from signal_patch.dispatch.values.expressions import in_share_mode
 
 if TYPE_CHECKING:
     from django.db.models import Model
     from django.db.models.expressions import BaseExpression
 
-    from ..options import Options
+    from signal_patch.options import Options
+
 
 Expressions = dict[str, "BaseExpression"]
-Frozen = dict[Any, tuple[Any, ...]]
 
-# So many keys make a statement of some hundred kilobytes, where the database sets no limit.
-LOCKED_AT_ONCE = 10_000
+Precomputed = dict[Any, tuple[Any, ...]]
 
 
 @dataclass(slots=True)
@@ -40,54 +51,12 @@ class Batch:
     """Some of the chosen rows, as instances in the order of their signals.
 
     `keys` are the primary keys as the rows had them when they were loaded, one for each
-    instance. `frozen` holds, by such a key, what the frozen expressions gave.
+    instance. `precomputed` holds, by such a key, what the precomputed expressions gave.
     """
 
     keys: list[Any]
     instances: list[Model]
-    frozen: dict[Any, tuple[Any, ...]] = field(default_factory=dict)
-
-
-def database_for_write(queryset: Any) -> str:
-    """Return the alias of the database that Django's own `update()` would write to."""
-    queryset._for_write = True
-    return str(queryset.db)
-
-
-def copied(queryset: Any) -> Any:
-    """Return a copy of a queryset that can be changed without a change to the queryset.
-
-    Some querysets are their own clones: cacheops' `inplace()`, or Django's with cloning disabled. cacheops
-    also replaces `QuerySet._clone` for all classes, so the copy of such a queryset is made of its attributes
-    (QuerySet._chain, _query, _result_cache, _prefetch_done, Django 5.2 to 6.1). The copy is its own clone,
-    too: whoever uses one twice copies it again.
-    """
-    clone = queryset._chain()
-    if clone is not queryset and clone.query is not queryset.query:
-        return clone
-    clone = object.__new__(type(queryset))
-    # The property `query` applies a filter that a related manager has put off.
-    query = queryset.query.chain()
-    vars(clone).update(vars(queryset), _query=query, _result_cache=None, _prefetch_done=False)
-    return clone
-
-
-def none(queryset: Any) -> Any:
-    """Return a queryset of the same class and query that matches no row."""
-    clone = copied(queryset)
-    clone.query.set_empty()
-    return clone
-
-
-def everything(queryset: Any, using: str) -> Any:
-    """Return a queryset of the same class and hints over all rows of the model.
-
-    It goes through QuerySet's private state, because a subclass may do anything in the
-    public methods.
-    """
-    clone = copied(queryset)
-    clone.query = Query(queryset.model)
-    return _whole(clone, using)
+    precomputed: dict[Any, tuple[Any, ...]] = field(default_factory=dict)
 
 
 def _alike(query: Any) -> Any:
@@ -100,64 +69,10 @@ def _alike(query: Any) -> Any:
     return clone
 
 
-def _everything_alike(queryset: Any, using: str) -> Any:
-    clone = everything(queryset, using)
+def _all_rows_alike(queryset: Any, using: str) -> Any:
+    clone = all_rows(queryset, using)
     clone.query = _alike(queryset.query)
     return clone
-
-
-def _whole(clone: Any, using: str) -> Any:
-    """Make a queryset yield whole instances, whatever `values()` made it yield."""
-    clone._fields = None
-    clone._db = using
-    clone._prefetch_related_lookups = ()
-    if not issubclass(clone._iterable_class, ModelIterable):
-        own = type(clone)(model=clone.model)._iterable_class
-        clone._iterable_class = own if issubclass(own, ModelIterable) else ModelIterable
-    return clone
-
-
-def is_djangos(queryset: Any) -> bool:
-    """Return whether Django itself makes the instances of a queryset."""
-    return bool(queryset._iterable_class.__module__.startswith("django."))
-
-
-def at(queryset: QuerySet[Any], keys: Sequence[Any]) -> Any:
-    """Narrow a queryset to exactly the rows with the given primary keys."""
-    condition = keys_condition(queryset.model, keys, connections[queryset.db])
-    clone = copied(queryset)
-    clone.query.add_q(Q(condition))
-    return clone
-
-
-def key_getter(model: type[Model]) -> Callable[[Model], Any]:
-    """Return a function of an instance that gives its primary key, faster than `pk` does."""
-    opts = model._meta
-    return attrgetter("pk" if opts.is_composite_pk else opts.pk.attname)
-
-
-def largest_batch(using: str, model: type[Model]) -> int:
-    """Return how many rows one statement can name by their keys.
-
-    Half of the parameters that the database takes in one statement: the other half is for
-    the values.
-    """
-    connection = connections[using]
-    limit = connection.features.max_query_params
-    if connection.vendor == "sqlite":
-        limit = _sqlite_parameters(connection, limit)
-    if limit is None:
-        # With the one that tells that there are more, as many as a LIMIT can say.
-        return sys.maxsize - 1
-    return max(1, limit // 2 // len(model._meta.pk_fields))
-
-
-def _sqlite_parameters(connection: Any, limit: int | None) -> int | None:
-    # Django 5.2 assumes the 999 of an SQLite of old; from Python 3.11 on it can be asked.
-    connection.ensure_connection()
-    if not hasattr(connection.connection, "getlimit"):
-        return limit
-    return int(connection.connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
 
 
 class Selection:
@@ -166,7 +81,7 @@ class Selection:
     The first batch is loaded by the queryset's own conditions. Only if there are more rows
     are the keys of all of them chosen, before anything is written; the other batches are
     loaded by these keys. `previews` are expressions to select along with each batch when it
-    is loaded, `frozen` ones for all rows when they are chosen. The fields named in `replaced`
+    is loaded, `precomputed` ones for all rows when they are chosen. The fields named in `replaced`
     get new values before anybody sees the instances: where nobody has a hand in the loading, the
     old ones are not loaded. `total` is known from the first batch on.
     """
@@ -177,13 +92,13 @@ class Selection:
         using: str,
         options: Options,
         previews: Expressions,
-        frozen: Expressions,
+        precomputed: Expressions,
         replaced: Sequence[str],
     ) -> None:
         self.queryset = queryset
         self.using = using
         self.previews = previews
-        self.frozen = frozen
+        self.precomputed = precomputed
         self.replaced = replaced
         self.lock = options.lock and connections[using].features.has_select_for_update
         self.size = min(options.batch_size, largest_batch(using, queryset.model))
@@ -204,7 +119,7 @@ class Selection:
             yield from self._in_own_order(chosen)
 
     def _in_own_order(self, chosen: QuerySet[Any]) -> Iterator[Batch]:
-        first = self._load(chosen, self.frozen, limit=self.size + 1)
+        first = self._load(chosen, self.precomputed, limit=self.size + 1)
         if len(first.keys) <= self.size:
             self.total = len(first.keys)
             yield first
@@ -213,7 +128,7 @@ class Selection:
         first.keys.pop()
         first.instances.pop()
         # Anew: a queryset that is its own clone is no longer what it was.
-        keys, frozen = self._keys(self._chosen(self.queryset))
+        keys, precomputed = self._keys(self._chosen(self.queryset))
         refuse_null(self.queryset.model, keys)
         self.total = len(keys)
         self._note_all_are_locked()
@@ -223,28 +138,28 @@ class Selection:
             yield first
         # One batch is alive at a time.
         del first
-        yield from self._chunks(keys, frozen)
+        yield from self._chunks(keys, precomputed)
 
     def _locked_by_key(self) -> Iterator[Batch]:
         """Lock the rows in the order of their keys, so as not to wait for one who does so, too, and waits
         for us; and yield them in the caller's order, which takes a statement more.
         """
         chosen = self._chosen(_by_key(self.queryset))
-        first = self._load(chosen, self.frozen, limit=self.size + 1)
+        first = self._load(chosen, self.precomputed, limit=self.size + 1)
         if len(first.keys) <= self.size:
             self.total = len(first.keys)
             self._note_all_are_locked()
             order = first.keys if self.total < 2 else self._in_callers_order(first.keys)
-            yield _arranged(first, order, first.frozen)
+            yield _arranged(first, order, first.precomputed)
             return
         # These are but the first by their keys; one batch is alive at a time.
         del first
         # Anew: a queryset that is its own clone is no longer what it was.
-        keys, frozen = self._keys(self._chosen(_by_key(self.queryset)))
+        keys, precomputed = self._keys(self._chosen(_by_key(self.queryset)))
         refuse_null(self.queryset.model, keys)
         self.total = len(keys)
         self._note_all_are_locked()
-        yield from self._chunks(self._in_callers_order(keys), frozen)
+        yield from self._chunks(self._in_callers_order(keys), precomputed)
 
     def _note_all_are_locked(self) -> None:
         # Where what is locked may be read as it was before, each reading is to be of the same kind.
@@ -276,13 +191,13 @@ class Selection:
     def _in_foreign_order(self) -> Iterator[Batch]:
         keys = list(dict.fromkeys(key for key, *_ in keyed(self._ordered())))
         refuse_null(self.queryset.model, keys)
-        frozen: Frozen = {}
-        if self.frozen:
-            held, frozen = self._held(keys)
+        precomputed: Precomputed = {}
+        if self.precomputed:
+            held, precomputed = self._held(keys)
             keep = set(held)
             keys = [key for key in keys if key in keep]
         self.total = len(keys)
-        yield from self._chunks(keys, frozen)
+        yield from self._chunks(keys, precomputed)
 
     def _ordered(self) -> Any:
         """Return the queryset as its own ordering has it, in which a row may come twice."""
@@ -295,38 +210,38 @@ class Selection:
             ordered.query.distinct = False
         return ordered
 
-    def _held(self, keys: list[Any]) -> tuple[list[Any], Frozen]:
-        """Return the keys of the chosen rows and what the frozen expressions give."""
-        held, frozen = self._keys(_nested(self.queryset, self.using))
+    def _held(self, keys: list[Any]) -> tuple[list[Any], Precomputed]:
+        """Return the keys of the chosen rows and what the precomputed expressions give."""
+        held, precomputed = self._keys(_nested(self.queryset, self.using))
         if set(held).issuperset(keys):
-            return held, frozen
+            return held, precomputed
         # Where chance has a say in the filter, that has chosen other rows: then by their keys.
-        everyone = _everything_alike(self.queryset, self.using)
-        held, frozen = [], {}
+        everyone = _all_rows_alike(self.queryset, self.using)
+        held, precomputed = [], {}
         for part in self._parts(keys):
-            there, given = self._keys(at(everyone, part))
+            there, given = self._keys(with_keys(everyone, part))
             held += there
-            frozen |= given
-        return held, frozen
+            precomputed |= given
+        return held, precomputed
 
     def _parts(self, keys: list[Any]) -> Iterator[list[Any]]:
         return (keys[start : start + self.size] for start in range(0, len(keys), self.size))
 
-    def _chunks(self, keys: list[Any], frozen: Frozen) -> Iterator[Batch]:
-        return (self._chunk(part, frozen) for part in self._parts(keys))
+    def _chunks(self, keys: list[Any], precomputed: Precomputed) -> Iterator[Batch]:
+        return (self._chunk(part, precomputed) for part in self._parts(keys))
 
-    def _chunk(self, keys: list[Any], frozen: Frozen) -> Batch:
-        batch = self._load(at(everything(self.queryset, self.using), keys), {})
-        if batch.keys == keys and not frozen:
+    def _chunk(self, keys: list[Any], precomputed: Precomputed) -> Batch:
+        batch = self._load(with_keys(all_rows(self.queryset, self.using), keys), {})
+        if batch.keys == keys and not precomputed:
             return batch
-        return _arranged(batch, keys, frozen)
+        return _arranged(batch, keys, precomputed)
 
-    def _load(self, rows: QuerySet[Any], frozen: Expressions, limit: int | None = None) -> Batch:
-        annotated = self._annotated(rows, frozen, self.previews)
+    def _load(self, rows: QuerySet[Any], precomputed: Expressions, limit: int | None = None) -> Batch:
+        annotated = self._annotated(rows, precomputed, self.previews)
         if not is_djangos(annotated):
-            self._leave_to_its_iterable(annotated, [*self.previews, *frozen])
+            self._leave_to_its_iterable(annotated, [*self.previews, *precomputed])
         elif self.related.is_any:
-            self.related.load_with(annotated, joined=self._may_join(annotated, frozen))
+            self.related.load_with(annotated, joined=self._may_join(annotated, precomputed))
         if self.lock:
             annotated = _locked(annotated, self._loaded_tables(annotated))
         if loading.is_plain(annotated):
@@ -336,15 +251,17 @@ class Selection:
         keys = list(map(self.key_of, instances))
         refuse_shared(self.queryset.model, keys)
         values = {
-            key: tuple(instance.__dict__.pop(alias) for alias in frozen)
+            key: tuple(instance.__dict__.pop(alias) for alias in precomputed)
             for key, instance in zip(keys, instances, strict=True)
-            if frozen
+            if precomputed
         }
         return Batch(keys, instances, values)
 
-    def _annotated(self, rows: QuerySet[Any], frozen: Expressions, previews: Expressions) -> QuerySet[Any]:
-        annotated = QuerySet.annotate(rows, **previews, **frozen)
-        return with_committed(annotated, frozen) if self.lock else annotated
+    def _annotated(
+        self, rows: QuerySet[Any], precomputed: Expressions, previews: Expressions
+    ) -> QuerySet[Any]:
+        annotated = QuerySet.annotate(rows, **previews, **precomputed)
+        return with_committed(annotated, precomputed) if self.lock else annotated
 
     def _leave_to_its_iterable(self, rows: Any, aliases: list[str]) -> None:
         """Have what an iterable that is not Django's needs to make instances of subclasses.
@@ -356,13 +273,13 @@ class Selection:
         rows._annotated = aliases
         rows._prefetch_related_lookups = self.related.lookups
 
-    def _may_join(self, rows: QuerySet[Any], frozen: Expressions) -> bool:
+    def _may_join(self, rows: QuerySet[Any], precomputed: Expressions) -> bool:
         """Return whether the tables of related objects may be joined to these rows.
 
         Not where they would be locked too, nor where raw SQL may name a column that they have as well.
         """
         names_tables = connections[self.using].features.has_select_for_update_of
-        return not frozen and (names_tables or not self.lock) and not related.has_raw_sql(rows.query)
+        return not precomputed and (names_tables or not self.lock) and not related.has_raw_sql(rows.query)
 
     def _loaded_tables(self, rows: QuerySet[Any]) -> tuple[str, ...]:
         if self.tables or not rows.query.select_related:
@@ -376,14 +293,14 @@ class Selection:
         is_read = concrete(self.queryset.model)._meta.parents or rows._prefetch_related_lookups
         return () if is_read else self.replaced
 
-    def _keys(self, chosen: QuerySet[Any]) -> tuple[list[Any], Frozen]:
+    def _keys(self, chosen: QuerySet[Any]) -> tuple[list[Any], Precomputed]:
         if self.lock:
             chosen = _locked(chosen, self.tables[:1])
-        if not self.frozen:
+        if not self.precomputed:
             return keys_of(chosen), {}
-        annotated = self._annotated(chosen, self.frozen, {})
-        frozen = {key: tuple(values) for key, *values in keyed(annotated, *self.frozen)}
-        return list(frozen), frozen
+        annotated = self._annotated(chosen, self.precomputed, {})
+        precomputed = {key: tuple(values) for key, *values in keyed(annotated, *self.precomputed)}
+        return list(precomputed), precomputed
 
     def _chosen(self, queryset: QuerySet[Any]) -> Any:
         """Return whole instances of the rows that a queryset chooses, or None if only the queryset
@@ -409,7 +326,7 @@ class Selection:
             query = query.clone()
             query.get_compiler(self.using).pre_sql_setup()
         foreign = _foreign_joins(query)
-        if foreign and self.frozen:
+        if foreign and self.precomputed:
             # Raw SQL may name a column that a joined table has too.
             return False
         if not all(_is_to_one(join) for join in foreign):
@@ -425,14 +342,14 @@ class Selection:
         return True
 
 
-def _arranged(batch: Batch, keys: list[Any], frozen: Frozen) -> Batch:
+def _arranged(batch: Batch, keys: list[Any], precomputed: Precomputed) -> Batch:
     """Return the rows of a batch in the order of these keys; one that is not there is left out."""
     loaded = dict(zip(batch.keys, batch.instances, strict=True))
     present = [key for key in keys if key in loaded]
     return Batch(
         present,
         [loaded[key] for key in present],
-        {key: frozen[key] for key in present} if frozen else {},
+        {key: precomputed[key] for key in present} if precomputed else {},
     )
 
 
@@ -538,19 +455,13 @@ def _direct(queryset: QuerySet[Any], using: str) -> Any:
     query.distinct = False
     query.distinct_fields = ()
     if not _explicit_order(queryset):
-        _order_by_key(query)
+        order_by_key(query)
     return clone
-
-
-def _order_by_key(query: Query) -> None:
-    query.clear_ordering(force=True)
-    query.standard_ordering = True
-    query.add_ordering("pk")
 
 
 def _by_key(queryset: Any) -> Any:
     clone = copied(queryset)
-    _order_by_key(clone.query)
+    order_by_key(clone.query)
     return clone
 
 
@@ -566,13 +477,13 @@ def _nested(queryset: QuerySet[Any], using: str) -> Any:
     keys.clear_select_fields()
     keys.selected = None
     keys.add_fields([keys.get_meta().pk.name])
-    outer = _everything_alike(queryset, using)
+    outer = _all_rows_alike(queryset, using)
     outer.query.add_q(Q(pk__in=keys))
     if queryset.query.order_by and _orders_by_own_columns(queryset):
         outer.query.order_by = queryset.query.order_by
         outer.query.standard_ordering = queryset.query.standard_ordering
     else:
-        _order_by_key(outer.query)
+        order_by_key(outer.query)
     return outer
 
 
@@ -586,79 +497,12 @@ def chosen(queryset: QuerySet[Any], using: str) -> Any:
     return _nested(queryset, using)
 
 
-def keys_of(queryset: QuerySet[Any]) -> list[Any]:
-    """Return the primary keys of a queryset's rows."""
-    if queryset.model._meta.is_composite_pk:
-        return [key for key, *_ in keyed(queryset)]
-    keys = QuerySet.values_list(queryset, "pk", flat=True)
-    # Chunk by chunk: a million rows as tuples take twice the room of their keys.
-    return list(QuerySet.iterator(keys))
-
-
-def keyed(queryset: QuerySet[Any], *names: str) -> Iterable[Any]:
-    """Return a queryset's rows as the primary key and then the values of these names."""
-    parts = [field.attname for field in queryset.model._meta.pk_fields]
-    if len(parts) == 1:
-        return QuerySet.values_list(queryset, "pk", *names)
-    # Django 5.2 to 6.1 lose the parts of a composite "pk" beside annotations.
-    found = QuerySet.values_list(queryset, *parts, *names)
-    return ((row[: len(parts)], *row[len(parts) :]) for row in found)
-
-
-def lock(queryset: QuerySet[Any], keys: Iterable[Any]) -> None:
-    """Lock the rows with the given keys, which have no order, in the order of their keys."""
-    ordered = in_order(keys)
-    size = min(LOCKED_AT_ONCE, largest_batch(queryset.db, queryset.model))
-    for start in range(0, len(ordered), size):
-        chosen = at(queryset, ordered[start : start + size])
-        _order_by_key(chosen.query)
-        keys_of(_locked(chosen, ()))
-
-
-def in_order(keys: Iterable[Any]) -> list[Any]:
-    """Return keys in their order."""
-    keys = list(keys)
-    try:
-        return sorted(keys)
-    except TypeError:
-        # Within a statement the database puts them in order; keys of a class of its own Python may not.
-        return keys
-
-
-def current(queryset: QuerySet[Any]) -> QuerySet[Any]:
-    """Have a queryset read rows that this transaction has locked or written as they are now.
-
-    MySQL and MariaDB show them in a plain SELECT as they were at its first one (REPEATABLE READ), though
-    others have changed them before they were locked; also once they are written, if that changed nothing.
-    """
-    return _locked(queryset, ()) if _reads_snapshots(queryset.db) else queryset
-
-
-def with_committed(queryset: QuerySet[Any], names: Iterable[str]) -> QuerySet[Any]:
-    """Have the subqueries in some annotations read what is committed, as those of an UPDATE do.
-
-    A lock of the outer query is none of theirs; an UPDATE of MySQL or MariaDB reads them in this very mode.
-    """
-    if _reads_snapshots(queryset.db):
-        annotations = queryset.query.annotations
-        annotations.update({name: in_share_mode(annotations[name]) for name in names})
-    return queryset
-
-
 def chosen_by_committed(queryset: QuerySet[Any]) -> QuerySet[Any]:
     """Have the subqueries in a queryset's condition read what is committed, too."""
     if not _reads_snapshots(queryset.db):
         return queryset
     queryset.query.where = in_share_mode(queryset.query.where)
     return current(queryset)
-
-
-def _reads_snapshots(using: str) -> bool:
-    return connections[using].vendor == "mysql"
-
-
-def _locked(queryset: QuerySet[Any], tables: tuple[str, ...]) -> QuerySet[Any]:
-    return QuerySet.select_for_update(queryset, of=tables)
 
 
 def _parent_links(opts: Any) -> set[Any]:

@@ -13,8 +13,17 @@ from django.db.models.expressions import RawSQL, Subquery
 from django.db.models.sql import Query, UpdateQuery
 from django.db.models.sql.where import ExtraWhere
 
-from . import fields
-from .expressions import UNKNOWN, JsonNull, Saved, Tried, nodes, read_by, replaced, resolved_to_save
+from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.values.expressions import (
+    UNKNOWN,
+    JsonNull,
+    Saved,
+    Tried,
+    nodes,
+    read_by,
+    replaced,
+    resolved_to_save,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +32,7 @@ if TYPE_CHECKING:
     from django.db.models import Field, Model
     from django.db.models.expressions import BaseExpression
 
-    from .rows import Batch
+    from signal_patch.dispatch.rows.selection import Batch
 
     ModelField = Field[Any, Any]
     Scaling = Callable[[Any], Any]
@@ -33,10 +42,10 @@ if TYPE_CHECKING:
 class Plan:
     """What `update(**values)` means for one row, worked out once for all rows.
 
-    `names` are the caller's, in the caller's order. `shown` tells whether receivers see the
+    `names` are the caller's, in the caller's order. `pre_save_heard` tells whether receivers see the
     values before they are written.
-    `previews` and `frozen` are expressions to select along with the rows, by alias. The
-    frozen ones read other rows, and so count as they were before the first write: what they
+    `previews` and `precomputed` are expressions to select along with the rows, by alias. The
+    precomputed ones read other rows, and so count as they were before the first write: what they
     gave is written as a constant of each row. `reads` are the columns that the other expressions
     read, by name, where the statement shows them what it has assigned before. `mistyped` are the
     columns that expressions of another type are for, of which their fields may not be able to read them.
@@ -44,50 +53,50 @@ class Plan:
 
     names: tuple[str, ...]
     update_fields: frozenset[str]
-    shown: bool
+    pre_save_heard: bool
     statement: dict[str, Any] = dataclass_field(default_factory=dict)
     shared: list[tuple[ModelField, Any]] = dataclass_field(default_factory=list)
     related: list[tuple[ModelField, Any]] = dataclass_field(default_factory=list)
     made: list[tuple[ModelField, Callable[[], Any]]] = dataclass_field(default_factory=list)
     previews: dict[str, BaseExpression] = dataclass_field(default_factory=dict)
     previewed: list[tuple[str, ModelField, Scaling | None]] = dataclass_field(default_factory=list)
-    frozen: dict[str, BaseExpression] = dataclass_field(default_factory=dict)
-    frozen_fields: dict[str, ModelField] = dataclass_field(default_factory=dict)
+    precomputed: dict[str, BaseExpression] = dataclass_field(default_factory=dict)
+    precomputed_fields: dict[str, ModelField] = dataclass_field(default_factory=dict)
     reads: dict[str, set[ModelField]] = dataclass_field(default_factory=dict)
     mistyped: list[ModelField] = dataclass_field(default_factory=list)
-    unsure: list[ModelField] = dataclass_field(default_factory=list)
+    refresh_fields: list[ModelField] = dataclass_field(default_factory=list)
     written: list[ModelField] = dataclass_field(default_factory=list)
 
     @property
     def unassigned(self) -> list[ModelField]:
         """The fields that `assign` leaves as they are: only the write decides their values."""
-        assigned = {*self.frozen_fields.values(), *(target for _, target, _ in self.previewed)}
-        return [field for field in self.unsure if field not in assigned]
+        assigned = {*self.precomputed_fields.values(), *(target for _, target, _ in self.previewed)}
+        return [field for field in self.refresh_fields if field not in assigned]
 
     def assign(self, batch: Batch, connection: BaseDatabaseWrapper) -> None:
         """Give the instances their new values, by attribute, so that trackers see the change."""
-        fields.leave_unmeasured(batch.instances, self.written)
+        columns.leave_unmeasured(batch.instances, self.written)
         for target, value in self.shared:
             for instance in batch.instances:
-                fields.assign_anew(instance, target, value)
+                columns.assign_anew(instance, target, value)
         for target, related in self.related:
             for instance in batch.instances:
-                fields.assign_related(instance, target, related)
+                columns.assign_related(instance, target, related)
         for target, made in self.made:
             for instance in batch.instances:
-                fields.assign_anew(instance, target, made())
+                columns.assign_anew(instance, target, made())
         self._assign_previews(batch)
-        for place, target in enumerate(self.frozen_fields.values()):
+        for place, target in enumerate(self.precomputed_fields.values()):
             for key, instance in zip(batch.keys, batch.instances, strict=True):
-                value = fields.scaled(target, batch.frozen[key][place], connection)
-                fields.assign_anew(instance, target, None if isinstance(value, JsonNull) else value)
+                value = columns.scaled(target, batch.precomputed[key][place], connection)
+                columns.assign_anew(instance, target, None if isinstance(value, JsonNull) else value)
 
     def _assign_previews(self, batch: Batch) -> None:
         for alias, target, scaling in self.previewed:
             for instance in batch.instances:
                 value = instance.__dict__.pop(alias)
                 if value is not UNKNOWN:
-                    fields.assign_anew(instance, target, value if scaling is None else scaling(value))
+                    columns.assign_anew(instance, target, value if scaling is None else scaling(value))
 
 
 class Assigned:
@@ -105,7 +114,7 @@ class Assigned:
     def note(self, target: ModelField, value: Any) -> None:
         """Remember what a field is set to: a resolved expression."""
         if self.connection.vendor == "mysql":
-            self.values[target.get_col(self.model._meta.db_table)] = fields.as_column(
+            self.values[target.get_col(self.model._meta.db_table)] = columns.as_column(
                 value, target, self.connection
             )
 
@@ -126,20 +135,19 @@ class Assigned:
         return Subquery(row.annotate(signal_patch_seen=resolved).values("signal_patch_seen")[:1])
 
 
-def plan(
+def plan_values(
     queryset: QuerySet[Any],
     values: dict[str, Any],
     using: str,
     connection: BaseDatabaseWrapper,
     *,
-    shown: bool,
+    pre_save_heard: bool,
 ) -> Plan:
     """Work out what to assign, to preview, to freeze and to write.
 
-    The values are those of an `update()` that Django has not refused. Unless they are `shown`
-    to somebody before the write, nothing needs a preview that the rows tell afterwards.
+    The values are those of an `update()` that Django has not refused. Unless somebody sees them before the write, nothing needs a preview that the rows tell afterwards.
     """
-    return _Planner(queryset, using, connection, shown=shown).plan(values)
+    return _Planner(queryset, using, connection, pre_save_heard=pre_save_heard).plan(values)
 
 
 def reads_its_table(query: Query, values: Iterable[Any], using: str) -> bool:
@@ -181,8 +189,8 @@ def is_void(queryset: QuerySet[Any], values: dict[str, Any], using: str) -> bool
     parts = [query.where]
     for name, value in values.items():
         if hasattr(value, "resolve_expression"):
-            asked = _resolving(query, queryset.model._meta.get_field(name))
-            parts.append(resolved_to_save(value, asked))
+            returning_fields = _resolving(query, queryset.model._meta.get_field(name))
+            parts.append(resolved_to_save(value, returning_fields))
     compiler = query.get_compiler(using)
     return any(_sql(part, compiler) is None for part in parts)
 
@@ -200,15 +208,15 @@ def _sql(part: Any, compiler: Any) -> str | None:
 
 def _resolving(query: Query, target: Any) -> Query:
     """Return the query against which Django resolves a value: a column of an ancestor has one of its own."""
-    owner = fields.concrete(target.model)
-    return query if owner is fields.concrete(query.model) else UpdateQuery(owner)
+    owner = columns.concrete(target.model)
+    return query if owner is columns.concrete(query.model) else UpdateQuery(owner)
 
 
 class _Planner:
     def __init__(
-        self, queryset: QuerySet[Any], using: str, connection: BaseDatabaseWrapper, *, shown: bool
+        self, queryset: QuerySet[Any], using: str, connection: BaseDatabaseWrapper, *, pre_save_heard: bool
     ) -> None:
-        self.shown = shown
+        self.pre_save_heard = pre_save_heard
         self.model = queryset.model
         self.using = using
         self.connection = connection
@@ -224,7 +232,7 @@ class _Planner:
     def plan(self, values: dict[str, Any]) -> Plan:
         opts = self.model._meta
         named = {name: opts.get_field(name) for name in values}
-        result = Plan(tuple(named), frozenset(target.name for target in named.values()), self.shown)
+        result = Plan(tuple(named), frozenset(target.name for target in named.values()), self.pre_save_heard)
         # Of a column that is named twice, the latter value stays.
         latter = {target: name for name, target in named.items()}
         self.contained = [(target, values[name]) for name, target in named.items() if not target.generated]
@@ -251,35 +259,35 @@ class _Planner:
         apart = overtaken and self._reads_its_table(target)
         seen = resolved if apart else assigned.seen_by(resolved)
         if is_own:
-            statement, shown = resolved, seen
+            statement, preview = resolved, seen
         else:
             # Django resolves it later, against the table of the ancestor that has the column.
-            statement, shown = value, assigned.of_ancestor(seen) if overtaken and not apart else value
+            statement, preview = value, assigned.of_ancestor(seen) if overtaken and not apart else value
         if apart or _reads_other_rows(seen):
-            column = fields.as_frozen(shown, target, self.connection)
-            result.frozen[f"signal_patch_frozen_{len(result.frozen)}"] = column
-            result.frozen_fields[name] = target
-            if not fields.is_predictable(target):
-                result.unsure.append(target)
+            column = columns.as_precomputed(preview, target, self.connection)
+            result.precomputed[f"signal_patch_frozen_{len(result.precomputed)}"] = column
+            result.precomputed_fields[name] = target
+            if not columns.is_predictable(target):
+                result.refresh_fields.append(target)
         else:
             result.statement[name] = statement
-            if not fields.is_of_its_kind(resolved, target, self.connection):
+            if not columns.is_of_its_kind(resolved, target, self.connection):
                 result.mistyped.append(target)
-            self._preview(result, target, shown, may_be_unreadable=target in result.mistyped)
-            if self.shown and self.connection.vendor == "mysql":
+            self._preview(result, target, preview, may_be_unreadable=target in result.mistyped)
+            if self.pre_save_heard and self.connection.vendor == "mysql":
                 result.reads[name] = reads
-            result.unsure.append(target)
+            result.refresh_fields.append(target)
         assigned.note(target, seen)
 
     def _assigned_with(self, target: ModelField) -> Assigned:
-        owner = fields.concrete(target.model)
+        owner = columns.concrete(target.model)
         return self.assigned.setdefault(owner, Assigned(owner, self.connection))
 
     def _reads_its_table(self, target: ModelField) -> bool:
         """Return whether Django's statement for the table that has a column reads that table too."""
-        owner = fields.concrete(target.model)
+        owner = columns.concrete(target.model)
         query = _resolving(self.query, target)
-        here = [value for field, value in self.contained if fields.concrete(field.model) is owner]
+        here = [value for field, value in self.contained if columns.concrete(field.model) is owner]
         resolved = [resolved_to_save(value, query) for value in here if hasattr(value, "resolve_expression")]
         if len(here) < len(self.contained):
             # Each of several tables is written by the keys of its rows.
@@ -288,9 +296,9 @@ class _Planner:
 
     def _preview(self, result: Plan, target: ModelField, expression: Any, *, may_be_unreadable: bool) -> None:
         # The row of an instance is looked up by its new key.
-        if self.shown or target in self.model._meta.pk_fields:
+        if self.pre_save_heard or target in self.model._meta.pk_fields:
             alias = f"signal_patch_{len(result.previews)}"
-            column = fields.as_column(expression, target, self.connection)
+            column = columns.as_column(expression, target, self.connection)
             result.previews[alias] = Tried(column) if may_be_unreadable else column
             result.previewed.append((alias, target, self._scaling(target)))
 
@@ -300,37 +308,37 @@ class _Planner:
             result.related.append((target, value))
             return
         raw = _raw(target, value)
-        if not fields.is_predictable(target):
+        if not columns.is_predictable(target):
             self._add_unpredicted(result, target, raw)
             return
-        row_value = fields.predicted(target, raw, self.connection)
+        row_value = columns.predicted(target, raw, self.connection)
         if row_value is UNKNOWN:
             self._add_unpredicted(result, target, raw)
-            result.unsure.append(target)
-        elif isinstance(target, JSONField) and not fields.is_unchanging(row_value):
-            result.made.append((target, fields.row_values(target, raw)))
+            result.refresh_fields.append(target)
+        elif isinstance(target, JSONField) and not columns.is_unchanging(row_value):
+            result.made.append((target, columns.row_values(target, raw)))
         else:
             result.shared.append((target, row_value))
 
     def _add_unpredicted(self, result: Plan, target: ModelField, value: Any) -> None:
         # What a field of somebody else's making turns a value into, only a round trip tells.
         self._preview(result, target, Saved(value, output_field=target), may_be_unreadable=True)
-        if not (self.shown and self._is_shown_as_stored(target)):
-            result.unsure.append(target)
+        if not (self.pre_save_heard and self._is_shown_as_stored(target)):
+            result.refresh_fields.append(target)
 
     def _is_shown_as_stored(self, target: ModelField) -> bool:
         # On PostgreSQL the preview is cast to the type of the column, whichever that is.
-        has_type = self.connection.vendor == "postgresql" or fields.has_known_type(target)
-        return has_type and fields.saves_as_it_compares(target)
+        has_type = self.connection.vendor == "postgresql" or columns.has_known_type(target)
+        return has_type and columns.saves_as_it_compares(target)
 
     def _scaling(self, target: ModelField) -> Scaling | None:
         # On PostgreSQL the preview is cast to the type of the column.
-        return None if self.connection.vendor == "postgresql" else fields.scaling(target, self.connection)
+        return None if self.connection.vendor == "postgresql" else columns.scaling(target, self.connection)
 
     def _may_hold(self, target: Any, value: Any) -> bool:
         # The descriptor refuses what an UPDATE takes: another class with such a key, an
         # object of another database.
-        expected = fields.concrete(target.remote_field.model)
+        expected = columns.concrete(target.remote_field.model)
         return isinstance(value, expected) and value._state.db in (None, self.using)
 
 

@@ -1,35 +1,33 @@
-"""Who listens, the signals of one instance, and which rows are in flight.
+"""Which rows are in flight, and which models are silent, in this context.
 
-What is held below follows the flow of control into awaited coroutines and `sync_to_async`;
-it is part of a call under way, not of the switch, and counts no longer than its block runs.
+What is held here follows the flow of control into awaited coroutines and `sync_to_async`. It is part of a
+call under way, not of the switch, and counts no longer than its block runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ReferenceType, ref
 
 from django.core.exceptions import ValidationError
 from django.db import connections
-from django.db.models import ImageField, IntegerField, Model, QuerySet
-from django.db.models.signals import ModelSignal, post_init, post_save, pre_save
+from django.db.models import IntegerField, Model
 
-from ..blocks import Held
-from . import loading
-from .fields import concrete
-from .rows import is_djangos
+from signal_patch.blocks import Held
+from signal_patch.dispatch.values.columns import concrete
 
 if TYPE_CHECKING:
     from threading import Lock
 
     from django.db.models.deletion import Collector
 
-    from .rounds import Round
+    from signal_patch.dispatch.signals.rounds import Round
+
 
 # Weakly, as a context may live on, in a task that was started inside or until it is used again.
 _flights: Final[Held[ReferenceType[Flight]]] = Held("signal_patch_flights")
+
 _silent: Final[Held[type[Model]]] = Held("signal_patch_silent")
 
 
@@ -124,7 +122,7 @@ def _stored_key(opts: Any, key: Any) -> Any:
         return key
 
 
-def in_flight(using: str, model: type[Model], keys: Collection[Any]) -> set[Any]:
+def keys_in_flight(using: str, model: type[Model], keys: Collection[Any]) -> set[Any]:
     """Return those of the keys whose row is having its signals sent right now.
 
     Such a row was loaded by somebody up the stack, who will tell its receivers; telling
@@ -139,9 +137,9 @@ def in_flight(using: str, model: type[Model], keys: Collection[Any]) -> set[Any]
     return held
 
 
-def in_flight_of(using: str, keys: Mapping[type[Model], Collection[Any]]) -> set[Any]:
-    """Return those of the keys, given by model, that are `in_flight`."""
-    return set().union(*(in_flight(using, model, own) for model, own in keys.items()))
+def keys_in_flight_of(using: str, keys: Mapping[type[Model], Collection[Any]]) -> set[Any]:
+    """Return those of the keys, given by model, that are `keys_in_flight`."""
+    return set().union(*(keys_in_flight(using, model, own) for model, own in keys.items()))
 
 
 def flying(flight: Flight) -> Lock:
@@ -236,133 +234,3 @@ def silence(model: type[Model]) -> Lock:
 def is_silent(model: type[Model]) -> bool:
     """Return True while this library runs a statement of its own on the model."""
     return concrete(model) in _silent.values()
-
-
-def senders(queryset: QuerySet[Any]) -> list[type[Model]]:
-    """Return the senders of the signals of a queryset's rows.
-
-    A queryset of a polymorphic library yields instances of the model's subclasses, and a typed model loads
-    its rows as these, or as other models of its table: then these may be the senders.
-    """
-    model = queryset.model
-    if not (_yields_subclasses(queryset) or _loads_other_classes(model)):
-        return [model]
-    others = (other for other in _all_models(model) if other is not model)
-    return [model, *(other for other in others if _shares_rows(other, model))]
-
-
-def instances_of(objs: Iterable[Any]) -> list[Any]:
-    """Return the caller's objects as a list, of proxies (`request.user`) the instances behind them.
-
-    These are what Django would send if the proxies were saved.
-    """
-    objs = list(objs)
-    if all(issubclass(kind, Model) for kind in set(map(type, objs))):
-        return objs
-    return [obj.save_base.__self__ for obj in objs]
-
-
-def senders_of(instances: Iterable[Model]) -> list[type[Model]]:
-    """Return the senders of the signals of the instances."""
-    models = {type(instance) for instance in instances}
-    return [model for model in models if not concrete(model)._meta.auto_created]
-
-
-def is_heard(signal: ModelSignal, senders: Iterable[type[Model]]) -> bool:
-    """Return whether a live receiver would hear the signal of any of the senders."""
-    return any(signal.has_listeners(sender) for sender in senders)
-
-
-def is_awaited(signal: ModelSignal, senders: Iterable[type[Model]]) -> bool:
-    """Return whether the signal of these senders is for async receivers only."""
-    receivers = [receivers_of(signal, sender) for sender in senders]
-    return any(awaited for _, awaited in receivers) and not any(called for called, _ in receivers)
-
-
-def receivers_of(signal: ModelSignal, sender: type[Model]) -> tuple[list[Any], list[Any]]:
-    """Return the live receivers, those that are called and the async ones (Django 5.2 to 6.1)."""
-    called, awaited = signal._live_receivers(sender)
-    return called, awaited
-
-
-def _yields_subclasses(queryset: QuerySet[Any]) -> bool:
-    # Whoever turns rows into other classes does so in an iterable class of their own, set
-    # by an __init__ of their own (QuerySet._iterable_class, Django 5.2 to 6.1).
-    if type(queryset).__init__ is not QuerySet.__init__:
-        queryset = type(queryset)(model=queryset.model)
-    return not is_djangos(queryset)
-
-
-def _loads_other_classes(model: type[Model]) -> bool:
-    """Return whether a model, or a receiver of `post_init`, may turn a row into another class."""
-    if not loading.is_of_djangos_making(model):
-        return True
-    if not (post_init.receivers and post_init.has_listeners(model)):
-        return False
-    # An ImageField measures its image there (ImageField.contribute_to_class, Django 5.2 to 6.1).
-    receivers = chain(*receivers_of(post_init, model))
-    return not all(isinstance(getattr(receiver, "__self__", None), ImageField) for receiver in receivers)
-
-
-def _all_models(model: type[Model]) -> Iterator[type[Model]]:
-    """Yield all models, those of apps that are not installed too (Apps.all_models, Django 5.2 to 6.1)."""
-    registry: Any = model._meta.apps
-    return chain.from_iterable(by_name.values() for by_name in registry.all_models.values())
-
-
-def _shares_rows(other: type[Model], model: type[Model]) -> bool:
-    root = concrete(model)
-    return issubclass(other, root) or other._meta.db_table == root._meta.db_table
-
-
-def hears_saves(senders: Collection[type[Model]]) -> bool:
-    """Return whether somebody listens to the saves of the senders."""
-    return is_heard(pre_save, senders) or is_heard(post_save, senders)
-
-
-def send_pre_save(instance: Model, using: str, update_fields: frozenset[str] | None) -> None:
-    """Send `pre_save` with the arguments of `Model.save_base`."""
-    pre_save.send(
-        sender=type(instance),
-        instance=instance,
-        raw=False,
-        using=using,
-        update_fields=update_fields,
-    )
-
-
-def send_post_save(instance: Model, using: str, update_fields: frozenset[str] | None, created: bool) -> None:
-    """Send `post_save` with the arguments of `Model.save_base`."""
-    post_save.send(
-        sender=type(instance),
-        instance=instance,
-        created=created,
-        update_fields=update_fields,
-        raw=False,
-        using=using,
-    )
-
-
-async def asend_pre_save(instance: Model, using: str, update_fields: frozenset[str] | None) -> None:
-    """Send `pre_save` from a coroutine, to receivers that are async."""
-    await pre_save.asend(
-        sender=type(instance),
-        instance=instance,
-        raw=False,
-        using=using,
-        update_fields=update_fields,
-    )
-
-
-async def asend_post_save(
-    instance: Model, using: str, update_fields: frozenset[str] | None, created: bool
-) -> None:
-    """Send `post_save` from a coroutine, to receivers that are async."""
-    await post_save.asend(
-        sender=type(instance),
-        instance=instance,
-        created=created,
-        update_fields=update_fields,
-        raw=False,
-        using=using,
-    )

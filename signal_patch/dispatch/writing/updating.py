@@ -11,15 +11,20 @@ from django.db import connections
 from django.db.models import JSONField, QuerySet, Value
 from django.db.models.sql import Query
 
-from . import fields, keys as row_keys, returning, rows, sending
-from .changes import Changes, PerRow
-from .expressions import JsonNull, columns_of
-from .values import Plan
+from signal_patch.dispatch.rows import querysets, selection
+from signal_patch.dispatch.rows.keys import refuse_shared
+from signal_patch.dispatch.signals import in_flight
+from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.values.expressions import JsonNull, columns_of
+from signal_patch.dispatch.values.per_row import PerRow
+from signal_patch.dispatch.values.plan import Plan
+from signal_patch.dispatch.values.tracking import Changes
+from signal_patch.dispatch.writing import returning
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
 
-    from .rows import Batch
+    from signal_patch.dispatch.rows.selection import Batch
 
     ModelField = Field[Any, Any]
     Stored = dict[Any, Sequence[Any]]
@@ -35,16 +40,16 @@ def write(
     changes: dict[Any, Changes],
     writer: QuerySet[Any],
     original: Callable[..., int],
-    asked: Sequence[ModelField],
+    returning_fields: Sequence[ModelField],
 ) -> tuple[int, Stored | None]:
     """Write a batch, with what receivers changed, and return the number of rows matched.
 
     `changes` are by the key of the row; `writer` is a queryset over all rows, of the class
     that `original`, Django's own `update()`, expects. Returned is also, where one statement can
-    do it all, what the rows hold in the `asked` fields then, by key.
+    do it all, what the rows hold in the `returning_fields` fields then, by key.
     """
-    if asked and not changes and not plan.frozen:
-        return _write_and_ask(batch, plan, writer, original, asked)
+    if returning_fields and not changes and not plan.precomputed:
+        return _write_and_ask(batch, plan, writer, original, returning_fields)
     return _Writer(plan, writer, original).write(batch, changes), None
 
 
@@ -53,10 +58,10 @@ def _write_and_ask(
     plan: Plan,
     writer: QuerySet[Any],
     original: Callable[..., int],
-    asked: Sequence[ModelField],
+    returning_fields: Sequence[ModelField],
 ) -> tuple[int, Stored | None]:
     keys = writer.model._meta.pk_fields
-    answering, found = returning.returning(writer, [*keys, *asked])
+    answering, found = returning.returning(writer, [*keys, *returning_fields])
     matched = _Writer(plan, answering, original).write(batch, {})
     if len(found) != matched:
         # Somebody's own update() did not come down to Django's.
@@ -84,7 +89,7 @@ class _Writer:
         return matched
 
     def _write(self, batch: Batch, changes: dict[Any, Changes]) -> int:
-        if not changes and not self.plan.frozen:
+        if not changes and not self.plan.precomputed:
             return self._update(self.queryset, batch.keys, self.plan.statement)
         pairs = list(zip(batch.keys, batch.instances, strict=True))
         fixed = self._fixed(changes)
@@ -100,25 +105,25 @@ class _Writer:
         keys = batch.keys
         if any(map(self._is_key, self.plan.names)):
             keys = [instance.pk for instance in batch.instances]
-        refuse_shared(self.queryset, keys)
+        refuse_twins(self.queryset, keys)
 
     def _json_nulls(self, batch: Batch) -> set[tuple[ModelField, Any]]:
-        """Return the fields and keys where a frozen expression gave JSON's null, shown as None."""
+        """Return the fields and keys where a precomputed expression gave JSON's null, shown as None."""
         return {
             (field, key)
-            for place, field in enumerate(self.plan.frozen_fields.values())
+            for place, field in enumerate(self.plan.precomputed_fields.values())
             if isinstance(field, JSONField)
-            for key, values in batch.frozen.items()
+            for key, values in batch.precomputed.items()
             if isinstance(values[place], JsonNull)
         }
 
     def _fixed(self, changes: dict[Any, Changes]) -> list[ModelField]:
         """Return the fields that get, in each row, what its instance holds.
 
-        Beside the frozen ones, these are fields with expressions that would see, in MariaDB's SET, what
+        Beside the precomputed ones, these are fields with expressions that would see, in MariaDB's SET, what
         receivers have put in the place of the caller's values, or a key that does not change yet.
         """
-        fixed = [*self.plan.frozen_fields.values()]
+        fixed = [*self.plan.precomputed_fields.values()]
         changed = set().union(*changes.values())
         passed: set[ModelField] = set()
         for name in self.plan.names:
@@ -153,16 +158,16 @@ class _Writer:
         if part:
             yield part
 
-    def _constant(self, columns: set[ModelField]) -> set[ModelField]:
-        """Return those of the columns that only constants can be written to, row by row."""
+    def _constant(self, fields: set[ModelField]) -> set[ModelField]:
+        """Return those of the fields that only constants can be written to, row by row."""
         return {
             field
-            for field in columns & self.columns
-            if not fields.takes_expressions(field, PerRow(self.model, field, {}), self.connection)
+            for field in fields & self.columns
+            if not columns.takes_expressions(field, PerRow(self.model, field, {}), self.connection)
         }
 
     def _branches(self, columns: set[ModelField]) -> int:
-        room = rows.largest_batch(self.queryset.db, self.model)
+        room = querysets.largest_batch(self.queryset.db, self.model)
         return max(1, min(BRANCHES, room // max(1, len(columns))))
 
     def _write_part(
@@ -187,7 +192,7 @@ class _Writer:
 
     def _key(self, field: ModelField, key: Any, instance: Model) -> Any:
         """Return the key of the instance's row in the table that has the field's column."""
-        owner = fields.concrete(field.model)
+        owner = columns.concrete(field.model)
         if owner is self.model._meta.concrete_model:
             return key
         return getattr(instance, owner._meta.pk.attname)
@@ -206,7 +211,7 @@ class _Writer:
             if len(by_key) == count and self._is_one(field, [*by_key.values()]):
                 values[name] = next(iter(by_key.values()))
             else:
-                owner = fields.concrete(field.model)
+                owner = columns.concrete(field.model)
                 otherwise = self._otherwise(field, name)
                 values[name] = PerRow(owner, field, by_key, otherwise)
         # MariaDB sets from left to right: a CASE over the key must see the old one, and the
@@ -219,9 +224,9 @@ class _Writer:
         first = values[0]
         if all(value is first for value in values):
             return True
-        if fields.is_opaque(field):
+        if columns.is_opaque(field):
             # In JSON, 1 and True are equal and saved differently.
-            values = [fields.fingerprint(field, value, self.connection) for value in values]
+            values = [columns.fingerprint(field, value, self.connection) for value in values]
             first = values[0]
         return all(type(value) is type(first) and value == first for value in values)
 
@@ -254,28 +259,28 @@ class _Writer:
         values: dict[str, Any],
         original: Callable[..., int] | None = None,
     ) -> int:
-        with sending.silence(queryset.model):
-            return (original or self.original)(rows.at(queryset, keys), **values)
+        with in_flight.silence(queryset.model):
+            return (original or self.original)(querysets.with_keys(queryset, keys), **values)
 
 
-def refuse_shared(queryset: QuerySet[Any], keys: Sequence[Any]) -> None:
+def refuse_twins(queryset: QuerySet[Any], keys: Sequence[Any]) -> None:
     """Raise if several rows have one of the keys, where a statement has met more rows than it was to."""
-    everything: QuerySet[Any] = QuerySet(queryset.model, using=queryset.db)
-    row_keys.refuse_shared(queryset.model, rows.keys_of(rows.at(everything, keys)))
+    all_rows: QuerySet[Any] = QuerySet(queryset.model, using=queryset.db)
+    refuse_shared(queryset.model, querysets.keys_of(querysets.with_keys(all_rows, keys)))
 
 
 def write_own(queryset: QuerySet[Any], pairs: list[tuple[Any, Model]], columns: Sequence[ModelField]) -> None:
     """Write what instances hold in some columns to the rows of their keys; of two for a row, the first's."""
     first = dict(reversed(pairs))
-    batch = rows.Batch(list(first), list(first.values()))
+    batch = selection.Batch(list(first), list(first.values()))
     changes = {key: {f: getattr(instance, f.attname) for f in columns} for key, instance in first.items()}
-    nothing_else = Plan((), frozenset(), shown=True)
+    nothing_else = Plan((), frozenset(), pre_save_heard=True)
     _Writer(nothing_else, queryset, QuerySet.update).write(batch, changes)
 
 
 def writer_of(queryset: QuerySet[Any], using: str) -> Any:
     """Return the queryset that Django's statement runs on, to be narrowed to some keys."""
-    writer = rows.everything(queryset, using)
+    writer = querysets.all_rows(queryset, using)
     # MySQL and MariaDB have UPDATE … ORDER BY, for unique values that move up in turn.
     if connections[using].vendor == "mysql":
         writer.query.order_by = _order_of_write(queryset)

@@ -12,7 +12,7 @@ from django.db.models.expressions import RawSQL
 from django.db.models.sql import Query
 from django.db.models.sql.where import ExtraWhere
 
-from .expressions import nodes
+from signal_patch.dispatch.values.expressions import nodes
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db import IntegrityError
 from django.db.models import CharField, DecimalField, F, IntegerField, Lookup, Q, TextField, UUIDField
 
-from . import fields
+from signal_patch.dispatch.values import columns
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
@@ -36,7 +36,7 @@ def condition(model: type[Model], keys: Sequence[Any], connection: Any) -> Any:
     parameters or one wherever that is the same set.
     """
     pk: Any = model._meta.pk
-    if len(keys) > 2 and fields.is_plain(pk) and not model._meta.is_composite_pk:
+    if len(keys) > 2 and columns.is_plain(pk) and not model._meta.is_composite_pk:
         if _are_without_gap(pk, keys):
             return Q(pk__gte=min(keys), pk__lte=max(keys))
         if len(keys) > FEW and Among.is_possible(pk, keys, connection):
@@ -89,11 +89,11 @@ def _are_without_gap(pk: Field[Any, Any], keys: Sequence[Any]) -> bool:
 
 
 def _are_numbers(pk: Field[Any, Any], keys: Sequence[Any]) -> bool:
-    return fields.is_of_class(pk, IntegerField) and _are_of_type(keys, int)
+    return columns.is_of_class(pk, IntegerField) and _are_of_type(keys, int)
 
 
 def _are_texts(pk: Field[Any, Any], keys: Sequence[Any]) -> bool:
-    return fields.is_of_class(pk, CharField, TextField) and _are_of_type(keys, str)
+    return columns.is_of_class(pk, CharField, TextField) and _are_of_type(keys, str)
 
 
 def _are_of_type(keys: Sequence[Any], kind: type) -> bool:
@@ -118,7 +118,7 @@ class Among(_Lookup):
             return cls._takes_json(connection) or connection.vendor == "postgresql"
         if connection.vendor == "postgresql":
             return _are_texts(pk, keys) or any(
-                fields.is_of_class(pk, field) and _are_of_type(keys, kind)
+                columns.is_of_class(pk, field) and _are_of_type(keys, kind)
                 for field, kind in ((UUIDField, UUID), (DecimalField, Decimal))
             )
         # json_each() cuts a text at its first NUL.

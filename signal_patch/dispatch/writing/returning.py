@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models.sql import Query, UpdateQuery
 
-from .fields import concrete, is_returned_as_selected
-from .rows import copied
+from signal_patch.dispatch.rows.querysets import copied
+from signal_patch.dispatch.values.columns import concrete, is_returned_as_selected
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model, QuerySet

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from asgiref.sync import async_to_sync, sync_to_async
 
-from . import sending
+from signal_patch.dispatch.signals import sending
 
 if TYPE_CHECKING:
     from django.db.models import Model

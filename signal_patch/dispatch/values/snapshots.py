@@ -10,7 +10,7 @@ from django.db.models import JSONField
 from django.db.models.base import DEFERRED
 from django.db.models.query_utils import DeferredAttribute
 
-from . import fields
+from signal_patch.dispatch.values import columns
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -39,7 +39,7 @@ class _Inside(NamedTuple):
 
 def of_field(field: ModelField, connection: BaseDatabaseWrapper) -> Snapshots:
     """Return what takes snapshots of the values of a field whose values may change in place."""
-    if fields.holds_files(field):
+    if columns.holds_files(field):
         return FileSnapshots(field, connection)
     # What is read by attribute is what the instance's __dict__ holds, and what json takes apart is plain.
     if (
@@ -67,7 +67,7 @@ class Snapshots:
         if self.attname not in instance.__dict__:
             return DEFERRED
         value = getattr(instance, self.attname)
-        return value if fields.is_unchanging(value) else self._look_inside(value, instance)
+        return value if columns.is_unchanging(value) else self._look_inside(value, instance)
 
     def _look_inside(self, value: Any, instance: Model) -> Any:
         fingerprint = self._fingerprint(value)
@@ -75,7 +75,7 @@ class Snapshots:
             # The text of JSON says it all.
             return _Inside(fingerprint, value)
         is_steady = is_same(self._fingerprint(value), fingerprint)
-        return _Inside(fingerprint, None if is_steady else fields.copied(value, instance), is_steady)
+        return _Inside(fingerprint, None if is_steady else columns.copied(value, instance), is_steady)
 
     def may_differ(self, instance: Model, taken: Any) -> bool:
         """Return False only if the value is certainly the one of the snapshot, in next to no time."""
@@ -96,13 +96,13 @@ class Snapshots:
         if is_same(new, before.fingerprint):
             return False
         is_steady = is_same(new, self._fingerprint(value))
-        return is_steady or not fields.is_as_copied(value, before.copied)
+        return is_steady or not columns.is_as_copied(value, before.copied)
 
     def _restored(self, taken: Any) -> _Inside:
         return taken if isinstance(taken, _Inside) else _Inside(self._fingerprint(taken), taken)
 
     def _fingerprint(self, value: Any) -> Any:
-        return fields.fingerprint(self.field, value, self.connection)
+        return columns.fingerprint(self.field, value, self.connection)
 
 
 class JsonSnapshots(Snapshots):
@@ -145,18 +145,20 @@ class FileSnapshots(Snapshots):
 
     def take(self, instance: Model) -> Any:
         value = instance.__dict__.get(self.attname, DEFERRED)
-        return value if type(value) is str or value is None or value is DEFERRED else fields.file_state(value)
+        return (
+            value if type(value) is str or value is None or value is DEFERRED else columns.file_state(value)
+        )
 
     def may_differ(self, instance: Model, taken: Any) -> bool:
         value = instance.__dict__.get(self.attname, DEFERRED)
         return value is not taken and (
-            value is DEFERRED or not _is_same_file(fields.file_state(value), taken)
+            value is DEFERRED or not _is_same_file(columns.file_state(value), taken)
         )
 
     def differs(self, instance: Model, taken: Any) -> bool:
         if taken is DEFERRED:
             return self.attname in instance.__dict__
-        return not _is_same_file(fields.file_state(getattr(instance, self.attname)), taken)
+        return not _is_same_file(columns.file_state(getattr(instance, self.attname)), taken)
 
 
 def _is_same_file(new: tuple[Any, Any], taken: Any) -> bool:

@@ -1,104 +1,26 @@
-"""What receivers changed on the instances, and how it gets into the rows."""
+"""One expression for the values of many rows."""
 
 from __future__ import annotations
 
 import re
-from operator import is_, itemgetter
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import EmptyResultSet
 from django.db.models import F, JSONField
-from django.db.models.base import DEFERRED
 from django.db.models.expressions import Expression
 
-from . import fields, snapshots
-from .expressions import JsonNull, Saved, is_json_null
+from signal_patch.dispatch.values.expressions import JsonNull, Saved, is_json_null
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from django.db.models import Field, Model
 
     ModelField = Field[Any, Any]
 
-Changes = dict["ModelField", Any]
 
 # Of PostgreSQL; `char` without a length is of one character.
 _TEXT_WITH_LENGTH = re.compile(r"(varchar|character varying|char|character|bpchar)\s*(\(\d+\))?")
-
-
-class Watch:
-    """Compares the instances of one class before and after their `pre_save`.
-
-    Looked at are the given fields only. A comparison of two tuples is enough for most; of those whose
-    values may change in place, snapshots are compared. Only instances that the caller gave, and not those
-    loaded from rows, `may_hold_expressions`.
-    """
-
-    def __init__(
-        self, watched: Collection[ModelField], connection: Any, *, may_hold_expressions: bool
-    ) -> None:
-        self.may_hold_expressions = may_hold_expressions
-        self.plain = [field for field in watched if not fields.may_change_in_place(field)]
-        others = [field for field in watched if fields.may_change_in_place(field)]
-        self.snapshots = [snapshots.of_field(field, connection) for field in others]
-        self.attnames = [field.attname for field in self.plain]
-        # With one name, itemgetter would not return a tuple.
-        self.state = itemgetter(*self.attnames, *self.attnames[:1]) if self.plain else _nothing
-
-    def snapshot(self, instance: Model) -> Any:
-        """Return what `changes` needs to know of an instance as it is now."""
-        attributes = instance.__dict__
-        try:
-            state = self.state(attributes)
-        except KeyError:  # the caller's own instance, with deferred fields
-            state = tuple(attributes.get(name, DEFERRED) for name in self.attnames)
-        if not self.snapshots:
-            return state, ()
-        return state, [of_field.take(instance) for of_field in self.snapshots]
-
-    def may_differ(self, instance: Model, snapshot: Any) -> bool:
-        """Return False if `changes` would find none, in next to no time."""
-        state, taken = snapshot
-        try:
-            new = self.state(instance.__dict__)
-        except KeyError:  # deferred before, or by a receiver
-            return True
-        if new != state or (self.may_hold_expressions and not all(map(is_, new, state))):
-            return True
-        # No generator: this is done for each row.
-        for of_field, value in zip(self.snapshots, taken, strict=True):
-            if of_field.may_differ(instance, value):
-                return True
-        return False
-
-    def changes(self, instance: Model, snapshot: Any) -> Changes:
-        """Return the fields that were changed since, with what `Field.pre_save` gives."""
-        state, taken = snapshot
-        changed = self._different(instance, state)
-        changed += [
-            of_field.field
-            for of_field, value in zip(self.snapshots, taken, strict=True)
-            if of_field.differs(instance, value)
-        ]
-        return {field: field.pre_save(instance, False) for field in changed}
-
-    def _different(self, instance: Model, before: tuple[Any, ...]) -> list[ModelField]:
-        # getattr() brings back a value that a receiver has deferred, as save() would.
-        return [
-            field
-            for field, old in zip(self.plain, before, strict=False)
-            if not _is_deferred_still(instance, field, old)
-            and not snapshots.is_same(getattr(instance, field.attname), old)
-        ]
-
-
-def _nothing(_: dict[str, Any]) -> tuple[()]:
-    return ()
-
-
-def _is_deferred_still(instance: Model, field: ModelField, old: Any) -> bool:
-    return old is DEFERRED and field.attname not in instance.__dict__
 
 
 class PerRow(Expression):

@@ -32,7 +32,14 @@ from django.db.models import (
 )
 from django.db.models.functions import Cast
 
-from .expressions import UNKNOWN, CastToColumn, Computed, SelectedCast, WithJsonNull, read_by
+from signal_patch.dispatch.values.expressions import (
+    UNKNOWN,
+    CastToColumn,
+    Computed,
+    SelectedCast,
+    WithJsonNull,
+    read_by,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -241,7 +248,9 @@ def _kind(field: Any) -> type[Any]:
     return next((kinds[0] for kinds in _KINDS if isinstance(field, kinds)), type(field))
 
 
-def as_frozen(expression: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper) -> BaseExpression:
+def as_precomputed(
+    expression: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper
+) -> BaseExpression:
     """Return `as_column` of an expression whose value is selected in order to be written."""
     column = as_column(expression, field, connection)
     return WithJsonNull(column, output_field=field) if isinstance(field, JSONField) else column
@@ -411,7 +420,7 @@ def assign(instance: Model, field: Field[Any, Any], value: Any) -> None:
 
 
 def assign_anew(instance: Model, field: Field[Any, Any], value: Any) -> None:
-    """Do as `assign` even if the instance holds the same: whoever watches the attribute is to see it."""
+    """Do as `assign` even if the instance holds the same: whoever trackers the attribute is to see it."""
     try:
         setattr(instance, field.attname, value)
     except Exception:  # noqa: BLE001  # whatever a descriptor raises; Django's statement takes the value
