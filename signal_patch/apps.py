@@ -99,8 +99,7 @@ def _follow_overrides(*, setting: str, enter: bool, **_: Any) -> None:
 
 
 def _is_command(name: str) -> bool:
-    """
-    Return whether `manage.py` is starting this command.
+    """Return whether `manage.py` is starting this command.
 
     ManagementUtility.execute, Django 5.2 to 6.1. By the stack: another program may have such arguments.
     """

@@ -50,8 +50,7 @@ _OPERATIONS: Final = frozenset({"update", "bulk_update", "bulk_create"})
 
 
 class Quiet:
-    """
-    Functions whose own bulk operations send nothing, given by their dotted paths.
+    """Functions whose own bulk operations send nothing, given by their dotted paths.
 
     None is imported for it: as long as a package is not loaded, none of its functions is called. They are
     known by their code, however they were imported.
@@ -137,8 +136,7 @@ _awaited_at: Final[ContextVar[Site | None]] = ContextVar("signal_patch_awaited_a
 
 
 def call_site() -> Site | None:
-    """
-    Return the innermost line of the project's code on the stack.
+    """Return the innermost line of the project's code on the stack.
 
     Django, this package, the standard library and site-packages are passed over. Where nothing of the project
     is on the stack: the line that awaits the operation, else the innermost one of site-packages, else None.

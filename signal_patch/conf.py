@@ -19,8 +19,7 @@ _OBSERVE = (True, False, "log", "raise", "collect")
 
 
 class Settings:
-    """
-    What `signal_patch` in INSTALLED_APPS turns on.
+    """What `signal_patch` in INSTALLED_APPS turns on.
 
     ImproperlyConfigured, at each access, if anything in the setting is wrong; the message names the key.
     Whether the models that it names exist, `wrong_names()` says. Given a value, that one is read instead.

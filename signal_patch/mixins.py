@@ -20,8 +20,7 @@ else:
 
 
 class SignalEnhancedQuerySetMixins(Base):
-    """
-    Send the signals of bulk operations on these querysets.
+    """Send the signals of bulk operations on these querysets.
 
     As a scope that is open for good: the process's `disable()` does not close it, `no_bulk_signals()`
     silences it, and where the switch is on as well, the switch's options hold, else `signal_options`.

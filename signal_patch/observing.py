@@ -74,8 +74,7 @@ class Missed:
 
 
 class Observation:
-    """
-    What has been observed: `missed` and, where it was meant so, `suppressed`; `str()` gives a table.
+    """What has been observed: `missed` and, where it was meant so, `suppressed`; `str()` gives a table.
 
     Meant so is what happens under `no_bulk_signals()`, in a function of the setting QUIET, or on a line
     within one of the `ignore`d packages, modules, classes or functions, given by their dotted paths.
@@ -139,8 +138,7 @@ class Observation:
 
 @contextmanager
 def observe(*, action: Action = "log", ignore: Iterable[str] = ()) -> Iterator[Observation]:
-    """
-    Collect the bulk operations of this thread or task that send nothing, though somebody listens.
+    """Collect the bulk operations of this thread or task that send nothing, though somebody listens.
 
     It sends nothing and changes nothing. Each is logged to `signal_patch.observe` the first time, and at
     powers of ten; with `action="raise"` it is a MissedSignals error instead, and with "collect" neither.

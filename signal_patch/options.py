@@ -32,8 +32,7 @@ class Keywords(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """
-    What holds for the models of one `enable()` or `bulk_signals()`.
+    """What holds for the models of one `enable()` or `bulk_signals()`.
 
     Whatever is wrong with a value is raised here, when the switch is turned: TypeError for a value of
     the wrong kind, ValueError for one out of range, ImportError for a bar without tqdm.

@@ -38,8 +38,7 @@ if TYPE_CHECKING:
 
 
 class Patch(wrapt.CallableObjectProxy[Callable[..., Any]]):
-    """
-    A patched method in its class.
+    """A patched method in its class.
 
     A proxy of wrapt's, so that others that use wrapt can be taken out above or below it. What an instance
     has of it is a plain bound method, which pickles and copies as any other, and costs half of wrapt's own.
@@ -82,8 +81,7 @@ class Patch(wrapt.CallableObjectProxy[Callable[..., Any]]):
 
 
 def _patch(wrapped: Callable[..., Any], owner: type, wrapper: Wrapper) -> Patch:
-    """
-    Return a patch of a method.
+    """Return a patch of a method.
 
     In a class of its own, whose `__get__` has the method at hand: to ask a proxy for its attributes made the
     way of a call to Django's method a third longer.
@@ -194,8 +192,7 @@ def update_batch(wrapped: Callable[..., Any], query: UpdateQuery, args: Argument
 
 
 def _options_for(model: type[Model], operation: str) -> Options | None:
-    """
-    Return the options that hold in a delete, which takes no manager that might have a mixin.
+    """Return the options that hold in a delete, which takes no manager that might have a mixin.
 
     Manager._queryset_class, Django 5.2 to 6.1.
     """
@@ -222,8 +219,7 @@ async def _at_site(operation: Awaitable[Any], site: callers.Site | None) -> Any:
 
 
 def get_app_configs(wrapped: Callable[..., Any], registry: Apps, args: Arguments, keywords: Keywords) -> Any:
-    """
-    Check labels as soon as the models are loaded.
+    """Check labels as soon as the models are loaded.
 
     `Apps.populate()` asks for the apps then, to call their `ready()` (Django 5.2 to 6.1). To patch populate()
     would be too late for a label given in a models module, while it is running.

@@ -52,8 +52,7 @@ Decision: TypeAlias = "Options | Literal[Undecided.UNDECIDED] | None"
 
 
 class Rules:
-    """
-    Models and what holds for them, in order: the last entry that covers a model decides.
+    """Models and what holds for them, in order: the last entry that covers a model decides.
 
     Immutable, but for what it remembers of its own decisions.
     """
@@ -152,8 +151,7 @@ lock: Final = RLock()
 
 
 class Opened:
-    """
-    The rules of a scope, which hold as long as it is open: a context may remember it for longer.
+    """The rules of a scope, which hold as long as it is open: a context may remember it for longer.
 
     It is open until it is left or, where an exception kept that from happening, until its block ends: the
     lock is let go of, or is gone.
@@ -183,8 +181,7 @@ _open: Final[ContextVar[tuple[Opened, ...]]] = ContextVar("signal_patch_scopes",
 
 
 def options_for(model: type[Model], operation: str, default: Options | None = None) -> Options | None:
-    """
-    Return the options under which this operation on the model's rows sends signals, or None: it sends none.
+    """Return the options under which this operation on the model's rows sends signals, or None.
 
     The innermost open scope that speaks of the model decides, else the process; `default` holds if no scope
     speaks and the process is not on.
@@ -219,8 +216,7 @@ def is_silenced(model: type[Model]) -> bool:
 
 
 def mixin_options(model: type[Model]) -> dict[str, Options]:
-    """
-    Return the options of those of a model's managers whose querysets have the mixin, by their names.
+    """Return the options of those of a model's managers whose querysets have the mixin, by their names.
 
     Manager._queryset_class, Django 5.2 to 6.1.
     """
@@ -255,8 +251,7 @@ def enter(opened: Opened) -> None:
 
 
 def leave(*blocks: ReferenceType[Lock]) -> None:
-    """
-    Close the innermost scope of this context that the first of these locks keeps open that keeps one open.
+    """Close the innermost scope of this context that the first of these locks keeps open that keeps one open.
 
     An async generator may be finalised in another task, where there is none.
     """
@@ -267,8 +262,7 @@ def leave(*blocks: ReferenceType[Lock]) -> None:
 
 
 def forget_closed() -> None:
-    """
-    Drop what is no longer open from this context.
+    """Drop what is no longer open from this context.
 
     Never `ContextVar.reset()`: an async generator may be finalised in another task, where its token is
     not valid.

@@ -31,8 +31,7 @@ class Listener(NamedTuple):
 
 
 def listeners(model: type[Model], names: Iterable[str] = BY_NAME) -> dict[str, list[Listener]]:
-    """
-    Return the live receivers of a model's rows by the names of the signals, without signals nobody hears.
+    """Return the live receivers of a model's rows by the names of the signals, without signals nobody hears.
 
     Signal._live_receivers, Django 5.2 to 6.1.
     """

@@ -21,8 +21,7 @@ EVERYTHING: Spec = Model
 
 
 def named(words: Iterable[Spec]) -> tuple[Spec, ...]:
-    """
-    Return the specs that these words stand for.
+    """Return the specs that these words stand for.
 
     TypeError: no collection, or in it what is neither a model class nor a string. ValueError: a string that
     can be no label. LookupError, once the models are loaded: a label that no model or app has; the message

@@ -36,8 +36,7 @@ _loaded: Final[ContextVar[tuple[ReferenceType[Lock], ReferenceType[Lock]] | None
 
 
 def enable(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywords]) -> None:
-    """
-    Turn signals of bulk operations on in this process: for these models or, if none is named, for all.
+    """Turn signals of bulk operations on in this process: for these models or, if none is named, for all.
 
     A model is a class, `"app_label.Model"` or `"app_label"`, and stands for all that inherits from it.
     Turned on twice, the later options hold; what is on already stays on. Options are `operations`,
@@ -56,8 +55,7 @@ def enable(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywor
 
 
 def disable(*models: Spec, **options: NoReturn) -> None:
-    """
-    Turn them off in this process: for these models or, if none is named, for all.
+    """Turn them off in this process: for these models or, if none is named, for all.
 
     Scopes that are open stay as they are. When nothing is left on, and no scope is open, Django's own
     methods are back in place.
@@ -113,8 +111,7 @@ def set_observer(observe: scopes.Observe | None) -> None:
 
 
 def is_enabled(model: Spec | None = None, operation: Operation | None = None) -> bool:
-    """
-    Say whether bulk operations send signals here and now: of this model, or of any; this one, or any.
+    """Say whether bulk operations send signals here and now: of this model, or of any; this one, or any.
 
     A model is on, too, if the querysets of one of its managers have the mixin. Without a model, the
     question is whether the switch is on for any.
@@ -151,8 +148,7 @@ def _turn_on(
 
 
 def bulk_signals(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywords]) -> Scope:
-    """
-    Turn signals of bulk operations on in a `with` block or a decorated function, plain or `async`.
+    """Turn signals of bulk operations on in a `with` block or a decorated function, plain or `async`.
 
     It holds in this thread or task, and in what that awaits or hands to `sync_to_async`. Scopes nest: the
     innermost that speaks of a model decides, and of the models in `exclude` it says off. The arguments are
@@ -171,11 +167,10 @@ def bulk_signals(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[
 
 
 def no_bulk_signals(*models: Spec) -> Scope:
-    """
-    Turn them off in a `with` block or a decorated function, whatever the process or the scopes around it say.
+    """Turn them off in a `with` block or a decorated function, whatever the process or outer scopes say.
 
-        with no_bulk_signals("shop.Price"):
-            Price.objects.update(currency="EUR")
+    with no_bulk_signals("shop.Price"):
+        Price.objects.update(currency="EUR")
     """
     off = named(models) or (EVERYTHING,)
     origin = scopes.Origin("no_bulk_signals()", callers.call_site())
@@ -183,8 +178,7 @@ def no_bulk_signals(*models: Spec) -> Scope:
 
 
 class _Exit:
-    """
-    `Scope.__exit__()`, bound to the `with` statement that has loaded it, and not to the scope.
+    """`Scope.__exit__()`, bound to the `with` statement that has loaded it, and not to the scope.
 
     An exception from a signal handler may come before its first line. So what a block has opened is kept
     open by a lock that only the loaded method refers to, and that is gone with the block; no frame refers to
@@ -217,8 +211,7 @@ class _Exit:
 
 
 class Scope:
-    """
-    What holds inside a `with` block or a decorated function.
+    """What holds inside a `with` block or a decorated function.
 
     It keeps nothing of the blocks that it opens, so one object may be entered again while it is open, and by
     any number of threads and tasks.

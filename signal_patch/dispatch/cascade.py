@@ -87,8 +87,8 @@ def delete(
     """Delete what Django has collected, with what the database would remove and change along with it.
 
     `original` is Django's own `Collector.delete()`, unbound; it sends the signals. `decide` gives the
-    options under which an operation on a model's rows sends signals, or None; `mixin_options` those for a queryset
-    whose own `update()` sends none though its rows are to send them.
+    options under which an operation on a model's rows sends signals, or None. `mixin_options` gives those of
+    a queryset whose own `update()` sends none, though its rows are to send them.
     """
     relations = _database_relations(_models_of(collector), connections[collector.using])
     with _transaction(collector.using, {*collector.data, *relations}):

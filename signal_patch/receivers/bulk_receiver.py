@@ -21,8 +21,7 @@ _VALID = {"pre_save": pre_save, "post_save": post_save, "pre_delete": pre_delete
 def bulk_receiver(
     signal: Signal | Sequence[Signal], **connect_arguments: Any
 ) -> Callable[[Function], BulkReceiver]:
-    """
-    Connect the decorated function, plain or `async`, to a signal, as a receiver of lists of instances.
+    """Connect the decorated function, plain or `async`, to a signal, as a receiver of lists of instances.
 
     It is called with `instances` where a receiver has `instance`, and otherwise with the signal's arguments.
     A `save()` or a `delete()` of one object gives a list of one, whether or not the switch is on. A bulk
@@ -61,8 +60,7 @@ def _receiver(function: Function) -> BulkReceiver:
 
 
 class BulkReceiver(ListReceiver):
-    """
-    A receiver as signals know it, in front of a function that gets lists.
+    """A receiver as signals know it, in front of a function that gets lists.
 
     Called with `instances`, it calls the function, so that code and tests can do so by its name.
     """

@@ -11,8 +11,7 @@ from django.db.models.constants import LOOKUP_SEP
 
 
 def check(model: type[Model], names: Iterable[str]) -> None:
-    """
-    Raise FieldError for a name that `prefetch_related()` would not take.
+    """Raise FieldError for a name that `prefetch_related()` would not take.
 
     Django itself finds out only where a row has a related one, which may be in a later batch.
     """

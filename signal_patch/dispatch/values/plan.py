@@ -145,7 +145,8 @@ def plan_values(
 ) -> Plan:
     """Work out what to assign, to preview, to freeze and to write.
 
-    The values are those of an `update()` that Django has not refused. Unless somebody sees them before the write, nothing needs a preview that the rows tell afterwards.
+    The values are those of an `update()` that Django has not refused. Unless
+    somebody sees them before the write, nothing needs a preview that the rows tell afterwards.
     """
     return _Planner(queryset, using, connection, pre_save_heard=pre_save_heard).plan(values)
 
