@@ -13,7 +13,7 @@ from django.db.models.signals import post_save, pre_save
 
 from . import loops, rows, sending
 from .inserting import Inserter
-from .progress import reporting
+from .progress import in_receivers, reporting
 from .telling import tell_after
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ class _BulkCreate:
 
     def run(self, objs: list[Any]) -> None:
         done = 0
-        with reporting(self.options, self.model._meta.label) as report:
+        with reporting("bulk_create", self.model, self.using, self.options.progress) as report:
+            report.begin(len(objs))
             for batch in self._batches(objs):
                 self._process(batch)
                 done += len(batch)
@@ -139,6 +140,7 @@ class _BulkCreate:
             told: Told = [(obj, None, created) for obj, created in written]
             tell_after(told, self.using, flight, awaited=self.awaits_post_save)
 
+    @in_receivers
     def _tell_before(self, batch: list[Any]) -> None:
         given = self._keys(batch)
         keys = [key for key in given if sending.is_key(key)]

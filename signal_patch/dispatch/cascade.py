@@ -21,6 +21,7 @@ from django.db.models.signals import post_delete, pre_delete
 
 from . import loops, rows, sending
 from .fields import concrete
+from .progress import is_reporting, reporting
 from .update import update
 
 if TYPE_CHECKING:
@@ -116,14 +117,14 @@ def _delete(
     if not any(relations.values()):
         _tell_changes(collector, unsaid)
         with sending.deleting(collector):
-            return _run(collector, original)
+            return _run(collector, decide, original)
     reach = _Reach(collector, decide, unsaid, relations)
     reach.collect()
     _tell_changes(collector, unsaid)
     with sending.deleting(collector, reach.left, relations) as flight:
         if sending.is_heard(pre_delete, collector.data):
             reach.check_after_pre_delete()
-        deleted = _run(collector, original)
+        deleted = _run(collector, decide, original)
     return reach.counted(deleted) if reach.contested and not flight.deletions else deleted
 
 
@@ -159,8 +160,27 @@ def _update_as_its_class(queryset: QuerySet[Any], /, **values: Any) -> int:
         return type(queryset).update(queryset, **values)
 
 
-def _run(collector: Collector, original: Callable[[Collector], Deleted]) -> Deleted:
-    return loops.run(lambda: original(collector), (pre_delete, post_delete), collector.data)
+def _run(collector: Collector, decide: Decide, original: Callable[[Collector], Deleted]) -> Deleted:
+    def work() -> Deleted:
+        return loops.run(lambda: original(collector), (pre_delete, post_delete), collector.data)
+
+    # Of an instance, it is no bulk operation.
+    origin: Any = collector.origin
+    if not isinstance(origin, QuerySet) or decide(origin.model, "delete") is None:
+        return work()
+    heard = [found for model, found in collector.data.items() if _is_heard(model)]
+    if not heard or is_reporting("delete", origin.model):
+        return work()
+    total = sum(map(len, heard))
+    with reporting("delete", origin.model, collector.using) as report:
+        report.begin(total)
+        deleted = work()
+        report(total, total)
+    return deleted
+
+
+def _is_heard(model: type[Model]) -> bool:
+    return pre_delete.has_listeners(model) or post_delete.has_listeners(model)
 
 
 def _models_of(collector: Collector) -> set[type[Model]]:
@@ -226,7 +246,7 @@ class _Reach:
     def _is_heard(self, model: type[Model]) -> bool:
         if model._meta.auto_created or self.decide(model, "delete") is None:
             return False
-        return pre_delete.has_listeners(model) or post_delete.has_listeners(model)
+        return _is_heard(model)
 
     def _changes(self, field: Relation) -> bool:
         """Return whether somebody hears that the database changes rows by this relation."""

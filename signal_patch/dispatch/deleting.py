@@ -35,9 +35,10 @@ def delete_in_batches(
     nothing = original(QuerySet.none(queryset))
     using = rows.database_for_write(queryset)
     by_model: Counter[str] = Counter(nothing[1])
-    label = queryset.model._meta.label
-    with transaction.atomic(using=using, savepoint=False), reporting(options, label) as report:
+    reported = reporting("delete", queryset.model, using, options.progress)
+    with transaction.atomic(using=using, savepoint=False), reported as report:
         keys = rows.chosen_keys(queryset, using)
+        report.begin(len(keys))
         for start in range(0, len(keys), size):
             batch = keys[start : start + size]
             by_model.update(original(rows.at(rows.everything(queryset, using), batch))[1])

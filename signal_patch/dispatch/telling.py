@@ -13,6 +13,7 @@ from django.db.models.signals import post_save, pre_save
 
 from . import fields, rows, sending
 from .changes import Changes, Watch
+from .progress import in_receivers
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
@@ -54,6 +55,7 @@ class Teller:
         """Whether somebody listens by now: a receiver may have connected another."""
         return sending.is_heard(post_save, self.senders)
 
+    @in_receivers
     def before(self, pairs: list[tuple[Any, Model]]) -> dict[Any, Changes]:
         """Send `pre_save` for each instance, and return what receivers changed, by key."""
         if not sending.is_heard(pre_save, self.senders):
@@ -173,6 +175,7 @@ class Teller:
         return tell_after(told, self.using, flight, awaited=sending.is_awaited(post_save, self.senders))
 
 
+@in_receivers
 def tell_after(told: Told, using: str, flight: sending.Flight, *, awaited: bool) -> int:
     """Send `post_save`, and return how many rows a receiver deleted before their turn."""
     gone: set[Any] = set()
