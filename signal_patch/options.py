@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from importlib import import_module
@@ -10,7 +10,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 Operation: TypeAlias = Literal["update", "bulk_update", "bulk_create", "delete"]
 OPERATIONS: frozenset[Operation] = frozenset(get_args(Operation))
@@ -27,6 +27,7 @@ class Keywords(TypedDict, total=False):
     write_back: bool
     progress: Progress | bool | None
     delete_batch_size: int | None
+    prefetch: Iterable[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Options:
     write_back: bool = True
     progress: Progress | bool | None = None
     delete_batch_size: int | None = None
+    prefetch: Iterable[str] = ()
 
     def __post_init__(self) -> None:
         # The class is frozen for everyone else; slots leave no other way to normalise.
@@ -54,6 +56,7 @@ class Options:
         _check_switch("lock", self.lock)
         _check_switch("write_back", self.write_back)
         _check_progress(self.progress)
+        object.__setattr__(self, "prefetch", _names("prefetch", self.prefetch))
 
     @classmethod
     def from_keywords(cls, keywords: Keywords) -> Options:
@@ -114,6 +117,13 @@ def _operations(names: object) -> frozenset[Operation]:
     if not chosen:
         raise ValueError(f"operations is empty; valid are {_listed(sorted(OPERATIONS))}")
     return frozenset(chosen)
+
+
+def _names(option: str, names: object) -> tuple[str, ...]:
+    chosen = None if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
+    if chosen is None or not all(isinstance(name, str) for name in chosen):
+        raise TypeError(f"{option} must be a collection of names, such as ['category'], not {names!r}")
+    return chosen
 
 
 def _check_batch_size(name: str, batch_size: object) -> None:

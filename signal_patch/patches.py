@@ -170,7 +170,8 @@ def save_base(wrapped: Callable[..., Any], instance: Model, args: Arguments, key
     if len(args) <= 3:
         # A router is asked once: it may answer differently the next time.
         keywords["using"] = using
-    with sending.saving(instance, using):
+    flight = sending.Flight(using, {}, instance)
+    with sending.flying(flight):
         return wrapped(instance, *args, **keywords)
 
 
@@ -330,6 +331,27 @@ def _unbound(wrapped: Any) -> Callable[..., Any]:
     return call
 
 
-_BULK_CREATE = signature(QuerySet.bulk_create)
-_BULK_UPDATE = signature(QuerySet.bulk_update)
-_UPDATE_BATCH = signature(UpdateQuery.update_batch)
+# Django's signatures (5.2 to 6.1), written out: what stands in Django's class when this module is imported
+# may be another library's, which says no more than `*args, **kwargs`.
+
+
+def _bulk_create(
+    self: Any,
+    objs: Any,
+    batch_size: Any = None,
+    ignore_conflicts: Any = False,
+    update_conflicts: Any = False,
+    update_fields: Any = None,
+    unique_fields: Any = None,
+) -> None: ...
+
+
+def _bulk_update(self: Any, objs: Any, fields: Any, batch_size: Any = None) -> None: ...
+
+
+def _update_batch(self: Any, pk_list: Any, values: Any, using: Any) -> None: ...
+
+
+_BULK_CREATE = signature(_bulk_create)
+_BULK_UPDATE = signature(_bulk_update)
+_UPDATE_BATCH = signature(_update_batch)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from enum import Enum
-from threading import RLock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+from weakref import ReferenceType, ref
 
 from django.apps import apps
 
+from signal_patch.blocks import is_running
 from signal_patch.specs import Spec, covers, is_never_signalled, is_permanent, resolved
 
 if TYPE_CHECKING:
@@ -120,12 +122,13 @@ NOTHING: Final = Rules({}, {})
 class Process:
     """What the whole process shares. Write under `lock`."""
 
-    __slots__ = ("marks_rows", "observe", "open_scopes", "overridden", "pending", "removal_due", "rules")
+    __slots__ = ("marks_rows", "observe", "opened", "overridden", "pending", "removal_due", "rules")
 
     def __init__(self) -> None:
         self.rules = NOTHING
-        # Scopes open in any thread or task, and whether the last of them takes the patches off.
-        self.open_scopes = 0
+        # Scopes of all threads and tasks, until their contexts forget them.
+        self.opened: set[ReferenceType[Opened]] = set()
+        # The last open scope takes the patches off.
         self.removal_due = False
         # Labels given before the models were loaded, to be checked when they are.
         self.pending: set[str] = set()
@@ -136,18 +139,43 @@ class Process:
         # A mixin is in use: rows in flight are marked whether or not the switch is on.
         self.marks_rows = False
 
+    @property
+    def open_scopes(self) -> int:
+        """The number of scopes that are open in any thread or task."""
+        # Looked up, not counted up and down: an exception might come between a scope and its count.
+        scopes = (opened() for opened in list(self.opened))
+        return sum(scope is not None and scope.is_open() for scope in scopes)
+
 
 process: Final = Process()
 lock: Final = RLock()
 
 
 class Opened:
-    """The rules of an open scope; nothing, once it is closed: a task started inside may outlive it."""
+    """
+    The rules of a scope, which hold as long as it is open: a context may remember it for longer.
 
-    __slots__ = ("rules",)
+    It is open until it is left or, where an exception kept that from happening, until its block ends: the
+    lock is let go of, or is gone.
+    """
 
-    def __init__(self, rules: Rules) -> None:
+    __slots__ = ("__weakref__", "_block", "rules")
+
+    def __init__(self, rules: Rules, block: ReferenceType[Lock]) -> None:
         self.rules = rules
+        self._block = block
+
+    def is_open(self) -> bool:
+        return self.rules is not NOTHING and is_running(self._block)
+
+    def close(self) -> None:
+        self.rules = NOTHING
+
+    def is_of(self, block: ReferenceType[Lock]) -> bool:
+        return self._block is block
+
+    def decision(self, target: Spec) -> Decision:
+        return self.rules.decision(target) if self.is_open() else UNSAID
 
 
 # The open scopes, the innermost first.
@@ -162,7 +190,7 @@ def options_for(model: type[Model], operation: str, default: Options | None = No
     speaks and the process is not on.
     """
     for opened in _open.get():
-        decision = opened.rules.decision(model)
+        decision = opened.decision(model)
         if decision is not UNSAID:
             return _permitted(decision, operation)
     decision = process.rules.decision(model)
@@ -219,28 +247,37 @@ def is_anything_on(operation: str | None = None) -> bool:
     return any(is_on(spec, operation) for rules in _in_effect() for spec in rules.on())
 
 
-def enter(rules: Rules) -> None:
+def enter(opened: Opened) -> None:
     """Open a scope in this context."""
-    with lock:
-        process.open_scopes += 1
-    _open.set((Opened(rules), *_open.get()))
+    # Taken out by C code: an exception in a Python callback of a reference would be lost.
+    process.opened.add(ref(opened, process.opened.discard))
+    _open.set((opened, *_opened()))
 
 
-def leave(rules: Rules) -> None:
+def leave(*blocks: ReferenceType[Lock]) -> None:
     """
-    Close the innermost scope of these rules.
+    Close the innermost scope of this context that the first of these locks keeps open that keeps one open.
+
+    An async generator may be finalised in another task, where there is none.
+    """
+    kept = (opened for block in blocks for opened in _opened() if opened.is_of(block))
+    opened = next(kept, None)
+    if opened is not None:
+        opened.close()
+
+
+def forget_closed() -> None:
+    """
+    Drop what is no longer open from this context.
 
     Never `ContextVar.reset()`: an async generator may be finalised in another task, where its token is
-    not valid, and neither is there anything to close.
+    not valid.
     """
-    with lock:
-        process.open_scopes -= 1
-    scopes = _open.get()
-    for opened in scopes:
-        if opened.rules is rules:
-            opened.rules = NOTHING
-            _open.set(tuple(other for other in scopes if other is not opened))
-            return
+    _open.set(tuple(_opened()))
+
+
+def _opened() -> Iterator[Opened]:
+    return (opened for opened in _open.get() if opened.is_open())
 
 
 def resolve_pending() -> None:
@@ -260,7 +297,7 @@ def await_models(specs: Iterable[Spec]) -> bool:
 
 
 def _in_effect() -> Iterator[Rules]:
-    yield from (opened.rules for opened in _open.get())
+    yield from (opened.rules for opened in _opened())
     yield process.rules
 
 

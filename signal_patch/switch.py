@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from functools import partial, wraps
 from inspect import isasyncgenfunction, isclass, isgeneratorfunction, isroutine
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast, overload
+from weakref import ref
 
 from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 
 from signal_patch import callers, patches, scopes
+from signal_patch.blocks import is_running
 from signal_patch.options import Keywords, Operation, Options, changed, check_operation
 from signal_patch.specs import EVERYTHING, Spec, label_of, named
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterable
     from types import TracebackType
+    from weakref import ReferenceType
 
     from typing_extensions import Unpack
 
     from signal_patch.scopes import Rules
 
     Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+    Leave = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], None]
+
+# The lock of the `with` statement that is about to enter a scope, and that scope's own.
+_loaded: Final[ContextVar[tuple[ReferenceType[Lock], ReferenceType[Lock]] | None]] = ContextVar(
+    "signal_patch_loaded", default=None
+)
 
 
 def enable(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywords]) -> None:
@@ -30,9 +41,10 @@ def enable(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywor
 
     A model is a class, `"app_label.Model"` or `"app_label"`, and stands for all that inherits from it.
     Turned on twice, the later options hold; what is on already stays on. Options are `operations`,
-    `batch_size`, `lock`, `write_back`, `progress` and `delete_batch_size`. Whatever is wrong with the
-    arguments is raised before anything changes; names given before the models are loaded are checked when
-    they are.
+    `batch_size`, `lock`, `write_back`, `progress`, `delete_batch_size` and `prefetch`. Whatever is wrong with
+    the arguments is raised before anything changes; names given before the models are loaded are checked
+    when they are. Names in `prefetch` are checked when an operation begins, so name the models that have
+    them.
 
         enable("shop", exclude=["shop.Price"], batch_size=500)
     """
@@ -132,9 +144,10 @@ def _turn_on(
 ) -> None:
     """Make the process's rules of these; call it under the lock."""
     _await_models(on + off)
+    # First, as an exception may come in between: patches alone change nothing.
+    patches.install()
     scopes.process.rules = rules.turned(on, options, origin).turned(off, None, origin)
     scopes.process.removal_due = False
-    patches.install()
 
 
 def bulk_signals(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywords]) -> Scope:
@@ -169,6 +182,40 @@ def no_bulk_signals(*models: Spec) -> Scope:
     return Scope(off, scopes.NOTHING.turned(off, None, origin))
 
 
+class _Exit:
+    """
+    `Scope.__exit__()`, bound to the `with` statement that has loaded it, and not to the scope.
+
+    An exception from a signal handler may come before its first line. So what a block has opened is kept
+    open by a lock that only the loaded method refers to, and that is gone with the block; no frame refers to
+    it, whose traceback somebody might keep. A `with` statement loads `__exit__()` before it calls
+    `__enter__()` ("The with statement" in Python's language reference).
+    """
+
+    @overload
+    def __get__(self, scope: None, kind: type[Scope]) -> _Exit: ...
+    @overload
+    def __get__(self, scope: Scope, kind: type[Scope] | None = None) -> Leave: ...
+    def __get__(self, scope: Scope | None, kind: type[Scope] | None = None) -> _Exit | Leave:
+        if scope is None:
+            return self
+        block = _locked()
+        bound = partial(_exit, ref(block), ref(scope._existence))
+        vars(bound)["block"] = block
+        _loaded.set((ref(block), ref(scope._existence)))
+        return bound
+
+    def __call__(
+        self,
+        scope: Scope,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the scope, for whoever takes the method from the class, as `ExitStack` does."""
+        scope.__exit__(kind, error, traceback)
+
+
 class Scope:
     """
     What holds inside a `with` block or a decorated function.
@@ -177,26 +224,25 @@ class Scope:
     any number of threads and tasks.
     """
 
-    __slots__ = ("_rules",)
+    __slots__ = ("_existence", "_rules")
 
     def __init__(self, specs: tuple[Spec, ...], rules: Rules) -> None:
         self._rules = rules
+        # What is opened without a `with` statement is open for as long as there is this object, at most.
+        self._existence = _locked()
         with scopes.lock:
             _await_models(specs)
 
     def __enter__(self) -> None:
-        # The patches stay when the scope is left: to change a class for each block makes it slow for good.
-        with scopes.lock:
-            patches.install()
-            scopes.enter(self._rules)
+        opened = scopes.Opened(self._rules, _block_entering(ref(self._existence)))
+        try:
+            _enter(opened)
+        except BaseException:
+            # Nobody leaves what has not been entered.
+            opened.close()
+            raise
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        with scopes.lock:
-            scopes.leave(self._rules)
-            if scopes.process.removal_due:
-                _remove_if_all_is_off()
+    __exit__ = _Exit()
 
     def __call__(self, function: Decorated) -> Decorated:
         _check_decorated(function)
@@ -224,16 +270,22 @@ class Scope:
     def _called(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def within(*args: Any, **keywords: Any) -> Any:
-            with self:
-                return function(*args, **keywords)
+            try:
+                with _entered(self._rules):
+                    return function(*args, **keywords)
+            finally:
+                _tidy_up()
 
         return within
 
     def _awaited(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         async def within(*args: Any, **keywords: Any) -> Any:
-            with self:
-                return await function(*args, **keywords)
+            try:
+                with _entered(self._rules):
+                    return await function(*args, **keywords)
+            finally:
+                _tidy_up()
 
         return within
 
@@ -280,6 +332,48 @@ class Scope:
                     resume = partial(generator.asend, sent)
 
         return within
+
+
+def _enter(opened: scopes.Opened) -> None:
+    # The patches stay when the scope is left: to change a class for each block makes it slow for good.
+    with scopes.lock:
+        patches.install()
+        scopes.enter(opened)
+
+
+def _entered(rules: Rules) -> Lock:
+    """Open a scope for the length of a block: `with _entered(rules):`."""
+    block = Lock()
+    _enter(scopes.Opened(rules, ref(block)))
+    return block
+
+
+def _block_entering(existence: ReferenceType[Lock]) -> ReferenceType[Lock]:
+    """Return the lock of the `with` statement that enters a scope; where there is none, the scope's own."""
+    loaded = _loaded.get()
+    _loaded.set(None)
+    if loaded is not None and loaded[1] is existence and is_running(loaded[0]):
+        return loaded[0]
+    return existence
+
+
+def _exit(block: ReferenceType[Lock], existence: ReferenceType[Lock], *_: object) -> None:
+    scopes.leave(block, existence)
+    _tidy_up()
+
+
+def _locked() -> Lock:
+    lock = Lock()
+    lock.acquire()
+    return lock
+
+
+def _tidy_up() -> None:
+    """Do what is to be done after a scope is closed; it may be left to the next one."""
+    scopes.forget_closed()
+    with scopes.lock:
+        if scopes.process.removal_due:
+            _remove_if_all_is_off()
 
 
 def _check_decorated(function: object) -> None:

@@ -59,9 +59,9 @@ def _leaves_no_trace() -> Iterator[None]:
     assert not changed, "patches left behind"
     assert scopes.process.observe is None, "still observed"
     assert _live_receivers() == receivers, "receivers left behind"
-    assert not scopes._open.get(), "a scope left open"
-    assert not sending._flights.get(), "rows left in flight"
-    assert not sending._silent.get(), "left silent"
+    assert not [*scopes._opened()], "a scope left open"
+    assert not sending._flights.values(), "rows left in flight"
+    assert not sending._silent.values(), "left silent"
 
 
 @pytest.fixture

@@ -6,15 +6,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.apps import apps
 from django.db import models
+from django.db.models.fields.related_descriptors import ForwardManyToOneDescriptor
+from django.db.models.query_utils import DeferredAttribute
 
 if TYPE_CHECKING:
     BigAutoField = models.BigAutoField[Any, Any]
     CharField = models.CharField[Any, Any]
+    ForeignKey = models.ForeignKey[Any, Any]
+    RelatedDescriptor = ForwardManyToOneDescriptor[Any]
     DateTimeField = models.DateTimeField[Any, Any]
     IntegerField = models.IntegerField[Any, Any]
 else:
     BigAutoField = models.BigAutoField
     CharField = models.CharField
+    ForeignKey = models.ForeignKey
+    RelatedDescriptor = ForwardManyToOneDescriptor
     DateTimeField = models.DateTimeField
     IntegerField = models.IntegerField
 
@@ -111,3 +117,31 @@ class NumberField(BigAutoField):
 
     def get_prep_value(self, value: Any) -> Any:
         return value.value if isinstance(value, Number) else value
+
+
+class SetOnce(DeferredAttribute):
+    """An attribute that refuses what comes after its first value."""
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        refuse_second(instance, self.field)
+        instance.__dict__[self.field.attname] = value
+
+
+class RelatedOnce(RelatedDescriptor):
+    def __set__(self, instance: Any, value: Any) -> None:
+        refuse_second(instance, self.field)
+        super().__set__(instance, value)
+
+
+def refuse_second(instance: Any, field: Any) -> None:
+    if field.attname in instance.__dict__:
+        raise AttributeError(f"{field.name} may be set once only")
+
+
+class OnceField(CharField):
+    descriptor_class = SetOnce
+
+
+class OnceForeignKey(ForeignKey):
+    descriptor_class = SetOnce  # type: ignore[assignment]  # not the one that drops the cached object
+    forward_related_accessor_class = RelatedOnce

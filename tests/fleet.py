@@ -29,3 +29,8 @@ def ships(*speeds: int, **values: Any) -> list[Ship]:
 def column(model: type[Model], name: str, using: str = "default") -> list[Any]:
     """Return what the rows hold in a column, in the order of their primary keys."""
     return list(model._default_manager.using(using).order_by("pk").values_list(name, flat=True))
+
+
+def is_write_lock(sql: str) -> bool:
+    """Return whether a statement is the one by which a transaction takes SQLite's write lock."""
+    return sql.endswith("WHERE 0")

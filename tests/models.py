@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import uuid
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import django
@@ -8,19 +9,26 @@ from dirtyfields import DirtyFieldsMixin
 from django.core.files.storage import InMemoryStorage
 from django.db import models
 from django.db.models.functions import Lower
+from django_fsm import FSMField
 from model_utils import FieldTracker
 from model_utils.managers import InheritanceManager
 from polymorphic.models import PolymorphicModel
 from simple_history.models import HistoricalRecords
 
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
-from tests import cascade_models as cascade_models
+from tests import (
+    cascade_models as cascade_models,
+    key_models as key_models,
+    queryset_models as queryset_models,
+)
 from tests.converting_fields import GemField, LabelField, LoweredField, RaisedField, SealedField
 from tests.fields import (
     CodeField,
     DrawnField,
     NewNumber,
     NumberField,
+    OnceField,
+    OnceForeignKey,
     PointField,
     SecondField,
     ShoutedField,
@@ -463,3 +471,30 @@ class Crane(Machine):
 
 class Digger(Machine):
     bucket = models.CharField(max_length=100, default="")
+
+
+class Order(models.Model):
+    """A state that only transitions may change, and two more attributes that are set once."""
+
+    class State(models.TextChoices):
+        NEW = "new"
+        PAID = "paid"
+
+    state = FSMField(default="new", protected=True)
+    label = OnceField(max_length=30, default="")
+    port = OnceForeignKey(Port, models.SET_NULL, null=True)
+    price = models.DecimalField(max_digits=10, decimal_places=2, default=Decimal("0.00"))
+    note = models.CharField(max_length=30, default="")
+
+
+class Reading(models.Model):
+    """Columns of many types, for values of other ones."""
+
+    number = models.IntegerField(default=1)
+    text = models.CharField(max_length=40, default="word")
+    day = models.DateField(null=True)
+    moment = models.DateTimeField(null=True)
+    token = models.UUIDField(null=True)
+    data = models.JSONField(null=True)
+    price = models.DecimalField(max_digits=6, decimal_places=2, null=True)
+    before = models.ForeignKey("self", models.SET_NULL, null=True)

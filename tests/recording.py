@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from django.db.models import Model
     from django.dispatch import Signal
@@ -70,6 +70,10 @@ class Receivers:
     def connect(self, signal: Signal, receiver: Callable[..., object], sender: Any = None) -> None:
         signal.connect(receiver, sender=sender, weak=False)
         self._connected.append((signal, receiver, sender))
+
+    def adopt(self, signals: Iterable[Signal], receiver: Callable[..., object], sender: Any = None) -> None:
+        """Disconnect in the end what somebody else has connected."""
+        self._connected += [(signal, receiver, sender) for signal in signals]
 
     def record(self, *senders: type[Model]) -> Log:
         """Return a log of the four signals, of these senders or, if none is named, of everyone."""

@@ -19,6 +19,7 @@ from django.utils.functional import SimpleLazyObject
 
 import signal_patch
 from tests.fields import Point
+from tests.fleet import is_write_lock
 from tests.models import (
     Badge,
     Book,
@@ -559,7 +560,7 @@ def test_nothing_more_is_paid_where_the_database_returns_rows(log: Log) -> None:
     objs = [Shelf(label=str(n), made=Now()) for n in range(20)]
     with transaction.atomic(), CaptureQueriesContext(connection) as queries:
         Shelf.objects.bulk_create(objs)
-    assert len(queries) == 1
+    assert len(_statements(queries)) == 1
 
 
 @pytest.mark.skipif(django.VERSION < (6, 0), reason="Django 5.2 leaves the order to the caller")
@@ -660,8 +661,12 @@ def test_conflicts_cost_a_constant_number_of_statements(receivers: Receivers) ->
     objs = [Shelf(label=str(n)) for n in range(60)]
     with transaction.atomic(), CaptureQueriesContext(connection) as queries:
         Shelf.objects.bulk_create(objs, ignore_conflicts=True)
-    inserts = [query for query in queries if query["sql"].startswith("INSERT")]
+    inserts = [sql for sql in _statements(queries) if sql.startswith("INSERT")]
     assert len(inserts) == -(-60 // _rows_per_statement())
+
+
+def _statements(queries: CaptureQueriesContext) -> list[str]:
+    return [query["sql"] for query in queries if not is_write_lock(query["sql"])]
 
 
 def _rows_per_statement() -> int:
@@ -931,7 +936,7 @@ def test_postgresql_tells_with_one_statement(receivers: Receivers) -> None:
         Shelf.objects.bulk_create(
             [Shelf(label="a"), Shelf(label="b")], **upserting("label", update_fields=["width"])
         )
-    assert len(queries) == 1
+    assert len(_statements(queries)) == 1
 
 
 @pytest.fixture

@@ -50,6 +50,13 @@ def test_operations_may_be_any_collection_and_become_a_frozenset(names: Any) -> 
         ({"batch_size": "9"}, TypeError, "batch_size must be a whole number of rows, at least 1, not '9'"),
         ({"batch_size": None}, TypeError, "batch_size must be a whole number of rows, at least 1, not None"),
         ({"lock": 1}, TypeError, "lock must be True or False, not 1"),
+        (
+            {"prefetch": "berth"},
+            TypeError,
+            r"prefetch must be a collection of names, such as \['category'\], not 'berth'",
+        ),
+        ({"prefetch": [3]}, TypeError, r"prefetch must be a collection of names, .* not \[3\]"),
+        ({"prefetch": 3}, TypeError, "prefetch must be a collection of names, .* not 3"),
         ({"write_back": None}, TypeError, "write_back must be True or False, not None"),
         ({"progress": "bar"}, TypeError, r"progress must be .*callable\(done, total\), not 'bar'"),
         (

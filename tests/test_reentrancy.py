@@ -626,7 +626,8 @@ def test_a_row_in_flight_in_one_task_is_not_in_another(receivers: Receivers) -> 
         inside, done = asyncio.Event(), asyncio.Event()
 
         async def first() -> None:
-            with sending.flying(sending.flight_of("default", {Port: keys})):
+            flight = sending.flight_of("default", {Port: keys})
+            with sending.flying(flight):
                 inside.set()
                 await done.wait()
 

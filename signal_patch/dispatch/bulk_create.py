@@ -11,7 +11,8 @@ from asgiref.sync import async_to_sync
 from django.db import transaction
 from django.db.models.signals import post_save, pre_save
 
-from . import loops, rows, sending
+from . import loops, rounds, rows, sending, transactions
+from .fields import first_written
 from .inserting import Inserter
 from .progress import in_receivers, reporting
 from .telling import tell_after
@@ -52,9 +53,11 @@ def bulk_create(
     if _is_doubtful(queryset.model, arguments):
         _refuse_arguments(queryset, original, arguments)
     _refuse(instances)
+    rounds.check(options, senders)
     operation = _BulkCreate(queryset, senders, options, original, arguments)
     operation.inserter.refuse_target()
     with transaction.atomic(using=operation.using, savepoint=False):
+        transactions.begin_write(operation.using, transactions.INSERT, first_written(queryset.model, ()))
         loops.run(lambda: operation.run(instances), (pre_save, post_save), senders)
     return given
 
@@ -107,6 +110,7 @@ class _BulkCreate:
         self.options = options
         self.using = rows.database_for_write(queryset)
         self.inserter = Inserter(queryset, self.using, options, original, arguments)
+        self.senders = senders
         self.key_of: Callable[[Any], Any] = attrgetter(self.model._meta.pk.attname)
         self.awaits_pre_save = sending.is_awaited(pre_save, senders)
         self.awaits_post_save = sending.is_awaited(post_save, senders)
@@ -136,21 +140,30 @@ class _BulkCreate:
         quiet = sending.in_flight(self.using, self.model, keys)
         if quiet:
             written = [pair for key, pair in zip(keys, written, strict=True) if key not in quiet]
-        with sending.flying(sending.flight_of(self.using, {self.model: keys})) as flight:
+        self._tell_after(written, keys)
+
+    @in_receivers
+    def _tell_after(self, written: list[tuple[Any, bool]], keys: list[Any]) -> None:
+        flight = sending.flight_of(self.using, {self.model: keys})
+        with sending.flying(flight):
             told: Told = [(obj, None, created) for obj, created in written]
-            tell_after(told, self.using, flight, awaited=self.awaits_post_save)
+            with rounds.opened(post_save, self.senders):
+                tell_after(told, self.using, flight, awaited=self.awaits_post_save)
 
     @in_receivers
     def _tell_before(self, batch: list[Any]) -> None:
         given = self._keys(batch)
         keys = [key for key in given if sending.is_key(key)]
         quiet = self._quiet(batch, given) if sending.is_any_in_flight(self.using, self.model) else ()
-        with sending.flying(sending.flight_of(self.using, {self.model: keys})) as flight:
+        flight = sending.flight_of(self.using, {self.model: keys})
+        with sending.flying(flight):
             loud = [obj for obj in batch if id(obj) not in quiet]
-            if self.awaits_pre_save:
-                async_to_sync(self._await_sent)(loud, flight)
-            else:
-                self._send(loud, flight)
+            rounds.begin_batch(self.options, loud)
+            with rounds.opened(pre_save, self.senders):
+                if self.awaits_pre_save:
+                    async_to_sync(self._await_sent)(loud, flight)
+                else:
+                    self._send(loud, flight)
 
     def _send(self, objs: list[Any], flight: sending.Flight) -> None:
         for obj in objs:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
@@ -12,9 +11,9 @@ from django.db.models import BinaryField, QuerySet, Value
 from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import UpdateQuery
 
-from . import fields as columns, loops, rows, sending, writing
+from . import fields as columns, loops, rounds, rows, sending, transactions, writing
 from .changes import Changes, PerRow
-from .expressions import read_by
+from .expressions import UNKNOWN, Tried, read_by, resolved_to_save
 from .progress import reporting
 from .telling import Teller
 from .values import Assigned, reads_its_table, reads_other_rows
@@ -52,8 +51,17 @@ def bulk_update(
     original(queryset, (), names, batch_size=batch_size)
     operation = _BulkUpdate(queryset, senders, names, batch_size, options, original)
     operation.refuse(objs)
-    with operation.restoring(), transaction.atomic(using=operation.using, savepoint=False):
-        return loops.run(lambda: operation.run(objs), (pre_save, post_save), senders)
+    rounds.check(options, senders)
+    given = operation.expressions_given()
+    try:
+        with transaction.atomic(using=operation.using, savepoint=False):
+            operation.begin(objs)
+            return loops.run(lambda: operation.run(objs), (pre_save, post_save), senders)
+    except BaseException:
+        # The rows are as they were. Whoever tries again means the expressions, not what they gave.
+        for obj, field, expression in given:
+            columns.assign(obj, field, expression)
+        raise
 
 
 class _BulkUpdate:
@@ -74,6 +82,7 @@ class _BulkUpdate:
         self.original = original
         self.using = rows.database_for_write(queryset)
         self.connection = connections[self.using]
+        self.lock = options.lock and self.connection.features.has_select_for_update
         self.fields: list[ModelField] = [self.model._meta.get_field(name) for name in names]
         self.teller = Teller(
             senders,
@@ -81,6 +90,7 @@ class _BulkUpdate:
             options,
             frozenset(field.name for field in self.fields),
             self.fields,
+            may_hold_expressions=True,
         )
         # By the model whose table has the columns: each table has a statement of its own.
         self.owners: dict[type[Model], list[ModelField]] = defaultdict(list)
@@ -88,6 +98,9 @@ class _BulkUpdate:
             if not field.generated:
                 self.owners[columns.concrete(field.model)].append(field)
         self.size = min(options.batch_size, rows.largest_batch(self.using, self.model))
+        # The named fields of which only the row tells what becomes of an instance's value.
+        self.unknown: dict[ModelField, None] = {}
+        self.is_single = True
         # The instances that hold expressions, once these are known to be valid.
         self.computed: list[Any] = []
 
@@ -101,33 +114,35 @@ class _BulkUpdate:
                 obj._prepare_related_fields_for_save(operation_name="bulk_update", fields=self.fields)
         self.computed = [obj for obj in objs if self._is_computed(obj)]
         # Where there are no rows, the statement is built and not run.
-        nowhere = QuerySet.none(self.queryset)
+        nowhere = rows.none(self.queryset)
         with sending.silence(self.model):
             self.original(nowhere, self.computed or objs[:1], self.names, batch_size=self.batch_size)
         self._normalize(objs)
+        if self.unknown:
+            # What cannot be predicted Django may take, or refuse.
+            with sending.silence(self.model):
+                self.original(nowhere, objs, self.names, batch_size=self.batch_size)
 
     def _is_computed(self, obj: Model) -> bool:
         return any(hasattr(getattr(obj, field.attname), "resolve_expression") for field in self.fields)
 
-    @contextmanager
-    def restoring(self) -> Iterator[None]:
-        """Put the expressions back on the instances if an exception leaves the rows as they were.
+    def expressions_given(self) -> list[tuple[Model, ModelField, Any]]:
+        """Return the expressions on the instances, which are to give way to values."""
+        held = ((obj, field, getattr(obj, field.attname)) for obj in self.computed for field in self.fields)
+        return [item for item in held if hasattr(item[2], "resolve_expression")]
 
-        Whoever tries again means them, and not what they gave the first time.
-        """
-        held = [(obj, field, getattr(obj, field.attname)) for obj in self.computed for field in self.fields]
-        try:
-            yield
-        except BaseException:
-            for obj, field, value in held:
-                if hasattr(value, "resolve_expression"):
-                    setattr(obj, field.attname, value)
-            raise
+    def begin(self, objs: tuple[Any, ...]) -> None:
+        """Lock the rows of the instances, before any of them is read."""
+        field = columns.first_written(self.model, self.names)
+        transactions.begin_write(self.using, transactions.UPDATE, field)
+        if self.lock:
+            rows.lock(rows.everything(self.queryset, self.using), {obj.pk for obj in objs})
 
     def run(self, objs: tuple[Any, ...]) -> int:
         if self.computed:
             self._freeze(objs)
         size = self._size(objs)
+        self.is_single = len(objs) <= size
         matched = 0
         with reporting("bulk_update", self.model, self.using, self.options.progress) as report:
             report.begin(len(objs))
@@ -158,7 +173,8 @@ class _BulkUpdate:
         distinct = len(set(keys))
         by_class = sending.keys_by_class(self.model, keys, (obj for _, obj in pairs))
         quiet = sending.in_flight_of(self.using, by_class)
-        with sending.flying(sending.flight_of(self.using, by_class)) as flight:
+        flight = sending.flight_of(self.using, by_class)
+        with sending.flying(flight):
             if self._is_set_order(pairs):
                 pairs = self._whole(pairs)
             present = self._present_beforehand(keys)
@@ -167,18 +183,23 @@ class _BulkUpdate:
             loud = [pair for pair in pairs if pair[0] not in quiet] if quiet else pairs
             changes = self.teller.before(loud)
             self._prepare(changes, pairs)
-            self._hide(expressions, changes, pairs)
+            hidden = self._hide(expressions, changes, pairs)
             self._store_files(pairs)
             matched = self._write(pairs)
+            if matched > distinct:
+                writing.refuse_shared(QuerySet(self.model, using=self.using), keys)
             if present is not None:
                 loud = [pair for pair in loud if pair[0] in present]
             self._write_extras(loud, changes)
-            all_there = matched == (distinct if present is None else len(present))
+            missing = (distinct if present is None else len(present)) - matched
+            for obj, field, shown in hidden if missing else ():
+                # What was to be written tells which rows were.
+                columns.assign(obj, field, shown)
             unsure = self._unsure(expressions)
             if distinct < len(keys):
                 # Of two instances with one key, the row holds the values of the first.
                 unsure = [*self.fields, *(field for changed in changes.values() for field in changed)]
-            told = self.teller.settle(loud, changes, unsure, all_there=all_there)
+            told = self.teller.settle(loud, changes, unsure, missing=missing)
             for instance, *_ in told:
                 # As save_base() leaves it (Django 5.2 to 6.1).
                 instance._state.adding, instance._state.db = False, self.using
@@ -198,18 +219,22 @@ class _BulkUpdate:
     def _whole(self, pairs: list[tuple[Any, Model]]) -> list[tuple[Any, Model]]:
         """Return the rows as they are, given the new values by attribute, where there is a row."""
         stored = rows.at(rows.everything(self.queryset, self.using), [key for key, _ in pairs])
-        found = {obj.pk: obj for obj in stored}
+        found = {obj.pk: obj for obj in self._read(stored)}
         for key, obj in pairs:
             for field in self.fields:
-                setattr(found.get(key, obj), field.attname, getattr(obj, field.attname))
+                columns.assign(found.get(key, obj), field, getattr(obj, field.attname))
         return [(key, found.get(key, obj)) for key, obj in pairs]
 
     def _present_beforehand(self, keys: list[Any]) -> set[Any] | None:
         """Return which keys a queryset with conditions matches: the write may change that."""
         if not self.queryset.query.where:
             return None
-        chosen = rows.at(self.queryset.using(self.using), keys)
-        return set(rows.keys_of(chosen))
+        found = rows.at(rows.chosen(self.queryset, self.using), keys)
+        return set(rows.keys_of(rows.chosen_by_committed(found) if self.lock else found))
+
+    def _read(self, locked: QuerySet[Any]) -> QuerySet[Any]:
+        """Return a queryset of rows that are locked, so that it reads them as they are."""
+        return rows.current(locked) if self.lock else locked
 
     # Expressions on the instances are shown to receivers as values, and put back for the
     # write, which is Django's.
@@ -249,7 +274,7 @@ class _BulkUpdate:
     def _resolved(self, owner: type[Model], expression: Any) -> Any:
         query = UpdateQuery(owner)
         query.get_initial_alias()
-        return expression.resolve_expression(query, allow_joins=False, for_save=True)
+        return resolved_to_save(expression, query)
 
     def _show(
         self,
@@ -260,19 +285,22 @@ class _BulkUpdate:
         if not expressions:
             return
         previews = {
-            f"signal_patch_{index}": select(
-                PerRow(self.model, field, by_key, Value(None)), field, self.connection
+            f"signal_patch_{index}": Tried(
+                select(PerRow(self.model, field, by_key, Value(None)), field, self.connection)
             )
             for index, (field, by_key) in enumerate(expressions.items())
         }
         everything: QuerySet[Any] = QuerySet(self.model, using=self.using)
         chosen = rows.at(everything, [key for key, _ in pairs]).annotate(**previews)
+        if self.lock:
+            chosen = rows.with_committed(rows.current(chosen), previews)
         values = {key: rest for key, *rest in rows.keyed(chosen, *previews)}
         for key, obj in pairs:
             for field, value in zip(expressions, values.get(key, ()), strict=False):
-                if key in expressions[field]:
+                # What can't be read stays the expression that it is.
+                if key in expressions[field] and value is not UNKNOWN:
                     shown = columns.scaled(field, value, self.connection)
-                    setattr(obj, field.attname, shown)
+                    columns.assign(obj, field, shown)
 
     def _prepare(self, changes: dict[Any, Changes], pairs: list[tuple[Any, Model]]) -> None:
         """Give the instances what `Field.pre_save` made of a change: Django writes what they hold."""
@@ -282,18 +310,22 @@ class _BulkUpdate:
             for field, value in changed.items():
                 # To set an image is to read its file.
                 if getattr(holders[key], field.attname) is not value:
-                    setattr(holders[key], field.attname, value)
+                    columns.assign(holders[key], field, value)
 
     def _hide(
         self, expressions: Expressions, changes: dict[Any, Changes], pairs: list[tuple[Any, Model]]
-    ) -> None:
+    ) -> list[tuple[Model, ModelField, Any]]:
+        """Put the expressions back for the write, and return what was shown in their place."""
+        hidden: list[tuple[Model, ModelField, Any]] = []
         for field, by_key in expressions.items():
             for key, obj in pairs:
                 # What a receiver has put in the place of the value is what gets saved.
                 if key not in by_key or field in (changed := changes.get(key, {})):
                     continue
                 if not self._is_overtaken(field, by_key[key], changed):
-                    setattr(obj, field.attname, by_key[key])
+                    hidden.append((obj, field, getattr(obj, field.attname)))
+                    columns.assign(obj, field, by_key[key])
+        return hidden
 
     def _store_files(self, pairs: list[tuple[Any, Model]]) -> None:
         """Store the files that wait in the named fields, as save() does before it names them in the row."""
@@ -370,16 +402,26 @@ class _BulkUpdate:
         for obj in objs:
             for field in keys[type(obj)]:
                 if type(getattr(obj, field.attname)) is not int and columns.is_plain(field):
-                    self._normalize_one(obj, field)
+                    self._normalize_one(obj, field, is_key=True)
 
-    def _normalize_one(self, obj: Model, field: ModelField) -> None:
+    def _normalize_one(self, obj: Model, field: ModelField, *, is_key: bool = False) -> None:
         value = getattr(obj, field.attname)
         if isinstance(field, BinaryField) or hasattr(value, "resolve_expression"):
             return
-        stored = columns.row_value(field, value, self.connection)
+        stored = columns.predicted(field, value, self.connection)
+        if stored is UNKNOWN:
+            self.unknown[field] = None
+            return
+        if is_key and not self._is_same_parameter(field, stored, value):
+            # Rounded to the scale of its column, a decimal would name a row that Django's statement does not.
+            return
         # An equal list stays the caller's own.
         if stored is not value and not (columns.is_opaque(field) and stored == value):
-            setattr(obj, field.attname, stored)
+            columns.assign(obj, field, stored)
+
+    def _is_same_parameter(self, field: ModelField, stored: Any, value: Any) -> bool:
+        one, other = (field.get_db_prep_value(key, self.connection) for key in (stored, value))
+        return bool(one == other)
 
     def _write_extras(self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> None:
         for (model, extra), chosen in self._extras(pairs, changes).items():
@@ -407,9 +449,11 @@ class _BulkUpdate:
 
     def _write(self, pairs: list[tuple[Any, Model]]) -> int:
         objs = [obj for _, obj in pairs]
+        # Django's statement narrows a queryset that is its own clone to the rows that it writes.
+        queryset = self.queryset if self.is_single else rows.copied(self.queryset)
         with sending.silence(self.model):
-            return self.original(self.queryset, objs, self.names, batch_size=self.batch_size)
+            return self.original(queryset, objs, self.names, batch_size=self.batch_size)
 
     def _unsure(self, expressions: Expressions) -> list[ModelField]:
         custom = [field for field in self.fields if not columns.is_predictable(field)]
-        return list(dict.fromkeys([*expressions, *custom]))
+        return list(dict.fromkeys([*expressions, *custom, *self.unknown]))

@@ -19,8 +19,9 @@ from django.db import connections, transaction
 from django.db.models import QuerySet, deletion
 from django.db.models.signals import post_delete, pre_delete
 
-from . import loops, rows, sending
+from . import loops, rounds, rows, sending, transactions
 from .fields import concrete
+from .keys import refuse_null
 from .progress import is_reporting, reporting
 from .update import update
 
@@ -62,20 +63,13 @@ def update_batch(
     if not sending.hears_saves(sending.senders(everything)):
         original(query, keys, values, using)
         return
+    refuse_null(model, keys)
     size = min(options.batch_size, rows.largest_batch(using, model))
-    ordered = _in_order(keys)
+    ordered = rows.in_order(keys)
     with transaction.atomic(using=using, savepoint=False):
         for start in range(0, len(ordered), size):
             chosen = rows.at(everything, ordered[start : start + size])
             update(chosen, values, options, _update_by_django)
-
-
-def _in_order(keys: list[Any]) -> list[Any]:
-    try:
-        return sorted(keys)
-    except TypeError:
-        # Within a batch the database puts them in order; keys of a class of its own Python may not.
-        return keys
 
 
 def _update_by_django(queryset: QuerySet[Any], /, **values: Any) -> int:
@@ -116,12 +110,14 @@ def _delete(
 ) -> Deleted:
     if not any(relations.values()):
         _tell_changes(collector, unsaid)
-        with sending.deleting(collector):
+        flight = sending.flight_of_delete(collector)
+        with sending.flying(flight):
             return _run(collector, decide, original)
     reach = _Reach(collector, decide, unsaid, relations)
     reach.collect()
     _tell_changes(collector, unsaid)
-    with sending.deleting(collector, reach.left, relations) as flight:
+    flight = sending.flight_of_delete(collector, reach.left, relations)
+    with sending.flying(flight):
         if sending.is_heard(pre_delete, collector.data):
             reach.check_after_pre_delete()
         deleted = _run(collector, decide, original)
@@ -161,8 +157,12 @@ def _update_as_its_class(queryset: QuerySet[Any], /, **values: Any) -> int:
 
 
 def _run(collector: Collector, decide: Decide, original: Callable[[Collector], Deleted]) -> Deleted:
+    def run() -> Deleted:
+        with rounds.opened_for_delete(collector, lambda model: decide(model, "delete") is not None):
+            return original(collector)
+
     def work() -> Deleted:
-        return loops.run(lambda: original(collector), (pre_delete, post_delete), collector.data)
+        return loops.run(run, (pre_delete, post_delete), collector.data)
 
     # Of an instance, it is no bulk operation.
     origin: Any = collector.origin
@@ -262,6 +262,7 @@ class _Reach:
         self.followed = {model: self._followed(model) for model in self.relations}
         if not any(self.followed.values()):
             return
+        self._begin_write()
         self.firm = {model: list(found) for model, found in self.collector.data.items()}
         self._collect_fast_deletes()
         # Django deletes a single object without a look at what else was collected, but for this.
@@ -275,6 +276,12 @@ class _Reach:
                 elif removed := self._remove(field, found):
                     pending.append((field.model, removed))
 
+    def _begin_write(self) -> None:
+        # Of what Django itself reads outside of a transaction nothing is to be held.
+        if connections[self.collector.using].in_atomic_block:
+            key = next(iter(self.relations))._meta.pk_fields[0]
+            transactions.begin_write(self.collector.using, transactions.DELETE, key)
+
     def _followed(self, model: type[Model]) -> list[Relation]:
         return [
             field
@@ -287,7 +294,7 @@ class _Reach:
         for queryset in list(self.collector.fast_deletes):
             model = queryset.model
             if self.followed[concrete(model)]:
-                self.pinned.append(queryset.all())
+                self.pinned.append(rows.copied(queryset))
                 self.collector.fast_deletes.remove(queryset)
                 self.collector.add(queryset)
                 for field in model._meta.concrete_fields:
@@ -329,7 +336,7 @@ class _Reach:
     def check_after_pre_delete(self) -> None:
         """Have rows stay that receivers of `pre_delete` move away, as the database lets them stay."""
         if self.contested or self.pinned or self.left:
-            self.collector.fast_deletes.insert(0, _AfterPreDelete(self._check))
+            self.collector.fast_deletes.insert(0, rounds.FirstFastDelete(self._check))
 
     def _check(self) -> None:
         reached = self._reached()
@@ -381,20 +388,9 @@ class _Reach:
         return sum(counter.values()), counter
 
 
-class _AfterPreDelete:
-    """Stands first among the fast deletes, to which Django comes when `pre_delete` is sent (5.2 to 6.1)."""
-
-    def __init__(self, run: Callable[[], None]) -> None:
-        self.run = run
-
-    def _raw_delete(self, **_: str) -> int:
-        self.run()
-        return 0
-
-
 def _among(known: dict[Any, Model], queryset: QuerySet[Any]) -> dict[Any, Model]:
     """Return those of the rows, by key, that a queryset finds."""
-    return {key: known[key] for key in rows.keys_of(queryset) if key in known}
+    return {key: known[key] for key in rows.keys_of(rows.copied(queryset)) if key in known}
 
 
 def _is_cascade(field: Any) -> bool:

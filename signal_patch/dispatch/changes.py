@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from operator import itemgetter
+from operator import is_, itemgetter
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import EmptyResultSet
@@ -11,7 +11,7 @@ from django.db.models import F, JSONField
 from django.db.models.base import DEFERRED
 from django.db.models.expressions import Expression
 
-from . import fields
+from . import fields, snapshots
 from .expressions import JsonNull, Saved, is_json_null
 
 if TYPE_CHECKING:
@@ -30,17 +30,18 @@ _TEXT_WITH_LENGTH = re.compile(r"(varchar|character varying|char|character|bpcha
 class Watch:
     """Compares the instances of one class before and after their `pre_save`.
 
-    Looked at are the given fields only. A comparison of two tuples is enough for most; the
-    fields whose values may change in place are compared by what would be saved, and where that
-    comes out differently each time, by a copy.
+    Looked at are the given fields only. A comparison of two tuples is enough for most; of those whose
+    values may change in place, snapshots are compared. Only instances that the caller gave, and not those
+    loaded from rows, `may_hold_expressions`.
     """
 
-    def __init__(self, watched: Collection[ModelField], connection: Any) -> None:
-        self.connection = connection
-        self.files = [field for field in watched if fields.holds_files(field)]
-        others = [field for field in watched if not fields.holds_files(field)]
-        self.opaque = [field for field in others if fields.is_opaque(field)]
-        self.plain = [field for field in others if not fields.is_opaque(field)]
+    def __init__(
+        self, watched: Collection[ModelField], connection: Any, *, may_hold_expressions: bool
+    ) -> None:
+        self.may_hold_expressions = may_hold_expressions
+        self.plain = [field for field in watched if not fields.may_change_in_place(field)]
+        others = [field for field in watched if fields.may_change_in_place(field)]
+        self.snapshots = [snapshots.of_field(field, connection) for field in others]
         self.attnames = [field.attname for field in self.plain]
         # With one name, itemgetter would not return a tuple.
         self.state = itemgetter(*self.attnames, *self.attnames[:1]) if self.plain else _nothing
@@ -52,41 +53,34 @@ class Watch:
             state = self.state(attributes)
         except KeyError:  # the caller's own instance, with deferred fields
             state = tuple(attributes.get(name, DEFERRED) for name in self.attnames)
-        if not (self.opaque or self.files):
-            return state, (), ()
-        return (
-            state,
-            [self._inside(instance, field) for field in self.opaque],
-            [self._file(instance, field) for field in self.files],
-        )
-
-    def _inside(self, instance: Model, field: ModelField) -> Any:
-        if field.attname not in instance.__dict__:
-            return DEFERRED
-        value = getattr(instance, field.attname)
-        fingerprint = fields.fingerprint(field, value, self.connection)
-        # The text of JSON says it all.
-        return fingerprint, value if isinstance(field, JSONField) else fields.copied(value, instance)
-
-    def _file(self, instance: Model, field: ModelField) -> Any:
-        value = instance.__dict__.get(field.attname, DEFERRED)
-        return value if value is DEFERRED else fields.file_state(value)
+        if not self.snapshots:
+            return state, ()
+        return state, [of_field.take(instance) for of_field in self.snapshots]
 
     def may_differ(self, instance: Model, snapshot: Any) -> bool:
         """Return False if `changes` would find none, in next to no time."""
-        if self.opaque or self.files:
-            return True
+        state, taken = snapshot
         try:
-            return bool(self.state(instance.__dict__) != snapshot[0])
+            new = self.state(instance.__dict__)
         except KeyError:  # deferred before, or by a receiver
             return True
+        if new != state or (self.may_hold_expressions and not all(map(is_, new, state))):
+            return True
+        # No generator: this is done for each row.
+        for of_field, value in zip(self.snapshots, taken, strict=True):
+            if of_field.may_differ(instance, value):
+                return True
+        return False
 
     def changes(self, instance: Model, snapshot: Any) -> Changes:
         """Return the fields that were changed since, with what `Field.pre_save` gives."""
-        state, inside, files = snapshot
+        state, taken = snapshot
         changed = self._different(instance, state)
-        changed += self._different_inside(instance, inside)
-        changed += self._different_files(instance, files)
+        changed += [
+            of_field.field
+            for of_field, value in zip(self.snapshots, taken, strict=True)
+            if of_field.differs(instance, value)
+        ]
         return {field: field.pre_save(instance, False) for field in changed}
 
     def _different(self, instance: Model, before: tuple[Any, ...]) -> list[ModelField]:
@@ -95,34 +89,7 @@ class Watch:
             field
             for field, old in zip(self.plain, before, strict=False)
             if not _is_deferred_still(instance, field, old)
-            and not _is_same(getattr(instance, field.attname), old)
-        ]
-
-    def _different_inside(self, instance: Model, before: list[Any]) -> list[ModelField]:
-        return [
-            field
-            for field, old in zip(self.opaque, before, strict=True)
-            if not _is_deferred_still(instance, field, old) and self._is_other(instance, field, old)
-        ]
-
-    def _is_other(self, instance: Model, field: ModelField, old: Any) -> bool:
-        value = getattr(instance, field.attname)  # brings back what a receiver has deferred
-        if old is DEFERRED:
-            return True
-        fingerprint, copied = old
-        new = fields.fingerprint(field, value, self.connection)
-        if _is_same(new, fingerprint):
-            return False
-        # An encrypting field makes something else of an equal value too.
-        is_steady = new == fields.fingerprint(field, value, self.connection)
-        return is_steady or not fields.is_as_copied(value, copied)
-
-    def _different_files(self, instance: Model, before: list[Any]) -> list[ModelField]:
-        return [
-            field
-            for field, old in zip(self.files, before, strict=True)
-            if not _is_deferred_still(instance, field, old)
-            and not _is_same_file(fields.file_state(getattr(instance, field.attname)), old)
+            and not snapshots.is_same(getattr(instance, field.attname), old)
         ]
 
 
@@ -132,16 +99,6 @@ def _nothing(_: dict[str, Any]) -> tuple[()]:
 
 def _is_deferred_still(instance: Model, field: ModelField, old: Any) -> bool:
     return old is DEFERRED and field.attname not in instance.__dict__
-
-
-def _is_same(new: Any, old: Any) -> bool:
-    # F("n") == F("n"), but only an expression that was there before is no change.
-    return new is old or (new == old and not hasattr(new, "resolve_expression"))
-
-
-def _is_same_file(new: tuple[Any, Any], old: Any) -> bool:
-    # Contents that were waiting beforehand are the caller's affair.
-    return old is not DEFERRED and new[0] == old[0] and new[1] is old[1]
 
 
 class PerRow(Expression):

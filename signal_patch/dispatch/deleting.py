@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
-from django.db.models import QuerySet
 
-from . import rows
+from . import rows, transactions
 from .progress import reporting
 
 if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
     from ..options import Options
 
     Deleted = tuple[int, dict[str, int]]
@@ -32,11 +33,12 @@ def delete_in_batches(
     returns, and raises what it raises, with no row deleted.
     """
     # With no row to touch, Django refuses what it refuses anyway.
-    nothing = original(QuerySet.none(queryset))
+    nothing = original(rows.none(queryset))
     using = rows.database_for_write(queryset)
     by_model: Counter[str] = Counter(nothing[1])
     reported = reporting("delete", queryset.model, using, options.progress)
     with transaction.atomic(using=using, savepoint=False), reported as report:
+        transactions.begin_write(using, transactions.DELETE, queryset.model._meta.pk_fields[0])
         keys = rows.chosen_keys(queryset, using)
         report.begin(len(keys))
         for start in range(0, len(keys), size):

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import JSONField, Value
+from django.db.models import Field, JSONField, Value
 from django.db.models.expressions import Col, ExpressionWrapper
 from django.db.models.functions import Cast
 from django.db.models.sql import Query
 from django.db.models.sql.where import WhereNode
 
 if TYPE_CHECKING:
-    from django.db.models import Field
-
     _ExpressionWrapper = ExpressionWrapper[Any]
 else:
     _ExpressionWrapper = ExpressionWrapper
+
+# Stands for the value of a column where only the row can tell it, if that.
+UNKNOWN = object()
 
 
 def nodes(expression: Any) -> Iterator[Any]:
@@ -30,6 +32,16 @@ def nodes(expression: Any) -> Iterator[Any]:
     sources: list[Any] = getattr(expression, "get_source_expressions", list)()
     for source in (part for part in sources if part is not None):
         yield from nodes(source)
+
+
+def resolved_to_save(value: Any, query: Query) -> Any:
+    """Return an expression resolved as Django resolves the value of an UPDATE: twice.
+
+    (UpdateQuery.add_update_fields and SQLUpdateCompiler.as_sql, Django 5.2 to 6.1.) The second time makes
+    a column of an OuterRef.
+    """
+    once = value.resolve_expression(query, allow_joins=False, for_save=True)
+    return once.resolve_expression(query, allow_joins=False, for_save=True)
 
 
 def columns_of(resolved: Any) -> list[Col]:
@@ -57,7 +69,7 @@ def replaced(resolved: Any, replacements: Mapping[Any, Any]) -> Any:
     if isinstance(resolved, WhereNode):
         children = [replaced(child, replacements) for child in resolved.children]
         return resolved.create(children, resolved.connector, negated=resolved.negated)
-    if resolved in replacements:
+    if isinstance(resolved, Col) and resolved in replacements:
         return replacements[resolved]
     if not getattr(resolved, "get_source_expressions", list)():
         return resolved
@@ -66,6 +78,40 @@ def replaced(resolved: Any, replacements: Mapping[Any, Any]) -> Any:
         [part if part is None else replaced(part, replacements) for part in resolved.get_source_expressions()]
     )
     return clone
+
+
+def in_share_mode(resolved: Any) -> Any:
+    """Return a resolved expression whose subqueries, and those in them, lock the rows that they read."""
+    if isinstance(resolved, Query):
+        query: Any = resolved.clone()
+        own: Any = type(query)
+        query.__class__ = _in_share_mode(own)
+        query.where = in_share_mode(query.where)
+        query.annotations = {name: in_share_mode(part) for name, part in query.annotations.items()}
+        return query
+    if isinstance(resolved, WhereNode):
+        children = [in_share_mode(child) for child in resolved.children]
+        return resolved.create(children, resolved.connector, negated=resolved.negated)
+    sources: list[Any] = getattr(resolved, "get_source_expressions", list)()
+    if not sources:
+        return resolved
+    clone = resolved.copy()
+    clone.set_source_expressions([part if part is None else in_share_mode(part) for part in sources])
+    return clone
+
+
+@cache
+def _in_share_mode(query_class: Any) -> Any:
+    return type(f"{query_class.__name__}InShareMode", (_InShareMode, query_class), {})
+
+
+class _InShareMode:
+    """Adds MySQL's and MariaDB's shared lock, of which Django has no word, to the SQL of a subquery."""
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        sql, params = super().as_sql(compiler, connection)  # type: ignore[misc]  # that of Query
+        # It is in brackets.
+        return f"{sql[:-1]} LOCK IN SHARE MODE)", params
 
 
 class Saved(Value):
@@ -79,7 +125,17 @@ class Saved(Value):
         return resolved
 
 
-class Computed(_ExpressionWrapper):
+class _Selected:
+    """Has a hash whatever is inside it: a SELECT needs one, an UPDATE does not."""
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+class Computed(_Selected, _ExpressionWrapper):
     """An expression of which sqlite3 has no declared type, so that its value comes as it is stored.
 
     A bare column, or a subquery of one, it would turn into what that column is declared as, and not
@@ -91,7 +147,38 @@ class Computed(_ExpressionWrapper):
         return f"+({sql})", params
 
 
-class CastToColumn(Cast):
+class Tried(_Selected, _ExpressionWrapper):
+    """An expression of which UNKNOWN comes where its field can't read what the database gives.
+
+    Django's own converters belong to the kind of output field, hence one that has none here.
+    """
+
+    def __init__(self, expression: Any) -> None:
+        super().__init__(expression, output_field=Field())
+
+    def select_format(self, compiler: Any, sql: str, params: Any) -> Any:
+        return self.expression.select_format(compiler, sql, params)
+
+    def get_db_converters(self, connection: Any) -> list[Any]:
+        inner = self.expression
+        converters = connection.ops.get_db_converters(inner) + inner.get_db_converters(connection)
+
+        def convert(value: Any, _: Any, connection: Any) -> Any:
+            try:
+                for converter in converters:
+                    value = converter(value, inner, connection)
+            except Exception:  # noqa: BLE001  # whatever a converter raises
+                return UNKNOWN
+            return value
+
+        return [convert]
+
+
+class SelectedCast(_Selected, Cast):
+    """A cast of whatever an UPDATE takes."""
+
+
+class CastToColumn(SelectedCast):
     """A cast whose value the database gives as it gives the column's own, in the column's type.
 
     Of others Django makes the number that they should be, one by one.

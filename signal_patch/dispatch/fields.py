@@ -9,13 +9,14 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from django.core.exceptions import ValidationError
+from django.core.exceptions import FieldError, ValidationError
 from django.core.files import File
 from django.db.models import (
     AutoField,
     BinaryField,
     CharField,
     DateField,
+    DateTimeField,
     DecimalField,
     DurationField,
     Field,
@@ -31,7 +32,7 @@ from django.db.models import (
 )
 from django.db.models.functions import Cast
 
-from .expressions import CastToColumn, Computed, WithJsonNull, read_by
+from .expressions import UNKNOWN, CastToColumn, Computed, SelectedCast, WithJsonNull, read_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -62,6 +63,8 @@ _IMMUTABLE = (
     datetime.timedelta,
     uuid.UUID,
 )
+# Of these classes alone: a subclass may have attributes. Bytes are their own fingerprint.
+_UNCHANGING = frozenset(_IMMUTABLE) - {bytes}
 _BYTES = (bytes, bytearray, memoryview)
 _CAST_ON_MYSQL = (AutoField, DateField, DecimalField, DurationField, IntegerField, TimeField)
 # On SQLite a number inside a JSON value comes as a number, and goes into a column of text; on MariaDB and
@@ -70,6 +73,14 @@ _CAST_TO_TEXT: dict[str, tuple[type[Field[Any, Any]], ...]] = {
     "sqlite": (JSONField,),
     "mysql": (CharField, TextField),
 }
+# A moment is a date by inheritance only.
+_KINDS: tuple[tuple[type[Field[Any, Any]], ...], ...] = (
+    (IntegerField, FloatField, DecimalField),
+    (CharField, TextField),
+    (DateTimeField,),
+    (DateField,),
+    (JSONField,),
+)
 # Wide enough for every column: quantize() must not fail on the digits before the point.
 _SCALING = decimal.Context(prec=2000)
 
@@ -114,6 +125,22 @@ def _target(field: Any) -> Any:
     return field
 
 
+def is_of_class(field: Field[Any, Any], *classes: type[Field[Any, Any]]) -> bool:
+    """Return whether a field, or the one whose values a foreign key holds, is of one of the classes."""
+    return isinstance(_target(field), classes)
+
+
+def predicted(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
+    """Return `row_value`, or UNKNOWN where only the row tells.
+
+    A value that the field's conversion refuses may be one that an UPDATE takes (an empty text for a key).
+    """
+    try:
+        return row_value(field, value, connection)
+    except Exception:  # noqa: BLE001  # whatever a conversion raises; it is for the statement to refuse the value
+        return UNKNOWN
+
+
 def row_value(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
     """Return what a row gives back for a constant that is written to a plain field.
 
@@ -125,14 +152,16 @@ def row_value(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrappe
         return None
     target = _target(field)
     if isinstance(target, JSONField):
-        return _through_json(target, value)
+        return row_values(target, value)()
     if isinstance(target, BinaryField):
         return _bytes(target, value, connection)
     return scaled(target, _exact_text(target.to_python(target.get_prep_value(value))), connection)
 
 
-def _through_json(field: JSONField, value: Any) -> Any:
-    return json.loads(json.dumps(value, cls=field.encoder), cls=field.decoder)
+def row_values(field: JSONField, value: Any) -> Callable[[], Any]:
+    """Return a function that gives the `row_value` of JSON, each time as an object of its own."""
+    text = json.dumps(value, cls=field.encoder)
+    return lambda: json.loads(text, cls=field.decoder)
 
 
 def _bytes(field: BinaryField[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
@@ -186,10 +215,30 @@ def as_column(expression: Any, field: Field[Any, Any], connection: BaseDatabaseW
     if connection.vendor == "postgresql":
         return CastToColumn(expression, output_field=target)
     if connection.vendor == "mysql" and isinstance(target, _CAST_ON_MYSQL):
-        return Cast(expression, output_field=target)
+        return SelectedCast(expression, output_field=target)
     if isinstance(target, _CAST_TO_TEXT.get(connection.vendor, ())):
         expression = Cast(expression, output_field=TextField())
     return Computed(expression, output_field=target)
+
+
+def is_of_its_kind(resolved: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
+    """Return whether an expression gives what the field's column is for, as far as its type tells.
+
+    Else PostgreSQL refuses it, and SQLite stores something that the field may not be able to read.
+    """
+    try:
+        kind = _kind(_target(resolved.output_field))
+    except FieldError:  # of mixed types, or of none
+        kind = Field
+    column = _kind(_target(field))
+    if kind is Field:
+        return connection.vendor != "sqlite" or column is CharField
+    return kind is column or column is CharField
+
+
+def _kind(field: Any) -> type[Any]:
+    """Return the class that stands for all fields with the same kind of values."""
+    return next((kinds[0] for kinds in _KINDS if isinstance(field, kinds)), type(field))
 
 
 def as_frozen(expression: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper) -> BaseExpression:
@@ -211,6 +260,21 @@ def is_opaque(field: Field[Any, Any]) -> bool:
     return isinstance(field, (JSONField, BinaryField)) or not is_plain(field)
 
 
+def may_change_in_place(field: Field[Any, Any]) -> bool:
+    """Return whether a comparison with the value itself may not tell what has become of it."""
+    return holds_files(field) or is_opaque(field)
+
+
+def is_unchanging(value: Any) -> bool:
+    """Return whether nothing inside a value can change."""
+    return type(value) in _UNCHANGING or (
+        # A named tuple too, but not one with attributes of its own.
+        isinstance(value, tuple)
+        and not hasattr(value, "__dict__")
+        and all(type(part) in _UNCHANGING for part in value)
+    )
+
+
 def fingerprint(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
     """Return something that differs once the value, or anything inside it, would be saved
     differently.
@@ -221,7 +285,10 @@ def fingerprint(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrap
         return None if value is None else _json_text(field, value, connection)
     if isinstance(value, _BYTES):
         return bytes(value)
-    return copied(field.get_db_prep_save(value, connection))
+    try:
+        return copied(field.get_db_prep_save(value, connection))
+    except Exception:  # noqa: BLE001  # it can't be saved, but nobody may want it to be
+        return copied(value)
 
 
 def _json_text(field: JSONField, value: Any, connection: BaseDatabaseWrapper) -> Any:
@@ -229,7 +296,7 @@ def _json_text(field: JSONField, value: Any, connection: BaseDatabaseWrapper) ->
     loses_order = connection.vendor == "postgresql"
     try:
         return json.dumps(value, cls=field.encoder, sort_keys=loses_order)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         # It can't be saved, but nobody may want it to be.
         return copied(value)
 
@@ -237,11 +304,17 @@ def _json_text(field: JSONField, value: Any, connection: BaseDatabaseWrapper) ->
 def copied(value: Any, owner: Model | None = None) -> Any:
     """Return a value that stays as it is now, whatever happens to the given one.
 
-    The instance that has the value, its owner, is not copied with a value that knows it.
+    The instance that has the value, its owner, is not copied with a value that knows it. A value that
+    can't be copied is itself: of such a one, only that another takes its place is seen.
     """
     if isinstance(value, _BYTES):
         return bytes(value)
-    return value if isinstance(value, _IMMUTABLE) else copy.deepcopy(value, {id(owner): owner})
+    if isinstance(value, _IMMUTABLE):
+        return value
+    try:
+        return copy.deepcopy(value, {id(owner): owner})
+    except Exception:  # noqa: BLE001  # whatever a class of somebody's own raises
+        return value
 
 
 def is_as_copied(value: Any, copied: Any) -> bool:
@@ -291,6 +364,14 @@ def concrete(model: Any) -> type[Model]:
     return owner
 
 
+def first_written(model: type[Model], names: Iterable[str]) -> Field[Any, Any]:
+    """Return the first of the named fields that has a column which may be written, or else of all fields."""
+    opts = model._meta
+    candidates: list[Any] = [*map(opts.get_field, names), *opts.concrete_fields]
+    found: Field[Any, Any] = next(field for field in candidates if not field.generated)
+    return found
+
+
 def writable_fields(model: type[Model]) -> list[Field[Any, Any]]:
     """Return the concrete fields that a save may write: neither keys nor generated."""
     keys = {*model._meta.pk_fields}
@@ -317,6 +398,44 @@ def _referenced(field: Any) -> set[Field[Any, Any]]:
 def holds_files(field: Field[Any, Any]) -> bool:
     """Return whether the field's values are files, which `Field.pre_save` stores."""
     return isinstance(field, FileField)
+
+
+def assign(instance: Model, field: Field[Any, Any], value: Any) -> None:
+    """Give an instance a value by attribute, unless it holds the same.
+
+    Where the attribute refuses what the row holds (a state that is protected from assignment), the value
+    goes where the loading of a row puts it.
+    """
+    if not _is_held(instance, field, value):
+        assign_anew(instance, field, value)
+
+
+def assign_anew(instance: Model, field: Field[Any, Any], value: Any) -> None:
+    """Do as `assign` even if the instance holds the same: whoever watches the attribute is to see it."""
+    try:
+        setattr(instance, field.attname, value)
+    except Exception:  # noqa: BLE001  # whatever a descriptor raises; Django's statement takes the value
+        instance.__dict__[field.attname] = value
+        if field.is_relation:
+            instance._state.fields_cache.pop(field.name, None)
+
+
+def assign_related(instance: Model, field: Any, related: Model) -> None:
+    """Do as `assign_anew` with the object that a foreign key refers to."""
+    try:
+        setattr(instance, field.name, related)
+    except Exception:  # noqa: BLE001  # as above
+        assign_anew(instance, field, related.prepare_database_save(field))
+
+
+def _is_held(instance: Model, field: Field[Any, Any], value: Any) -> bool:
+    held = instance.__dict__.get(field.attname, UNKNOWN)
+    if held is value:
+        return True
+    if type(held) is not type(value) or not is_unchanging(value):
+        return False
+    # Equal decimals may differ in their scale, equal times in their zone.
+    return bool(held == value and str(held) == str(value))
 
 
 def leave_unmeasured(instances: Iterable[Model], fields: Iterable[Field[Any, Any]]) -> None:

@@ -14,6 +14,8 @@ from django.db.models.expressions import DatabaseDefault, ExpressionWrapper
 from django.db.models.sql import InsertQuery
 
 from . import fields as columns, sending
+from .expressions import UNKNOWN
+from .rows import copied, current
 from .telling import reread
 
 if TYPE_CHECKING:
@@ -113,9 +115,8 @@ class Inserter:
         """Return these columns of the rows with which the instances would conflict, and lock
         them.
         """
-        everything: QuerySet[Any] = QuerySet(self.model, using=self.using)
-        if self.lock:
-            everything = everything.select_for_update()
+        everything: QuerySet[Any] = QuerySet(self.model, using=self.using).order_by("pk")
+        everything = everything.select_for_update() if self.lock else current(everything)
         objs = list(objs)
         found: list[Row] = []
         for unique in sets:
@@ -150,8 +151,7 @@ class _Insertion:
         self.outcomes: dict[int, list[Outcome]] = defaultdict(list)
 
     def run(self, objs: list[Any]) -> list[tuple[Any, bool]]:
-        writer: Any = self.inserter.queryset
-        writer = writer._chain()
+        writer = copied(self.inserter.queryset)
         # On this one queryset, which nobody else has.
         writer.__dict__["_insert"] = self._insert
         with sending.silence(self.inserter.model):
@@ -195,7 +195,18 @@ class _Insertion:
         if on_conflict == OnConflict.IGNORE:
             # Django takes the rows of all its batches for those of its instances in their order.
             return []
+        if None in outcomes:
+            # Django goes by the place: a row that was left out gets the values that its instance has. It
+            # refuses to go on if the database was to make the key.
+            outcomes = [
+                outcome or (False, self._own_row(obj))
+                for obj, outcome in zip(objs, outcomes, strict=True)
+                if outcome or obj._is_pk_set()
+            ]
         return [outcome[1] for outcome in outcomes if outcome and outcome[1] is not None]
+
+    def _own_row(self, obj: Any) -> Row:
+        return [getattr(obj, field.attname) for field in self.opts.db_returning_fields]
 
     def _choose(self, on_conflict: OnConflict | None) -> Callable[[list[Any]], list[Outcome]]:
         if on_conflict == OnConflict.IGNORE:
@@ -214,7 +225,7 @@ class _Insertion:
     def _settle(self, obj: Any, created: bool, row: Row) -> None:
         for field, value in zip(self.returning, row, strict=False):
             if not created or field in self.unsure or _is_expression(obj, field):
-                setattr(obj, field.attname, _returned(field, value))
+                columns.assign(obj, field, _returned(field, value))
 
     def _reread(self, written: list[tuple[Any, bool]]) -> None:
         keys = {*self.opts.pk_fields}
@@ -230,7 +241,10 @@ class _Insertion:
 
     def _create(self, objs: list[Any]) -> list[Outcome]:
         if self.inserter.returns_rows:
-            return [(True, row) for row in self._rows_of_new(objs)]
+            # The key tells which rows a trigger has left out.
+            key = tuple(self.opts.pk_fields)
+            rows = self._django(objs, list(dict.fromkeys([*self.of_new, *key])))
+            return [None if row is None else (True, row) for row in self._rows_by_instance(objs, rows, key)]
         key = self.opts.auto_field
         if key is None or key in self.fields:
             self._django(objs, None)
@@ -238,12 +252,18 @@ class _Insertion:
             # The database tells the last key only.
             for obj in objs:
                 ((value, *_),) = self._django([obj], [key])
-                setattr(obj, key.attname, value)
+                columns.assign(obj, key, value)
         return [(True, None)] * len(objs)
 
-    def _rows_of_new(self, objs: list[Any]) -> list[Row]:
-        rows = self._django(objs, self.of_new)
-        return rows if self.of_new else [()] * len(objs)
+    def _rows_by_instance(self, objs: list[Any], rows: list[Row], key: UniqueSet) -> list[Row | None]:
+        """Return each instance's row, or None for one that a trigger has left out."""
+        if len(rows) == len(objs):
+            return list(rows)
+        by_key = {self._row_key(row, key): row for row in rows}
+        names = [field.attname for field in key]
+        return [
+            by_key.get(self._key(obj, key) or tuple(getattr(obj, name) for name in names)) for obj in objs
+        ]
 
     def _django(self, objs: list[Any], returning: list[ModelField] | None, **conflict: Any) -> list[Row]:
         queryset: Any = self.inserter.queryset
@@ -309,7 +329,10 @@ class _Insertion:
             value = None if field.generated else getattr(obj, field.attname)
             if value is None or hasattr(value, "resolve_expression") or not _is_comparable(field):
                 return None
-            key.append(columns.row_value(field, value, self.connection))
+            stored = columns.predicted(field, value, self.connection)
+            if stored is UNKNOWN:
+                return None
+            key.append(stored)
         return tuple(key)
 
     def _row_key(self, row: Row, unique: UniqueSet) -> tuple[Any, ...]:
@@ -344,7 +367,7 @@ class _Insertion:
             inserted = bool(cursor.rowcount == 1)
             if inserted and key is not None and key not in self.fields:
                 last = self.connection.ops.last_insert_id(cursor, self.opts.db_table, key.column)
-                setattr(obj, key.attname, last)
+                columns.assign(obj, key, last)
         return inserted
 
     # Rows in conflict are updated. PostgreSQL tells which ones, of most tables.
@@ -353,7 +376,10 @@ class _Insertion:
         rows = self._django(objs, [*self.returning, _xmax(self.inserter.model)], **self.upsert)
         # Nothing has locked or deleted a version of a row that this statement has made; one
         # that it has updated, it has locked first.
-        return [(str(xmax) == "0", row) for *row, xmax in rows]
+        return [
+            None if row is None else (str(row[-1]) == "0", row[:-1])
+            for row in self._rows_by_instance(objs, rows, self.unique_sets[0])
+        ]
 
     # Elsewhere only the steps of select-then-save prove it: rows that are there and locked are
     # updated by Django's statement, all others are inserted by a plain one. If that fails
@@ -370,19 +396,24 @@ class _Insertion:
         try:
             with transaction.atomic(using=self.using):
                 updated = iter(self._updated(old, held) if old else ())
-                created = iter(self._rows_of_new(new) if new else ())
+                created = iter(self._create(new) if new else ())
         except IntegrityError:
             return self._upsert_each(objs)
-        return [next(updated) if is_known else (True, next(created)) for is_known in known]
+        return [next(updated if is_known else created) for is_known in known]
 
     def _updated(self, objs: list[Any], held: Held) -> list[Outcome]:
-        rows = self._django(objs, self.returning, **self.upsert)
+        rows = self._rows_by_instance(
+            objs, self._django(objs, self.returning, **self.upsert), self.unique_sets[0]
+        )
         unique = tuple(self.opts.pk_fields)
         there = held.get(unique)
         if there is None:
-            return [(False, row) for row in rows]
+            return [None if row is None else (False, row) for row in rows]
         outcomes: list[Outcome] = []
         for row in rows:
+            if row is None:
+                outcomes.append(None)
+                continue
             # One before it may have moved the row with which it was in conflict out of its way.
             key = self._row_key(row, unique)
             outcomes.append((key not in there, row))

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Model
-from django.db.models.base import ModelState
-from django.db.models.fields.files import FileDescriptor
+from django.db.models.base import ModelBase, ModelState
+from django.db.models.fields.files import FileDescriptor, ImageFileDescriptor
 from django.db.models.fields.related_descriptors import ForeignKeyDeferredAttribute
 from django.db.models.query import ModelIterable
 from django.db.models.query_utils import DeferredAttribute
@@ -22,7 +22,7 @@ else:
 _DJANGOS = {name: vars(Model).get(name) for name in ("__init__", "__new__", "__setattr__", "from_db")}
 
 # Setting one of these on a new instance comes to an entry in its __dict__.
-_PLAIN_DESCRIPTORS = (DeferredAttribute, ForeignKeyDeferredAttribute, FileDescriptor)
+_PLAIN_DESCRIPTORS = (DeferredAttribute, ForeignKeyDeferredAttribute, FileDescriptor, ImageFileDescriptor)
 
 
 class PlainIterable(_ModelIterable):
@@ -68,6 +68,7 @@ def is_plain(queryset: Any) -> bool:
         queryset._iterable_class is ModelIterable
         and not queryset._known_related_objects
         and not queryset.query.extra_select
+        and not queryset.query.select_related
         and not getattr(fetch_mode, "track_peers", False)
         and not pre_init.has_listeners(queryset.model)
         and not post_init.has_listeners(queryset.model)
@@ -75,11 +76,36 @@ def is_plain(queryset: Any) -> bool:
     )
 
 
+def is_of_djangos_making(model: type[Model]) -> bool:
+    """Return whether the instance of a row is made by Django alone, and so is of the model itself.
+
+    Typed models change the class in `__init__`, `__new__` or `from_db`, or in their metaclass.
+    """
+    return (
+        model.__init__ is _DJANGOS["__init__"]
+        and model.__new__ is object.__new__
+        and _function_of(model.from_db) is _FROM_DB
+        and _is_called_as_a_class(model)
+    )
+
+
+def _function_of(method: Any) -> Any:
+    return getattr(method, "__func__", method)
+
+
+_FROM_DB = _function_of(Model.from_db)
+
+
+def _is_called_as_a_class(model: type[Model]) -> bool:
+    return type(model) is ModelBase or type(model).__call__ is type.__call__
+
+
 def _is_plain_model(model: type[Model]) -> bool:
     own = [cls for cls in model.__mro__ if cls not in (Model, object)]
     return (
         all(vars(Model).get(name) is djangos for name, djangos in _DJANGOS.items())
         and not any(vars(cls).keys() & _DJANGOS.keys() for cls in own)
+        and _is_called_as_a_class(model)
         and all(_is_plain_attribute(model, field.attname) for field in model._meta.concrete_fields)
     )
 

@@ -38,11 +38,11 @@ def _within_a_loop(work: Callable[[], T]) -> T:
 
     def settle() -> None:
         try:
-            outcome.set_result(work())
+            result = work()
         except BaseException as error:  # noqa: BLE001  # result() raises it
             outcome.set_exception(error)
+        else:
+            outcome.set_result(result)
 
-    # A KeyboardInterrupt in a coroutine ends the loop, and asgiref restores the context as it was then.
-    with sending.flights_kept():
-        async_to_sync(sync_to_async(settle))()
+    async_to_sync(sync_to_async(settle))()
     return outcome.result()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.models.sql import Query, UpdateQuery
 
 from .fields import concrete, is_returned_as_selected
+from .rows import copied
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model, QuerySet
@@ -34,7 +35,7 @@ def is_possible(model: type[Model], fields: Collection[ModelField], connection: 
 def returning(queryset: QuerySet[Any], fields: Collection[ModelField]) -> tuple[QuerySet[Any], Rows]:
     """Return the queryset, and a list that its `update()` fills with these fields of the rows written."""
     rows: Rows = []
-    answering = queryset._chain()  # type: ignore[attr-defined]  # as QuerySet's own methods copy it
+    answering = copied(queryset)
     answering.query = answering.query.chain(_ReturningQuery)
     answering.query.fields, answering.query.rows = [*fields], rows
     return answering, rows

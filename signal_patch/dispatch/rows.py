@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.db.models.constants import LOOKUP_SEP
 from django.db.models.expressions import OrderBy
 from django.db.models.query import ModelIterable
 from django.db.models.sql import Query
 
-from . import loading
+from . import loading, related
+from .expressions import in_share_mode
 from .fields import concrete
-from .keys import condition as keys_condition
+from .keys import condition as keys_condition, refuse_null, refuse_shared
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 Expressions = dict[str, "BaseExpression"]
 Frozen = dict[Any, tuple[Any, ...]]
+
+# So many keys make a statement of some hundred kilobytes, where the database sets no limit.
+LOCKED_AT_ONCE = 10_000
 
 
 @dataclass(slots=True)
@@ -50,15 +54,56 @@ def database_for_write(queryset: Any) -> str:
     return str(queryset.db)
 
 
+def copied(queryset: Any) -> Any:
+    """Return a copy of a queryset that can be changed without a change to the queryset.
+
+    Some querysets are their own clones: cacheops' `inplace()`, or Django's with cloning disabled. cacheops
+    also replaces `QuerySet._clone` for all classes, so the copy of such a queryset is made of its attributes
+    (QuerySet._chain, _query, _result_cache, _prefetch_done, Django 5.2 to 6.1). The copy is its own clone,
+    too: whoever uses one twice copies it again.
+    """
+    clone = queryset._chain()
+    if clone is not queryset and clone.query is not queryset.query:
+        return clone
+    clone = object.__new__(type(queryset))
+    # The property `query` applies a filter that a related manager has put off.
+    query = queryset.query.chain()
+    vars(clone).update(vars(queryset), _query=query, _result_cache=None, _prefetch_done=False)
+    return clone
+
+
+def none(queryset: Any) -> Any:
+    """Return a queryset of the same class and query that matches no row."""
+    clone = copied(queryset)
+    clone.query.set_empty()
+    return clone
+
+
 def everything(queryset: Any, using: str) -> Any:
     """Return a queryset of the same class and hints over all rows of the model.
 
     It goes through QuerySet's private state, because a subclass may do anything in the
-    public methods (QuerySet._chain, Django 5.2 to 6.1).
+    public methods.
     """
-    clone = queryset._chain()
+    clone = copied(queryset)
     clone.query = Query(queryset.model)
     return _whole(clone, using)
+
+
+def _alike(query: Any) -> Any:
+    """Return a query over all rows that keeps what its own class adds to Django's: django-cte's WITH."""
+    if type(query) is Query:
+        return Query(query.model)
+    clone = query.chain()
+    added = {name: value for name, value in vars(clone).items() if not hasattr(Query, name)}
+    clone.__dict__ = {**added, **vars(Query(query.model))}
+    return clone
+
+
+def _everything_alike(queryset: Any, using: str) -> Any:
+    clone = everything(queryset, using)
+    clone.query = _alike(queryset.query)
+    return clone
 
 
 def _whole(clone: Any, using: str) -> Any:
@@ -77,10 +122,12 @@ def is_djangos(queryset: Any) -> bool:
     return bool(queryset._iterable_class.__module__.startswith("django."))
 
 
-def at(queryset: QuerySet[Any], keys: Sequence[Any]) -> QuerySet[Any]:
+def at(queryset: QuerySet[Any], keys: Sequence[Any]) -> Any:
     """Narrow a queryset to exactly the rows with the given primary keys."""
     condition = keys_condition(queryset.model, keys, connections[queryset.db])
-    return QuerySet.filter(queryset, condition)
+    clone = copied(queryset)
+    clone.query.add_q(Q(condition))
+    return clone
 
 
 def key_getter(model: type[Model]) -> Callable[[Model], Any]:
@@ -143,10 +190,14 @@ class Selection:
         self.total = 0
         self.key_of = key_getter(queryset.model)
         self.tables: tuple[str, ...] = ()
+        self.related = related.of(queryset, using)
 
     def batches(self) -> Iterator[Batch]:
         """Yield the rows in batches, each row once."""
-        chosen = self._chosen()
+        if self.lock and not _orders_by_key(self.queryset.query):
+            yield from self._locked_by_key()
+            return
+        chosen = self._chosen(self.queryset)
         if chosen is None:
             yield from self._in_foreign_order()
         else:
@@ -161,10 +212,11 @@ class Selection:
         # The one row too many tells that there are more.
         first.keys.pop()
         first.instances.pop()
-        keys, frozen = self._keys(chosen)
+        # Anew: a queryset that is its own clone is no longer what it was.
+        keys, frozen = self._keys(self._chosen(self.queryset))
+        refuse_null(self.queryset.model, keys)
         self.total = len(keys)
-        # Choosing their keys has locked them all.
-        self.lock = False
+        self._note_all_are_locked()
         if self._begin_with(keys, first.keys):
             loaded = set(first.keys)
             keys = [key for key in keys if key not in loaded]
@@ -172,6 +224,44 @@ class Selection:
         # One batch is alive at a time.
         del first
         yield from self._chunks(keys, frozen)
+
+    def _locked_by_key(self) -> Iterator[Batch]:
+        """Lock the rows in the order of their keys, so as not to wait for one who does so, too, and waits
+        for us; and yield them in the caller's order, which takes a statement more.
+        """
+        chosen = self._chosen(_by_key(self.queryset))
+        first = self._load(chosen, self.frozen, limit=self.size + 1)
+        if len(first.keys) <= self.size:
+            self.total = len(first.keys)
+            self._note_all_are_locked()
+            order = first.keys if self.total < 2 else self._in_callers_order(first.keys)
+            yield _arranged(first, order, first.frozen)
+            return
+        # These are but the first by their keys; one batch is alive at a time.
+        del first
+        # Anew: a queryset that is its own clone is no longer what it was.
+        keys, frozen = self._keys(self._chosen(_by_key(self.queryset)))
+        refuse_null(self.queryset.model, keys)
+        self.total = len(keys)
+        self._note_all_are_locked()
+        yield from self._chunks(self._in_callers_order(keys), frozen)
+
+    def _note_all_are_locked(self) -> None:
+        # Where what is locked may be read as it was before, each reading is to be of the same kind.
+        self.lock = self.lock and _reads_snapshots(self.using)
+
+    def _in_callers_order(self, keys: list[Any]) -> list[Any]:
+        chosen = self._chosen(self.queryset)
+        if chosen is None:
+            # The order of other tables, which are not to be locked.
+            ordered: Iterable[Any] = (key for key, *_ in keyed(self._ordered()))
+        else:
+            ordered = keys_of(_locked(chosen, ()) if self.lock else chosen)
+        held = set(keys)
+        found = [key for key in dict.fromkeys(ordered) if key in held]
+        # Where chance has a say in the filter, or other tables have changed, not all are found again.
+        held.difference_update(found)
+        return [*found, *(key for key in keys if key in held)]
 
     def _begin_with(self, keys: list[Any], first: list[Any]) -> bool:
         """Return whether the rows chosen are the ones that were loaded first, and others after them.
@@ -184,30 +274,34 @@ class Selection:
         return keys[: len(first)] == first
 
     def _in_foreign_order(self) -> Iterator[Batch]:
-        ordered = _on(self.using, self.queryset)
-        if not _foreign_joins(ordered.query):
-            # As Django's statement over a single table does (5.2 and 6.0; 6.1 refuses them).
-            ordered.query.distinct_fields = ()
-        if not ordered.query.distinct_fields:
-            # MariaDB finds a distinct composite key ambiguous in an ORDER BY; no key counts twice below.
-            ordered.query.distinct = False
-        keys = list(dict.fromkeys(key for key, *_ in keyed(ordered)))
+        keys = list(dict.fromkeys(key for key, *_ in keyed(self._ordered())))
+        refuse_null(self.queryset.model, keys)
         frozen: Frozen = {}
-        if self.frozen or (self.lock and len(keys) > self.size):
-            # Such an ordering can't be locked with; a single batch is locked as it is loaded.
+        if self.frozen:
             held, frozen = self._held(keys)
             keep = set(held)
             keys = [key for key in keys if key in keep]
         self.total = len(keys)
         yield from self._chunks(keys, frozen)
 
+    def _ordered(self) -> Any:
+        """Return the queryset as its own ordering has it, in which a row may come twice."""
+        ordered = _on(self.using, self.queryset)
+        if not _foreign_joins(ordered.query):
+            # As Django's statement over a single table does (5.2 and 6.0; 6.1 refuses them).
+            ordered.query.distinct_fields = ()
+        if not ordered.query.distinct_fields:
+            # MariaDB finds a distinct composite key ambiguous in an ORDER BY; no key counts twice.
+            ordered.query.distinct = False
+        return ordered
+
     def _held(self, keys: list[Any]) -> tuple[list[Any], Frozen]:
-        """Lock the chosen rows, and return their keys and what the frozen expressions give."""
+        """Return the keys of the chosen rows and what the frozen expressions give."""
         held, frozen = self._keys(_nested(self.queryset, self.using))
         if set(held).issuperset(keys):
             return held, frozen
         # Where chance has a say in the filter, that has chosen other rows: then by their keys.
-        everyone = everything(self.queryset, self.using)
+        everyone = _everything_alike(self.queryset, self.using)
         held, frozen = [], {}
         for part in self._parts(keys):
             there, given = self._keys(at(everyone, part))
@@ -225,31 +319,32 @@ class Selection:
         batch = self._load(at(everything(self.queryset, self.using), keys), {})
         if batch.keys == keys and not frozen:
             return batch
-        loaded = dict(zip(batch.keys, batch.instances, strict=True))
-        present = [key for key in keys if key in loaded]
-        return Batch(
-            present,
-            [loaded[key] for key in present],
-            {key: frozen[key] for key in present} if frozen else {},
-        )
+        return _arranged(batch, keys, frozen)
 
     def _load(self, rows: QuerySet[Any], frozen: Expressions, limit: int | None = None) -> Batch:
-        annotated = QuerySet.annotate(rows, **self.previews, **frozen)
+        annotated = self._annotated(rows, frozen, self.previews)
         if not is_djangos(annotated):
             self._leave_to_its_iterable(annotated, [*self.previews, *frozen])
+        elif self.related.is_any:
+            self.related.load_with(annotated, joined=self._may_join(annotated, frozen))
         if self.lock:
             annotated = _locked(annotated, self._loaded_tables(annotated))
         if loading.is_plain(annotated):
             annotated._iterable_class = loading.PlainIterable
-            annotated = QuerySet.defer(annotated, *self._unloaded())
+            annotated = QuerySet.defer(annotated, *self._unloaded(annotated))
         instances = list(annotated[:limit])
         keys = list(map(self.key_of, instances))
+        refuse_shared(self.queryset.model, keys)
         values = {
             key: tuple(instance.__dict__.pop(alias) for alias in frozen)
             for key, instance in zip(keys, instances, strict=True)
             if frozen
         }
         return Batch(keys, instances, values)
+
+    def _annotated(self, rows: QuerySet[Any], frozen: Expressions, previews: Expressions) -> QuerySet[Any]:
+        annotated = QuerySet.annotate(rows, **previews, **frozen)
+        return with_committed(annotated, frozen) if self.lock else annotated
 
     def _leave_to_its_iterable(self, rows: Any, aliases: list[str]) -> None:
         """Have what an iterable that is not Django's needs to make instances of subclasses.
@@ -259,6 +354,15 @@ class Selection:
         """
         rows.query.select_related = self.queryset.query.select_related
         rows._annotated = aliases
+        rows._prefetch_related_lookups = self.related.lookups
+
+    def _may_join(self, rows: QuerySet[Any], frozen: Expressions) -> bool:
+        """Return whether the tables of related objects may be joined to these rows.
+
+        Not where they would be locked too, nor where raw SQL may name a column that they have as well.
+        """
+        names_tables = connections[self.using].features.has_select_for_update_of
+        return not frozen and (names_tables or not self.lock) and not related.has_raw_sql(rows.query)
 
     def _loaded_tables(self, rows: QuerySet[Any]) -> tuple[str, ...]:
         if self.tables or not rows.query.select_related:
@@ -267,39 +371,40 @@ class Selection:
         names_tables = connections[self.using].features.has_select_for_update_of
         return _own_tables(rows.query.get_meta()) if names_tables else ()
 
-    def _unloaded(self) -> Sequence[str]:
-        # A lock of an ancestor's table needs one of its columns in the SELECT.
-        return () if concrete(self.queryset.model)._meta.parents else self.replaced
+    def _unloaded(self, rows: Any) -> Sequence[str]:
+        # A lock of an ancestor's table needs one of its columns in the SELECT; a prefetch, the foreign keys.
+        is_read = concrete(self.queryset.model)._meta.parents or rows._prefetch_related_lookups
+        return () if is_read else self.replaced
 
     def _keys(self, chosen: QuerySet[Any]) -> tuple[list[Any], Frozen]:
         if self.lock:
             chosen = _locked(chosen, self.tables[:1])
         if not self.frozen:
             return keys_of(chosen), {}
-        annotated = QuerySet.annotate(chosen, **self.frozen)
+        annotated = self._annotated(chosen, self.frozen, {})
         frozen = {key: tuple(values) for key, *values in keyed(annotated, *self.frozen)}
         return list(frozen), frozen
 
-    def _chosen(self) -> Any:
-        """Return whole instances of the chosen rows, or None if only the queryset itself can
-        tell their order.
+    def _chosen(self, queryset: QuerySet[Any]) -> Any:
+        """Return whole instances of the rows that a queryset chooses, or None if only the queryset
+        itself can tell their order.
         """
-        if self._is_direct():
-            return _direct(self.queryset, self.using)
-        if _orders_by_own_columns(self.queryset):
-            return _nested(self.queryset, self.using)
+        if self._is_direct(queryset):
+            return _direct(queryset, self.using)
+        if _orders_by_own_columns(queryset):
+            return _nested(queryset, self.using)
         return None
 
-    def _is_direct(self) -> bool:
+    def _is_direct(self, queryset: QuerySet[Any]) -> bool:
         """Return whether the queryset's own query can load the rows, once each, and lock
         them alone.
         """
-        query = self.queryset.query
+        query = queryset.query
         if query.group_by is not None or query.extra_tables or query.extra_order_by:
             return False
         if any(_is_computed_over_rows(annotation) for annotation in query.annotations.values()):
             return False
-        if not _orders_by_own_columns(self.queryset):
+        if not _orders_by_own_columns(queryset):
             # Only the compiler knows the joins of the ordering.
             query = query.clone()
             query.get_compiler(self.using).pre_sql_setup()
@@ -320,6 +425,17 @@ class Selection:
         return True
 
 
+def _arranged(batch: Batch, keys: list[Any], frozen: Frozen) -> Batch:
+    """Return the rows of a batch in the order of these keys; one that is not there is left out."""
+    loaded = dict(zip(batch.keys, batch.instances, strict=True))
+    present = [key for key in keys if key in loaded]
+    return Batch(
+        present,
+        [loaded[key] for key in present],
+        {key: frozen[key] for key in present} if frozen else {},
+    )
+
+
 def _is_computed_over_rows(annotation: Any) -> bool:
     return bool(
         getattr(annotation, "contains_over_clause", False) or getattr(annotation, "set_returning", False)
@@ -335,16 +451,28 @@ def _foreign_joins(query: Any) -> list[Any]:
     return [
         join
         for alias, join in query.alias_map.items()
-        if query.alias_refcount[alias] and join.parent_alias and join.join_field not in links
+        if query.alias_refcount[alias]
+        and join.parent_alias
+        and getattr(join, "join_field", None) not in links
     ]
 
 
 def _is_to_one(join: Any) -> bool:
-    return bool(join.join_field.many_to_one or join.join_field.one_to_one)
+    """Return whether a join gives each row once; of one that follows no relation, nobody knows."""
+    field = getattr(join, "join_field", None)
+    return bool(getattr(field, "many_to_one", False) or getattr(field, "one_to_one", False))
 
 
 def _explicit_order(queryset: QuerySet[Any]) -> bool:
     return bool(queryset.query.order_by or queryset.query.extra_order_by)
+
+
+def _orders_by_key(query: Query) -> bool:
+    """Return whether a query's rows come in the order of their key, as they do where none is given."""
+    if query.extra_order_by or not query.order_by:
+        return not query.extra_order_by
+    pk = query.get_meta().pk
+    return query.standard_ordering and query.order_by[0] in ("pk", pk.name, pk.attname)
 
 
 def _orders_by_own_columns(queryset: QuerySet[Any]) -> bool:
@@ -368,7 +496,7 @@ def _is_own_column(query: Query, name: str) -> bool:
 
 
 def _on(using: str, queryset: Any) -> Any:
-    clone = queryset._chain()
+    clone = copied(queryset)
     clone._db = using
     clone._prefetch_related_lookups = ()
     clone.query.order_by = _inlined(clone.query)
@@ -420,6 +548,12 @@ def _order_by_key(query: Query) -> None:
     query.add_ordering("pk")
 
 
+def _by_key(queryset: Any) -> Any:
+    clone = copied(queryset)
+    _order_by_key(clone.query)
+    return clone
+
+
 def _nested(queryset: QuerySet[Any], using: str) -> Any:
     """Return the rows whose key is among those that the queryset selects.
 
@@ -432,7 +566,8 @@ def _nested(queryset: QuerySet[Any], using: str) -> Any:
     keys.clear_select_fields()
     keys.selected = None
     keys.add_fields([keys.get_meta().pk.name])
-    outer = QuerySet.filter(everything(queryset, using), pk__in=keys)
+    outer = _everything_alike(queryset, using)
+    outer.query.add_q(Q(pk__in=keys))
     if queryset.query.order_by and _orders_by_own_columns(queryset):
         outer.query.order_by = queryset.query.order_by
         outer.query.standard_ordering = queryset.query.standard_ordering
@@ -443,7 +578,12 @@ def _nested(queryset: QuerySet[Any], using: str) -> Any:
 
 def chosen_keys(queryset: QuerySet[Any], using: str) -> list[Any]:
     """Return the keys of the rows that a queryset selects, each once."""
-    return keys_of(_nested(queryset, using))
+    return keys_of(chosen(queryset, using))
+
+
+def chosen(queryset: QuerySet[Any], using: str) -> Any:
+    """Return the rows that a queryset selects, each once, in a query that reads their own table only."""
+    return _nested(queryset, using)
 
 
 def keys_of(queryset: QuerySet[Any]) -> list[Any]:
@@ -463,6 +603,58 @@ def keyed(queryset: QuerySet[Any], *names: str) -> Iterable[Any]:
     # Django 5.2 to 6.1 lose the parts of a composite "pk" beside annotations.
     found = QuerySet.values_list(queryset, *parts, *names)
     return ((row[: len(parts)], *row[len(parts) :]) for row in found)
+
+
+def lock(queryset: QuerySet[Any], keys: Iterable[Any]) -> None:
+    """Lock the rows with the given keys, which have no order, in the order of their keys."""
+    ordered = in_order(keys)
+    size = min(LOCKED_AT_ONCE, largest_batch(queryset.db, queryset.model))
+    for start in range(0, len(ordered), size):
+        chosen = at(queryset, ordered[start : start + size])
+        _order_by_key(chosen.query)
+        keys_of(_locked(chosen, ()))
+
+
+def in_order(keys: Iterable[Any]) -> list[Any]:
+    """Return keys in their order."""
+    keys = list(keys)
+    try:
+        return sorted(keys)
+    except TypeError:
+        # Within a statement the database puts them in order; keys of a class of its own Python may not.
+        return keys
+
+
+def current(queryset: QuerySet[Any]) -> QuerySet[Any]:
+    """Have a queryset read rows that this transaction has locked or written as they are now.
+
+    MySQL and MariaDB show them in a plain SELECT as they were at its first one (REPEATABLE READ), though
+    others have changed them before they were locked; also once they are written, if that changed nothing.
+    """
+    return _locked(queryset, ()) if _reads_snapshots(queryset.db) else queryset
+
+
+def with_committed(queryset: QuerySet[Any], names: Iterable[str]) -> QuerySet[Any]:
+    """Have the subqueries in some annotations read what is committed, as those of an UPDATE do.
+
+    A lock of the outer query is none of theirs; an UPDATE of MySQL or MariaDB reads them in this very mode.
+    """
+    if _reads_snapshots(queryset.db):
+        annotations = queryset.query.annotations
+        annotations.update({name: in_share_mode(annotations[name]) for name in names})
+    return queryset
+
+
+def chosen_by_committed(queryset: QuerySet[Any]) -> QuerySet[Any]:
+    """Have the subqueries in a queryset's condition read what is committed, too."""
+    if not _reads_snapshots(queryset.db):
+        return queryset
+    queryset.query.where = in_share_mode(queryset.query.where)
+    return current(queryset)
+
+
+def _reads_snapshots(using: str) -> bool:
+    return connections[using].vendor == "mysql"
 
 
 def _locked(queryset: QuerySet[Any], tables: tuple[str, ...]) -> QuerySet[Any]:

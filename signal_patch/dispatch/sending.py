@@ -1,30 +1,45 @@
 """Who listens, the signals of one instance, and which rows are in flight.
 
-The two context variables below hold immutable values only, and follow the flow of
-control into awaited coroutines and `sync_to_async`; they are part of a call under way,
-not of the switch, and are as they were when the call ends.
+What is held below follows the flow of control into awaited coroutines and `sync_to_async`;
+it is part of a call under way, not of the switch, and counts no longer than its block runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
+from weakref import ReferenceType, ref
 
-from django.apps import apps
 from django.core.exceptions import ValidationError
-from django.db.models import IntegerField, Model, QuerySet
-from django.db.models.signals import ModelSignal, post_save, pre_save
+from django.db import connections
+from django.db.models import ImageField, IntegerField, Model, QuerySet
+from django.db.models.signals import ModelSignal, post_init, post_save, pre_save
 
+from ..blocks import Held
+from . import loading
 from .fields import concrete
 from .rows import is_djangos
 
 if TYPE_CHECKING:
+    from threading import Lock
+
     from django.db.models.deletion import Collector
 
-_flights: ContextVar[tuple[Flight, ...]] = ContextVar("signal_patch_flights", default=())
-_silent: ContextVar[frozenset[type[Model]]] = ContextVar("signal_patch_silent", default=frozenset())
+    from .rounds import Round
+
+# Weakly, as a context may live on, in a task that was started inside or until it is used again.
+_flights: Final[Held[ReferenceType[Flight]]] = Held("signal_patch_flights")
+_silent: Final[Held[type[Model]]] = Held("signal_patch_silent")
+
+
+def database_of(using: str) -> tuple[str, Any]:
+    """Return what tells the rows of a database from those of others: its alias, and the tenant's schema.
+
+    Libraries that give each tenant a schema keep its name on the connection (django-tenants:
+    `connection.schema_name`), and serve all tenants by one alias.
+    """
+    return using, getattr(connections[using], "schema_name", None)
 
 
 class Flight:
@@ -34,7 +49,7 @@ class Flight:
     key is read when somebody asks: an INSERT sets it between its two signals, or a receiver.
     """
 
-    __slots__ = ("deletions", "instance", "keys", "using")
+    __slots__ = ("__weakref__", "database", "deletions", "instance", "keys", "round")
 
     def __init__(
         self,
@@ -42,10 +57,12 @@ class Flight:
         keys: dict[type[Model], set[Any]],
         instance: Model | None = None,
     ) -> None:
-        self.using = using
+        self.database = database_of(using)
         self.keys = keys
         self.instance = instance
         self.deletions = 0
+        # The round that sends the signals of these rows, if somebody takes part in it (rounds.py).
+        self.round: Round | None = None
 
     def holds(self, model: type[Model], keys: Iterable[Any]) -> set[Any]:
         """Return those of the keys of a concrete model that are in this flight."""
@@ -71,7 +88,8 @@ class Flight:
 def is_any_in_flight(using: str, model: type[Model]) -> bool:
     """Return whether signals of any row of the model are being sent right now."""
     owner = concrete(model)
-    return any(flight.using == using and flight.speaks_of(owner) for flight in _flights.get())
+    database = database_of(using)
+    return any(flight.database == database and flight.speaks_of(owner) for flight in _flying())
 
 
 def is_key(key: Any) -> bool:
@@ -114,8 +132,9 @@ def in_flight(using: str, model: type[Model], keys: Collection[Any]) -> set[Any]
     written in order not to recurse, recurse.
     """
     held: set[Any] = set()
-    for flight in _flights.get():
-        if flight.using == using:
+    database = database_of(using)
+    for flight in _flying():
+        if flight.database == database:
             held |= flight.holds(concrete(model), keys)
     return held
 
@@ -125,27 +144,21 @@ def in_flight_of(using: str, keys: Mapping[type[Model], Collection[Any]]) -> set
     return set().union(*(in_flight(using, model, own) for model, own in keys.items()))
 
 
-@contextmanager
-def flying(flight: Flight) -> Iterator[Flight]:
-    """Hold rows in flight for the length of the block."""
-    outer = _flights.get()
-    _flights.set((*outer, flight))
-    try:
-        yield flight
-    finally:
-        _flights.set(outer)
-        # A receiver may have handed the context on, to a task that outlives the operation.
-        flight.keys, flight.instance = {}, None
+def flying(flight: Flight) -> Lock:
+    """Hold rows in flight for the length of the block: `with flying(flight):`.
+
+    The caller keeps the flight, in a variable of its own: the context has a weak reference only.
+    """
+    return _flights.holding(ref(flight))
 
 
-@contextmanager
-def flights_kept() -> Iterator[None]:
-    """Leave in flight what is found in flight, whichever copy of the context comes back from the block."""
-    outer = _flights.get()
-    try:
-        yield
-    finally:
-        _flights.set(outer)
+def _flying() -> Iterable[Flight]:
+    return filter(None, (flight() for flight in _flights.values()))
+
+
+def innermost_flight() -> Flight | None:
+    """Return the rows whose signals are being sent right now, without those up the stack."""
+    return next(reversed(list(_flying())), None)
 
 
 def keys_by_class(
@@ -180,23 +193,16 @@ def _hashable(keys: Iterable[Any]) -> set[Any]:
         return {key for key in keys if isinstance(key, Hashable)}
 
 
-@contextmanager
-def saving(instance: Model, using: str) -> Iterator[None]:
-    """Mark the row of a `Model.save()` as in flight while Django sends its signals."""
-    with flying(Flight(using, {}, instance)):
-        yield
-
-
-@contextmanager
-def deleting(
+def flight_of_delete(
     collector: Collector,
     others: Mapping[type[Model], Iterable[Any]] | None = None,
     unknown: Iterable[type[Model]] = (),
-) -> Iterator[Flight]:
-    """Mark the rows that a delete has collected as in flight while Django deletes them.
+) -> Flight:
+    """Return a flight of the rows that a delete has collected, to be held while Django deletes them.
 
     `others` are keys of rows that go with them though nobody has collected them, `unknown` the models
-    of which the database may remove rows that nobody has looked at.
+    of which the database may remove rows that nobody has looked at. Flights that may lose rows by the
+    delete are told at once, so that they know whatever becomes of it.
     """
     keys: dict[type[Model], set[Any]] = {}
     for model, instances in collector.data.items():
@@ -206,48 +212,43 @@ def deleting(
         keys.setdefault(concrete(model), set()).update(more)
     fast: Iterable[Any] = collector.fast_deletes
     models = {*unknown, *(concrete(queryset.model) for queryset in fast)}
-    try:
-        with flying(Flight(collector.using, keys)) as flight:
-            yield flight
-    finally:
-        _note_deletion(collector.using, keys, models)
+    flight = Flight(collector.using, keys)
+    _note_deletion(flight.database, keys, models)
+    return flight
 
 
-def _note_deletion(using: str, keys: Mapping[type[Model], set[Any]], models: Collection[type[Model]]) -> None:
-    for flight in _flights.get():
-        if flight.using == using and flight.may_lose(keys, models):
+def _note_deletion(
+    database: tuple[str, Any], keys: Mapping[type[Model], set[Any]], models: Collection[type[Model]]
+) -> None:
+    for flight in _flying():
+        if flight.database == database and flight.may_lose(keys, models):
             flight.deletions += 1
 
 
-@contextmanager
-def silence(model: type[Model]) -> Iterator[None]:
+def silence(model: type[Model]) -> Lock:
     """Let Django's own statements on a model through for the length of the block, patched or not.
 
     On other models they are somebody else's: a field's `pre_save()` may draw a number from a table.
     """
-    outer = _silent.get()
-    _silent.set(outer | {concrete(model)})
-    try:
-        yield
-    finally:
-        _silent.set(outer)
+    return _silent.holding(concrete(model))
 
 
 def is_silent(model: type[Model]) -> bool:
     """Return True while this library runs a statement of its own on the model."""
-    return concrete(model) in _silent.get()
+    return concrete(model) in _silent.values()
 
 
 def senders(queryset: QuerySet[Any]) -> list[type[Model]]:
     """Return the senders of the signals of a queryset's rows.
 
-    A queryset of a polymorphic library yields instances of the model's subclasses, and
-    these are the senders.
+    A queryset of a polymorphic library yields instances of the model's subclasses, and a typed model loads
+    its rows as these, or as other models of its table: then these may be the senders.
     """
     model = queryset.model
-    if not _yields_subclasses(queryset):
+    if not (_yields_subclasses(queryset) or _loads_other_classes(model)):
         return [model]
-    return [model, *(other for other in apps.get_models() if issubclass(other, model) and other is not model)]
+    others = (other for other in _all_models(model) if other is not model)
+    return [model, *(other for other in others if _shares_rows(other, model))]
 
 
 def instances_of(objs: Iterable[Any]) -> list[Any]:
@@ -290,6 +291,28 @@ def _yields_subclasses(queryset: QuerySet[Any]) -> bool:
     if type(queryset).__init__ is not QuerySet.__init__:
         queryset = type(queryset)(model=queryset.model)
     return not is_djangos(queryset)
+
+
+def _loads_other_classes(model: type[Model]) -> bool:
+    """Return whether a model, or a receiver of `post_init`, may turn a row into another class."""
+    if not loading.is_of_djangos_making(model):
+        return True
+    if not (post_init.receivers and post_init.has_listeners(model)):
+        return False
+    # An ImageField measures its image there (ImageField.contribute_to_class, Django 5.2 to 6.1).
+    receivers = chain(*receivers_of(post_init, model))
+    return not all(isinstance(getattr(receiver, "__self__", None), ImageField) for receiver in receivers)
+
+
+def _all_models(model: type[Model]) -> Iterator[type[Model]]:
+    """Yield all models, those of apps that are not installed too (Apps.all_models, Django 5.2 to 6.1)."""
+    registry: Any = model._meta.apps
+    return chain.from_iterable(by_name.values() for by_name in registry.all_models.values())
+
+
+def _shares_rows(other: type[Model], model: type[Model]) -> bool:
+    root = concrete(model)
+    return issubclass(other, root) or other._meta.db_table == root._meta.db_table
 
 
 def hears_saves(senders: Collection[type[Model]]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync
@@ -11,8 +11,9 @@ from django.db import connections
 from django.db.models import QuerySet
 from django.db.models.signals import post_save, pre_save
 
-from . import fields, rows, sending
+from . import fields, rounds, rows, sending
 from .changes import Changes, Watch
+from .expressions import UNKNOWN
 from .progress import in_receivers
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ FEW = 10
 class Teller:
     """Sends the saves of one bulk operation's instances, batch by batch.
 
-    `update_fields` are the names of the fields that the caller writes.
+    `update_fields` are the names of the fields that the caller writes. Instances that the caller gave
+    `may_hold_expressions`.
     """
 
     def __init__(
@@ -41,8 +43,11 @@ class Teller:
         options: Options,
         update_fields: frozenset[str],
         written: Iterable[ModelField],
+        *,
+        may_hold_expressions: bool = False,
     ) -> None:
         self.using = using
+        self.may_hold_expressions = may_hold_expressions
         self.options = options
         self.update_fields = update_fields
         self.written = set(written)
@@ -58,11 +63,13 @@ class Teller:
     @in_receivers
     def before(self, pairs: list[tuple[Any, Model]]) -> dict[Any, Changes]:
         """Send `pre_save` for each instance, and return what receivers changed, by key."""
+        rounds.begin_batch(self.options, (instance for _, instance in pairs))
         if not sending.is_heard(pre_save, self.senders):
             return {}
         # A hop between this thread and an event loop costs more than all the rest of a row.
-        if sending.is_awaited(pre_save, self.senders):
-            return self._await_before(pairs)
+        awaited = sending.is_awaited(pre_save, self.senders)
+        if awaited or rounds.has_list_receivers(pre_save, self.senders):
+            return self._before_in_steps(pairs, awaited=awaited)
         changes: dict[Any, Changes] = {}
         using, update_fields, watches = self.using, self.update_fields, self.watches
         for key, instance in pairs:
@@ -75,15 +82,24 @@ class Teller:
                     changes[key] = changed
         return changes
 
-    def _await_before(self, pairs: list[tuple[Any, Model]]) -> dict[Any, Changes]:
-        """Do as `before`, all in one coroutine, which leaves what may ask the database to this thread."""
+    def _before_in_steps(self, pairs: list[tuple[Any, Model]], *, awaited: bool) -> dict[Any, Changes]:
+        """Do as `before`, but compare when all signals are sent.
+
+        A coroutine sends them all, and comparing may query the database, so it happens in this thread. And
+        receivers of lists change the instances at the end.
+        """
         snapshots = [self._watch(type(instance)).snapshot(instance) for _, instance in pairs]
 
         async def send() -> None:
             for _, instance in pairs:
                 await sending.asend_pre_save(instance, self.using, self.update_fields)
 
-        async_to_sync(send)()
+        with rounds.opened(pre_save, self.senders):
+            if awaited:
+                async_to_sync(send)()
+            else:
+                for _, instance in pairs:
+                    sending.send_pre_save(instance, self.using, self.update_fields)
         found = {
             key: self._watch(type(instance)).changes(instance, snapshot)
             for (key, instance), snapshot in zip(pairs, snapshots, strict=True)
@@ -95,34 +111,86 @@ class Teller:
             watched = fields.writable_fields(model)
             if not self.options.write_back:
                 watched = [field for field in watched if field.name in self.update_fields]
-            self.watches[model] = Watch(watched, self.connection)
+            self.watches[model] = Watch(
+                watched, self.connection, may_hold_expressions=self.may_hold_expressions
+            )
         return self.watches[model]
 
     def settle(
         self,
         pairs: list[tuple[Any, Model]],
         changes: dict[Any, Changes],
-        unsure: Iterable[ModelField],
+        unsure: Collection[ModelField],
         *,
-        all_there: bool,
+        missing: int,
+        unassigned: Collection[ModelField] = (),
     ) -> Told:
         """Make instances tell what their rows hold after the write.
 
-        Returns those that have a row, with the names of the fields that were saved. `unsure`
-        are the fields of which only the row knows the value.
+        Returns those whose row was written, with the names of the fields that were saved. `unsure`
+        are the fields of which only the row knows the value; of those that are `unassigned`, instances
+        have the old one. `missing` is how many rows fewer the statement has matched than it was sent.
         """
         if not self.hears_post_save:
             return []
-        wanted = self._wanted(changes, unsure)
-        instances = [instance for _, instance in pairs]
+        told = dict.fromkeys(unsure)
         for key, instance in pairs if changes else ():
-            self._settle_changes(instance, changes.get(key, {}))
-        if not all_there or any(map(wanted, set(map(type, instances)))):
+            told.update(dict.fromkeys(self._settle_changes(instance, changes.get(key, {}))))
+        unknown: Collection[ModelField] = told
+        if missing:
+            pairs, unknown = self._written(pairs, changes, unknown, missing, unassigned)
+        wanted = self._wanted(changes, unknown)
+        instances = [instance for _, instance in pairs]
+        if any(map(wanted, set(map(type, instances)))):
             present = reread(instances, self.using, wanted)
             pairs = [(key, instance) for key, instance in pairs if id(instance) in present]
         if not changes:
             return [(instance, self.update_fields, False) for _, instance in pairs]
         return [(instance, self._saved(changes.get(key)), False) for key, instance in pairs]
+
+    def _written(
+        self,
+        pairs: list[tuple[Any, Model]],
+        changes: dict[Any, Changes],
+        unsure: Collection[ModelField],
+        missing: int,
+        unassigned: Collection[ModelField],
+    ) -> tuple[list[tuple[Any, Model]], Collection[ModelField]]:
+        """Return the instances whose rows were written, and the fields of which only the row knows the value.
+
+        A row may be gone; or a trigger, or the row security of PostgreSQL, has left it as it was, and
+        its values tell. As another trigger may have written other values, rows count as written if they
+        hold what was sent in as many fields as leave enough of them: in all, in those that are not
+        unsure, or in none.
+        """
+        written = self.written.union(*changes.values())
+        keys = {id(instance): key for key, instance in pairs}
+        there: set[Any] = set()
+        close: set[Any] = set()
+        exact: set[Any] = set()
+        for columns, found in _read(
+            (instance for _, instance in pairs),
+            self.using,
+            lambda model: [field for field in model._meta.concrete_fields if field in written],
+        ):
+            for instance, row in found:
+                key = keys[id(instance)]
+                differing = {
+                    field
+                    for field, value in zip(columns, row, strict=True)
+                    if not _holds(instance, field, value, field in unassigned)
+                }
+                there.add(key)
+                if differing.issubset(unsure):
+                    close.add(key)
+                if not differing:
+                    exact.add(key)
+        enough = len(set(keys.values())) - missing
+        chosen = next((some for some in (exact, close) if len(some) >= enough), there)
+        return (
+            [(key, instance) for key, instance in pairs if key in chosen],
+            unsure if chosen is not there else [*unsure, *written],
+        )
 
     def settle_by(
         self,
@@ -131,36 +199,44 @@ class Teller:
         asked: Sequence[ModelField],
     ) -> Told:
         """Do as `settle` where the write has told the `asked` fields of its rows, by key."""
-        attnames = [field.attname for field in asked]
         fields.leave_unmeasured((instance for key, instance in pairs if key in stored), asked)
         told: Told = []
         for key, instance in pairs:
             values = stored.get(key)
             # A row that is gone is not told of.
             if values is not None:
-                for attname, value in zip(attnames, values, strict=True):
-                    setattr(instance, attname, value)
+                for field, value in zip(asked, values, strict=True):
+                    fields.assign(instance, field, value)
                 told.append((instance, self.update_fields, False))
         return told
 
-    def _settle_changes(self, instance: Model, changes: Changes) -> None:
+    def _settle_changes(self, instance: Model, changes: Changes) -> list[ModelField]:
+        """Make an instance hold what its row does, and return the fields of which only the row tells."""
+        unknown = []
         for field, value in changes.items():
             if fields.holds_files(field):
                 # Where there is no file, its row has ''.
                 value.name = value.name or ""
-            elif not _is_unsure(field, value):
-                setattr(instance, field.attname, fields.row_value(field, value, self.connection))
+            elif (row_value := self._row_value(field, value)) is UNKNOWN:
+                unknown.append(field)
+            else:
+                fields.assign(instance, field, row_value)
+        return unknown
+
+    def _row_value(self, field: ModelField, value: Any) -> Any:
+        if hasattr(value, "resolve_expression") or not fields.is_predictable(field):
+            return UNKNOWN
+        return fields.predicted(field, value, self.connection)
 
     def _wanted(
         self, changes: dict[Any, Changes], unsure: Iterable[ModelField]
     ) -> Callable[[type[Model]], list[ModelField]]:
-        changed = [item for by_field in changes.values() for item in by_field.items()]
-        open_ = dict.fromkeys([*unsure, *(f for f, v in changed if _is_unsure(f, v))])
-        written = self.written.union(field for field, _ in changed)
+        open_ = {field.attname for field in unsure}
+        written = self.written.union(*changes.values())
 
         def wanted(model: type[Model]) -> list[ModelField]:
-            columns = set(model._meta.concrete_fields)
-            mine = [field for field in open_ if field in columns]
+            # By name: an instance may be of another model of the same table.
+            mine = [field for field in model._meta.concrete_fields if field.attname in open_]
             return [*mine, *fields.generated_from(model, written)]
 
         return wanted
@@ -170,12 +246,14 @@ class Teller:
             return self.update_fields
         return self.update_fields | {field.name for field in changed}
 
+    @in_receivers
     def after(self, told: Told, flight: sending.Flight) -> int:
         """Send `post_save`, and return how many rows a receiver deleted before their turn."""
-        return tell_after(told, self.using, flight, awaited=sending.is_awaited(post_save, self.senders))
+        awaited = sending.is_awaited(post_save, self.senders)
+        with rounds.opened(post_save, self.senders):
+            return tell_after(told, self.using, flight, awaited=awaited)
 
 
-@in_receivers
 def tell_after(told: Told, using: str, flight: sending.Flight, *, awaited: bool) -> int:
     """Send `post_save`, and return how many rows a receiver deleted before their turn."""
     gone: set[Any] = set()
@@ -221,8 +299,11 @@ def _row_of(instance: Any) -> Any:
     return (instance.pk,) if instance._is_pk_set() else id(instance)
 
 
-def _is_unsure(field: ModelField, value: Any) -> bool:
-    return hasattr(value, "resolve_expression") or not fields.is_predictable(field)
+def _holds(instance: Model, field: ModelField, value: Any, is_unassigned: bool) -> bool:
+    """Return whether the value in a row is what was sent; a value as it was before is not."""
+    if field.attname not in instance.__dict__:
+        return True
+    return bool((instance.__dict__[field.attname] == value) is not is_unassigned)
 
 
 def reread(
@@ -232,28 +313,55 @@ def reread(
 
     `wanted` gives the fields by the class of an instance.
     """
+    present: set[int] = set()
+    for mine, found in _read(instances, using, wanted):
+        there = [instance for instance, _ in found]
+        present.update(map(id, there))
+        fields.leave_unmeasured(there, mine)
+        for instance, row in found:
+            for field, value in zip(mine, row, strict=True):
+                if value is not UNKNOWN:
+                    fields.assign(instance, field, value)
+    return present
+
+
+def _read(
+    instances: Iterable[Model], using: str, wanted: Callable[[type[Model]], list[ModelField]]
+) -> Iterator[tuple[list[ModelField], list[tuple[Model, tuple[Any, ...]]]]]:
+    """Yield, class by class, the wanted fields and the instances that have a row, with what it holds."""
     by_class: dict[type[Model], list[Model]] = defaultdict(list)
     for instance in instances:
         by_class[type(instance)].append(instance)
-    present: set[int] = set()
     for model, members in by_class.items():
         mine = wanted(model)
-        attnames = [field.attname for field in mine]
         keys = sending.stored_keys(model, map(rows.key_getter(model), members))
-        found = _stored(model, using, keys, attnames)
-        there = [instance for key, instance in zip(keys, members, strict=True) if key in found]
-        present.update(map(id, there))
-        fields.leave_unmeasured(there, mine)
-        for key, instance in zip(keys, members, strict=True):
-            # A row that is gone has no values to set.
-            for attname, value in zip(attnames, found.get(key, (None,))[1:], strict=False):
-                setattr(instance, attname, value)
-    return present
+        found = _stored(model, using, keys, [field.attname for field in mine])
+        yield (
+            mine,
+            [(instance, found[key][1:]) for key, instance in zip(keys, members, strict=True) if key in found],
+        )
 
 
 def _stored(
     model: type[Model], using: str, keys: list[Any], attnames: list[str]
 ) -> dict[Any, tuple[Any, ...]]:
     """Return the rows with the given keys, by key: the key itself, then the attributes."""
-    everything: QuerySet[Any] = QuerySet(model, using=using)
-    return {row[0]: row for row in rows.at(everything, keys).values_list("pk", *attnames)}
+    # A row that the UPDATE has left as it was, a plain SELECT would show as another transaction found it.
+    everything = rows.at(rows.current(QuerySet(model, using=using)), keys)
+    try:
+        return {row[0]: row for row in everything.values_list("pk", *attnames)}
+    except Exception:  # noqa: BLE001  # whatever a conversion raises: SQLite's columns take what fields can't read
+        present = rows.keys_of(everything)
+    columns = [_readable(model, using, present, attname) for attname in attnames]
+    return {key: (key, *(column.get(key, UNKNOWN) for column in columns)) for key in present}
+
+
+def _readable(model: type[Model], using: str, keys: list[Any], attname: str) -> dict[Any, Any]:
+    """Return one attribute of the rows with the given keys, by key, where the field can read the column."""
+    everything = rows.at(rows.current(QuerySet(model, using=using)), keys)
+    try:
+        return dict(everything.values_list("pk", attname))
+    except Exception:  # noqa: BLE001  # as above
+        middle = len(keys) // 2
+    halves = (keys[:middle], keys[middle:]) if middle else ()
+    return {key: value for half in halves for key, value in _readable(model, using, half, attname).items()}

@@ -9,8 +9,9 @@ from django.db import connections, transaction
 from django.db.models import QuerySet, Value
 from django.db.models.lookups import Exact
 from django.db.models.signals import post_save, pre_save
+from django.db.models.sql import Query
 
-from . import fields, loops, returning, rows, sending, values as planning, writing
+from . import fields, loops, returning, rounds, rows, sending, transactions, values as planning, writing
 from .progress import reporting
 from .telling import Teller
 
@@ -39,11 +40,13 @@ def update(
     if not values or queryset.query.is_empty() or not sending.hears_saves(senders):
         return original(queryset, **values)
     # With no row to touch, Django's statement checks everything and executes nothing.
-    original(QuerySet.none(queryset), **values)
+    original(rows.none(queryset), **values)
     using = rows.database_for_write(queryset)
     if planning.is_void(queryset, values, using):
         return original(queryset, **values)
+    rounds.check(options, senders)
     with transaction.atomic(using=using, savepoint=False):
+        transactions.begin_write(using, transactions.UPDATE, fields.first_written(queryset.model, values))
         operation = _Update(queryset, senders, values, using, options, original)
         matched = loops.run(operation.run, (pre_save, post_save), senders)
     queryset._result_cache = None
@@ -79,7 +82,7 @@ class _Update:
 
     def _asked(self, senders: list[type[Model]]) -> list[ModelField]:
         """Return the fields that the statement itself can tell, as it has written them."""
-        if senders != [self.model] or self._writes_key():
+        if senders != [self.model] or self._writes_key() or self.plan.mistyped:
             return []
         asked = [*self.plan.unsure, *fields.generated_from(self.model, self.plan.written)]
         return asked if returning.is_possible(self.model, asked, self.connection) else []
@@ -120,13 +123,17 @@ class _Update:
             selection.previews = self.plan.previews
 
     def _replaced(self) -> list[str]:
-        keys = self.model._meta.pk_fields
-        return [field.name for field in self.plan.written if field not in keys]
+        kept = {*self.model._meta.pk_fields, *self.plan.mistyped}
+        if not self.asked:
+            # Where the statement does not tell which rows it has written, the old values may.
+            kept.update(self.plan.unassigned)
+        return [field.name for field in self.plan.written if field not in kept]
 
     def _may_be_refused(self) -> bool:
         """Return whether the database may refuse Django's statement where it takes our SELECTs.
 
-        Windows, aggregates, other tables, the caller's locks, and a column that is assigned twice.
+        Windows, aggregates, other tables, the caller's locks, a column that is assigned twice, an
+        expression of another type than its column's, and what a query of another class than Django's adds.
         """
         query = self.queryset.query
         return bool(
@@ -134,6 +141,8 @@ class _Update:
             or query.where.contains_aggregate
             or query.extra_tables
             or query.select_for_update
+            or (self.plan.mistyped and self.connection.vendor == "postgresql")
+            or type(query) is not Query
             or len(self.plan.update_fields) < len(self.values)
         )
 
@@ -143,14 +152,15 @@ class _Update:
         What only the database refuses, it refuses here. A row that another transaction has
         just made must not be changed in silence, hence the condition.
         """
-        nowhere = QuerySet.filter(self.queryset, Exact(Value(1), Value(0)))
+        nowhere = QuerySet.filter(rows.copied(self.queryset), Exact(Value(1), Value(0)))
         with sending.silence(self.model):
             return self.original(nowhere, **self.values)
 
     def _process(self, batch: Batch) -> int:
         by_class = self._keys_by_class(batch)
         quiet = sending.in_flight_of(self.using, by_class)
-        with sending.flying(sending.flight_of(self.using, by_class)) as flight:
+        flight = sending.flight_of(self.using, by_class)
+        with sending.flying(flight):
             pairs = list(zip(batch.keys, batch.instances, strict=True))
             self.plan.assign(batch, self.connection)
             self._add_new_keys(flight, batch)
@@ -158,8 +168,13 @@ class _Update:
             changes = self.teller.before(loud)
             matched, stored = writing.write(batch, self.plan, changes, self.writer, self.original, self.asked)
             if stored is None:
-                all_there = matched == len(pairs)
-                told = self.teller.settle(loud, changes, self.plan.unsure, all_there=all_there)
+                told = self.teller.settle(
+                    loud,
+                    changes,
+                    self.plan.unsure,
+                    missing=len(pairs) - matched,
+                    unassigned=self.plan.unassigned,
+                )
             else:
                 told = self.teller.settle_by(stored, loud, self.asked)
             return matched - self.teller.after(told, flight)

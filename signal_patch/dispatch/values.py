@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from dataclasses import dataclass, field as dataclass_field
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import EmptyResultSet, FullResultSet
 from django.db import connections
-from django.db.models import OuterRef, QuerySet
+from django.db.models import JSONField, OuterRef, QuerySet
 from django.db.models.expressions import RawSQL, Subquery
 from django.db.models.sql import Query, UpdateQuery
 from django.db.models.sql.where import ExtraWhere
 
 from . import fields
-from .expressions import JsonNull, Saved, nodes, read_by, replaced
+from .expressions import UNKNOWN, JsonNull, Saved, Tried, nodes, read_by, replaced, resolved_to_save
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -39,41 +38,56 @@ class Plan:
     `previews` and `frozen` are expressions to select along with the rows, by alias. The
     frozen ones read other rows, and so count as they were before the first write: what they
     gave is written as a constant of each row. `reads` are the columns that the other expressions
-    read, by name, where the statement shows them what it has assigned before.
+    read, by name, where the statement shows them what it has assigned before. `mistyped` are the
+    columns that expressions of another type are for, of which their fields may not be able to read them.
     """
 
     names: tuple[str, ...]
     update_fields: frozenset[str]
     shown: bool
     statement: dict[str, Any] = dataclass_field(default_factory=dict)
-    shared: list[tuple[str, Any]] = dataclass_field(default_factory=list)
-    copied: list[tuple[str, Any]] = dataclass_field(default_factory=list)
+    shared: list[tuple[ModelField, Any]] = dataclass_field(default_factory=list)
+    related: list[tuple[ModelField, Any]] = dataclass_field(default_factory=list)
+    made: list[tuple[ModelField, Callable[[], Any]]] = dataclass_field(default_factory=list)
     previews: dict[str, BaseExpression] = dataclass_field(default_factory=dict)
     previewed: list[tuple[str, ModelField, Scaling | None]] = dataclass_field(default_factory=list)
     frozen: dict[str, BaseExpression] = dataclass_field(default_factory=dict)
     frozen_fields: dict[str, ModelField] = dataclass_field(default_factory=dict)
     reads: dict[str, set[ModelField]] = dataclass_field(default_factory=dict)
+    mistyped: list[ModelField] = dataclass_field(default_factory=list)
     unsure: list[ModelField] = dataclass_field(default_factory=list)
     written: list[ModelField] = dataclass_field(default_factory=list)
+
+    @property
+    def unassigned(self) -> list[ModelField]:
+        """The fields that `assign` leaves as they are: only the write decides their values."""
+        assigned = {*self.frozen_fields.values(), *(target for _, target, _ in self.previewed)}
+        return [field for field in self.unsure if field not in assigned]
 
     def assign(self, batch: Batch, connection: BaseDatabaseWrapper) -> None:
         """Give the instances their new values, by attribute, so that trackers see the change."""
         fields.leave_unmeasured(batch.instances, self.written)
-        for attribute, value in self.shared:
+        for target, value in self.shared:
             for instance in batch.instances:
-                setattr(instance, attribute, value)
-        for attribute, value in self.copied:
+                fields.assign_anew(instance, target, value)
+        for target, related in self.related:
             for instance in batch.instances:
-                setattr(instance, attribute, copy.deepcopy(value))
-        for alias, target, scaling in self.previewed:
-            attname = target.attname
+                fields.assign_related(instance, target, related)
+        for target, made in self.made:
             for instance in batch.instances:
-                value = instance.__dict__.pop(alias)
-                setattr(instance, attname, value if scaling is None else scaling(value))
+                fields.assign_anew(instance, target, made())
+        self._assign_previews(batch)
         for place, target in enumerate(self.frozen_fields.values()):
             for key, instance in zip(batch.keys, batch.instances, strict=True):
                 value = fields.scaled(target, batch.frozen[key][place], connection)
-                setattr(instance, target.attname, None if isinstance(value, JsonNull) else value)
+                fields.assign_anew(instance, target, None if isinstance(value, JsonNull) else value)
+
+    def _assign_previews(self, batch: Batch) -> None:
+        for alias, target, scaling in self.previewed:
+            for instance in batch.instances:
+                value = instance.__dict__.pop(alias)
+                if value is not UNKNOWN:
+                    fields.assign_anew(instance, target, value if scaling is None else scaling(value))
 
 
 class Assigned:
@@ -168,7 +182,7 @@ def is_void(queryset: QuerySet[Any], values: dict[str, Any], using: str) -> bool
     for name, value in values.items():
         if hasattr(value, "resolve_expression"):
             asked = _resolving(query, queryset.model._meta.get_field(name))
-            parts.append(value.resolve_expression(asked, allow_joins=False, for_save=True))
+            parts.append(resolved_to_save(value, asked))
     compiler = query.get_compiler(using)
     return any(_sql(part, compiler) is None for part in parts)
 
@@ -230,7 +244,7 @@ class _Planner:
     def _add_expression(self, result: Plan, name: str, target: ModelField, value: Any) -> None:
         query = _resolving(self.query, target)
         is_own = query is self.query
-        resolved = value.resolve_expression(query, allow_joins=False, for_save=True)
+        resolved = resolved_to_save(value, query)
         reads = read_by(resolved)
         assigned = self._assigned_with(target)
         overtaken = assigned.shows(reads)
@@ -249,7 +263,9 @@ class _Planner:
                 result.unsure.append(target)
         else:
             result.statement[name] = statement
-            self._preview(result, target, shown)
+            if not fields.is_of_its_kind(resolved, target, self.connection):
+                result.mistyped.append(target)
+            self._preview(result, target, shown, may_be_unreadable=target in result.mistyped)
             if self.shown and self.connection.vendor == "mysql":
                 result.reads[name] = reads
             result.unsure.append(target)
@@ -264,37 +280,41 @@ class _Planner:
         owner = fields.concrete(target.model)
         query = _resolving(self.query, target)
         here = [value for field, value in self.contained if fields.concrete(field.model) is owner]
-        resolved = [
-            value.resolve_expression(query, allow_joins=False, for_save=True)
-            for value in here
-            if hasattr(value, "resolve_expression")
-        ]
+        resolved = [resolved_to_save(value, query) for value in here if hasattr(value, "resolve_expression")]
         if len(here) < len(self.contained):
             # Each of several tables is written by the keys of its rows.
             query = UpdateQuery(owner)
         return reads_its_table(query, resolved, self.using)
 
-    def _preview(self, result: Plan, target: ModelField, expression: Any) -> None:
+    def _preview(self, result: Plan, target: ModelField, expression: Any, *, may_be_unreadable: bool) -> None:
         # The row of an instance is looked up by its new key.
         if self.shown or target in self.model._meta.pk_fields:
             alias = f"signal_patch_{len(result.previews)}"
-            result.previews[alias] = fields.as_column(expression, target, self.connection)
+            column = fields.as_column(expression, target, self.connection)
+            result.previews[alias] = Tried(column) if may_be_unreadable else column
             result.previewed.append((alias, target, self._scaling(target)))
 
     def _add_constant(self, result: Plan, target: ModelField, value: Any) -> None:
         self._assigned_with(target).note(target, Saved(_raw(target, value), output_field=target))
         if hasattr(value, "prepare_database_save") and self._may_hold(target, value):
-            result.shared.append((target.name, value))
-        elif fields.is_predictable(target):
-            raw = fields.row_value(target, _raw(target, value), self.connection)
-            kept = result.copied if isinstance(raw, (dict, list)) else result.shared
-            kept.append((target.attname, raw))
+            result.related.append((target, value))
+            return
+        raw = _raw(target, value)
+        if not fields.is_predictable(target):
+            self._add_unpredicted(result, target, raw)
+            return
+        row_value = fields.predicted(target, raw, self.connection)
+        if row_value is UNKNOWN:
+            self._add_unpredicted(result, target, raw)
+            result.unsure.append(target)
+        elif isinstance(target, JSONField) and not fields.is_unchanging(row_value):
+            result.made.append((target, fields.row_values(target, raw)))
         else:
-            self._add_custom_constant(result, target, _raw(target, value))
+            result.shared.append((target, row_value))
 
-    def _add_custom_constant(self, result: Plan, target: ModelField, value: Any) -> None:
+    def _add_unpredicted(self, result: Plan, target: ModelField, value: Any) -> None:
         # What a field of somebody else's making turns a value into, only a round trip tells.
-        self._preview(result, target, Saved(value, output_field=target))
+        self._preview(result, target, Saved(value, output_field=target), may_be_unreadable=True)
         if not (self.shown and self._is_shown_as_stored(target)):
             result.unsure.append(target)
 

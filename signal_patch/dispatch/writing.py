@@ -11,7 +11,7 @@ from django.db import connections
 from django.db.models import JSONField, QuerySet, Value
 from django.db.models.sql import Query
 
-from . import fields, returning, rows, sending
+from . import fields, keys as row_keys, returning, rows, sending
 from .changes import Changes, PerRow
 from .expressions import JsonNull, columns_of
 from .values import Plan
@@ -78,6 +78,12 @@ class _Writer:
         self.nulls: set[tuple[ModelField, Any]] = set()
 
     def write(self, batch: Batch, changes: dict[Any, Changes]) -> int:
+        matched = self._write(batch, changes)
+        if matched > len(batch.keys):
+            self._refuse_shared(batch)
+        return matched
+
+    def _write(self, batch: Batch, changes: dict[Any, Changes]) -> int:
         if not changes and not self.plan.frozen:
             return self._update(self.queryset, batch.keys, self.plan.statement)
         pairs = list(zip(batch.keys, batch.instances, strict=True))
@@ -86,6 +92,15 @@ class _Writer:
         matched = sum(self._write_part(part, changes, fixed) for part in self._parts(pairs, changes, fixed))
         self._write_subclasses(pairs, changes)
         return matched
+
+    def _refuse_shared(self, batch: Batch) -> None:
+        """Raise if the statement has met rows that have their keys from others; somebody's own `update()`
+        may count rows of its own.
+        """
+        keys = batch.keys
+        if any(map(self._is_key, self.plan.names)):
+            keys = [instance.pk for instance in batch.instances]
+        refuse_shared(self.queryset, keys)
 
     def _json_nulls(self, batch: Batch) -> set[tuple[ModelField, Any]]:
         """Return the fields and keys where a frozen expression gave JSON's null, shown as None."""
@@ -241,6 +256,12 @@ class _Writer:
     ) -> int:
         with sending.silence(queryset.model):
             return (original or self.original)(rows.at(queryset, keys), **values)
+
+
+def refuse_shared(queryset: QuerySet[Any], keys: Sequence[Any]) -> None:
+    """Raise if several rows have one of the keys, where a statement has met more rows than it was to."""
+    everything: QuerySet[Any] = QuerySet(queryset.model, using=queryset.db)
+    row_keys.refuse_shared(queryset.model, rows.keys_of(rows.at(everything, keys)))
 
 
 def write_own(queryset: QuerySet[Any], pairs: list[tuple[Any, Model]], columns: Sequence[ModelField]) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 QUICK = (
     "constant",
+    "json",
+    "picture",
+    "custom",
     "gaps",
     "expressions",
     "loop",
@@ -107,7 +110,7 @@ def chosen(options: argparse.Namespace) -> Sequence[str]:
 def heading(options: argparse.Namespace, bench: Bench) -> str:
     python, framework = platform.python_version(), django.get_version()
     return (
-        f"{describe()}, Django {framework}, Python {python}: {bench.rows:,} rows of 9 columns "
+        f"{describe()}, Django {framework}, Python {python}: {bench.rows:,} rows of 9 columns, or 10 and 11, "
         f"({bench.slow_rows:,} for loops and `bulk_update()`), medians of {bench.rounds} interleaved rounds "
         f"({bench.slow_rounds}), {options.clock} clock."
     )

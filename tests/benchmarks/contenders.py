@@ -16,7 +16,7 @@ from django.db.models.signals import post_save, pre_save
 
 from signal_patch import bulk_signals, disable
 
-from .models import Parcel, Unrelated
+from .models import Columns, Parcel, Unrelated
 
 # Django's own, kept before anything is patched.
 DJANGO_UPDATE = QuerySet.update
@@ -42,39 +42,47 @@ def change(sender: type[Model], instance: Parcel, **arguments: Any) -> None:
 
 
 @contextmanager
-def listening(before: Any = receive_before, after: Any = receive_after) -> Iterator[None]:
+def listening(before: Any = receive_before, sender: type[Columns] = Parcel) -> Iterator[None]:
     """Connect one receiver to each signal."""
-    pre_save.connect(before, sender=Parcel)
-    post_save.connect(after, sender=Parcel)
+    pre_save.connect(before, sender=sender)
+    post_save.connect(receive_after, sender=sender)
     try:
         yield
     finally:
-        pre_save.disconnect(before, sender=Parcel)
-        post_save.disconnect(after, sender=Parcel)
+        pre_save.disconnect(before, sender=sender)
+        post_save.disconnect(receive_after, sender=sender)
 
 
-def send_before(objs: Iterable[Parcel], names: frozenset[str] | None) -> None:
+def send_before(
+    objs: Iterable[Columns], names: frozenset[str] | None, sender: type[Columns] = Parcel
+) -> None:
     for obj in objs:
-        pre_save.send(sender=Parcel, instance=obj, raw=False, using="default", update_fields=names)
+        pre_save.send(sender=sender, instance=obj, raw=False, using="default", update_fields=names)
 
 
-def send_after(objs: Iterable[Parcel], names: frozenset[str] | None, *, created: bool = False) -> None:
+def send_after(
+    objs: Iterable[Columns],
+    names: frozenset[str] | None,
+    sender: type[Columns] = Parcel,
+    *,
+    created: bool = False,
+) -> None:
     for obj in objs:
         post_save.send(
-            sender=Parcel, instance=obj, created=created, update_fields=names, raw=False, using="default"
+            sender=sender, instance=obj, created=created, update_fields=names, raw=False, using="default"
         )
 
 
-def floor_update(queryset: QuerySet[Parcel]) -> None:
+def floor_update(queryset: QuerySet[Columns]) -> None:
     names = frozenset(CONSTANTS)
     with transaction.atomic():
         objs = list(queryset)
         for obj in objs:
             obj.status = "sent"
             obj.stock = 7
-        send_before(objs, names)
+        send_before(objs, names, queryset.model)
         queryset.update(**CONSTANTS)
-        send_after(objs, names)
+        send_after(objs, names, queryset.model)
 
 
 def floor_expressions(queryset: QuerySet[Parcel]) -> None:
@@ -99,7 +107,7 @@ def loop(queryset: QuerySet[Parcel]) -> None:
             obj.save(update_fields=["status", "stock"])
 
 
-def patched_update(queryset: QuerySet[Parcel]) -> None:
+def patched_update(queryset: QuerySet[Columns]) -> None:
     with bulk_signals():
         queryset.update(**CONSTANTS)
 

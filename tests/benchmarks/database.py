@@ -17,8 +17,17 @@ from tests.database import VARIABLE, databases
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .models import Columns
+
 # So many rows come through Python; they are doubled by the database until there are enough.
 SEED = 1000
+
+# What the columns hold that not all parcels have, as they are stored.
+EXTRA = {
+    "details": '{"colour": "red", "size": 3, "tags": ["fragile", "express"], "insured": true}',
+    "picture": "parcels/photo.png",
+    "place": "13.4 52.5",
+}
 
 
 @contextmanager
@@ -94,7 +103,9 @@ def values(key: int) -> dict[str, Any]:
 def _double(present: int, rows: int) -> None:
     from django.db import connection
 
-    table, columns = _names("Pristine")
+    from .models import Pristine
+
+    table, columns = _table(Pristine), _columns(Pristine)
     others = ", ".join(columns[1:])
     with connection.cursor() as cursor:
         cursor.execute(
@@ -103,18 +114,29 @@ def _double(present: int, rows: int) -> None:
         )
 
 
-def reset(rows: int) -> None:
-    """Put back the parcels with the keys from 1 to `rows`, and no others."""
+def reset(rows: int, model: type[Columns] | None = None) -> None:
+    """Put back the parcels with the keys from 1 to `rows`, and no others.
+
+    What only this model of parcels has is the same in all of them.
+    """
     from django.core.management.color import no_style
     from django.db import connection
 
-    table, columns = _names("Parcel")
-    pristine, _ = _names("Pristine")
-    listed = ", ".join(columns)
-    flush = connection.ops.sql_flush(no_style(), ["benchmarks_parcel"], reset_sequences=True)
+    from .models import Parcel, Pristine
+
+    parcels = model or Parcel
+    table, pristine = _table(parcels), _table(Pristine)
+    columns, own = _columns(Pristine), _columns(parcels)
+    quote = connection.ops.quote_name
+    extra = {quote(name): text for name, text in EXTRA.items() if quote(name) in own}
+    flush = connection.ops.sql_flush(no_style(), [parcels._meta.db_table], reset_sequences=True)
     connection.ops.execute_sql_flush(flush)
     with connection.cursor() as cursor:
-        cursor.execute(f"INSERT INTO {table} ({listed}) SELECT {listed} FROM {pristine} WHERE id <= {rows}")
+        cursor.execute(
+            f"INSERT INTO {table} ({', '.join([*columns, *extra])})"
+            f" SELECT {', '.join([*columns, *['%s'] * len(extra)])} FROM {pristine} WHERE id <= {rows}",
+            [*extra.values()],
+        )
         # What the first reader of new rows would otherwise do for all the others.
         for statement in _SETTLE.get(connection.vendor, ()):
             cursor.execute(statement.format(table=table))
@@ -124,10 +146,13 @@ def reset(rows: int) -> None:
 _SETTLE = {"postgresql": ("VACUUM (ANALYZE) {table}",), "mysql": ("ANALYZE TABLE {table}",)}
 
 
-def _names(model: str) -> tuple[str, list[str]]:
-    from django.apps import apps
+def _table(model: type[Columns]) -> str:
     from django.db import connection
 
-    quote = connection.ops.quote_name
-    opts = apps.get_model("benchmarks", model)._meta
-    return quote(opts.db_table), [quote(field.column) for field in opts.concrete_fields]
+    return connection.ops.quote_name(model._meta.db_table)
+
+
+def _columns(model: type[Columns]) -> list[str]:
+    from django.db import connection
+
+    return [connection.ops.quote_name(str(field.column)) for field in model._meta.concrete_fields]

@@ -16,7 +16,7 @@ from django.db.models.signals import post_save, pre_save
 from . import contenders as work
 from .database import fill, reset, values
 from .memory import KEY, MIB, sampled
-from .models import Parcel
+from .models import Columns, DescribedParcel, Parcel, PicturedParcel, PlacedParcel
 from .racing import Clock, Contender, Times, race
 from .table import Line, Target, paired
 
@@ -72,6 +72,7 @@ class Duel:
     slow: bool = False
     heard: bool = True
     before: Callable[..., object] = work.receive_before
+    sender: type[Columns] = Parcel
 
     def lines(self, name: str, bench: Bench) -> list[Line]:
         rows = bench.slow_rows if self.slow else bench.rows
@@ -80,8 +81,8 @@ class Duel:
             Contender(f"{name}: {run.__name__}", partial(self.prepare, rows), run)
             for run in (self.over, self.under)
         )
-        with work.listening(self.before) if self.heard else nullcontext():
-            check([over, under])
+        with work.listening(self.before, self.sender) if self.heard else nullcontext():
+            check([over, under], self.sender)
             times = bench.race([over, under], rounds, rows)
         return [Line(self.title, paired(times[over.name], times[under.name]), self._target())]
 
@@ -95,15 +96,15 @@ class DifferentWorkError(Exception):
     """Contenders that leave different tables, or send different signals, are not comparable."""
 
 
-def check(contenders: Sequence[Contender]) -> None:
+def check(contenders: Sequence[Contender], sender: type[Columns] = Parcel) -> None:
     """Raise DifferentWorkError unless all leave the same rows and send as many signals."""
-    first, *others = [_effects(contender) for contender in contenders]
+    first, *others = [_effects(contender, sender) for contender in contenders]
     for contender, effects in zip(contenders[1:], others, strict=True):
         if effects != first:
             raise DifferentWorkError(f"{contenders[0].name} and {contender.name} do not do the same")
 
 
-def _effects(contender: Contender) -> tuple[list[Any], int, int]:
+def _effects(contender: Contender, sender: type[Columns]) -> tuple[list[Any], int, int]:
     counts = {"before": 0, "after": 0}
 
     def before(**arguments: Any) -> None:
@@ -114,21 +115,27 @@ def _effects(contender: Contender) -> tuple[list[Any], int, int]:
 
     given = contender.prepare()
     # Where nobody is to listen, this would be somebody.
-    if pre_save.has_listeners(Parcel):
-        pre_save.connect(before, sender=Parcel)
-        post_save.connect(after, sender=Parcel)
+    if pre_save.has_listeners(sender):
+        pre_save.connect(before, sender=sender)
+        post_save.connect(after, sender=sender)
     try:
         contender.run(given)
     finally:
-        pre_save.disconnect(before, sender=Parcel)
-        post_save.disconnect(after, sender=Parcel)
-    return list(Parcel.objects.order_by("pk").values_list()), counts["before"], counts["after"]
+        pre_save.disconnect(before, sender=sender)
+        post_save.disconnect(after, sender=sender)
+    return list(sender.objects.order_by("pk").values_list()), counts["before"], counts["after"]
 
 
 def all_rows(rows: int) -> QuerySet[Parcel]:
     """Return all rows of a table; their keys have no gaps."""
     reset(rows)
     return Parcel.objects.all()
+
+
+def all_rows_of(model: type[Columns], rows: int) -> QuerySet[Columns]:
+    """Do as `all_rows` with parcels that have more columns."""
+    reset(rows, model)
+    return model.objects.all()
 
 
 def every_other_row(rows: int) -> QuerySet[Parcel]:
@@ -151,10 +158,23 @@ def new_objects(rows: int) -> list[Parcel]:
     return [Parcel(**values(key)) for key in range(1, rows + 1)]
 
 
+def _constants_of(model: type[Columns], columns: str, target: Mapping[str, Target]) -> Duel:
+    title = f"the same, with {columns} beside / floor"
+    prepare = partial(all_rows_of, model)
+    return Duel(title, prepare, work.patched_update, work.floor_update, target, sender=model)
+
+
+_BESIDE_JSON = {"sqlite": Target(1.15), "postgresql": Target(1.20)}
+
 DUELS = {
     "constant": Duel(
         "`update()`, constants / floor", all_rows, work.patched_update, work.floor_update, Target(1.10)
     ),
+    "json": _constants_of(
+        DescribedParcel, "a JSON column", {"sqlite": Target(1.05), "postgresql": Target(1.12)}
+    ),
+    "picture": _constants_of(PicturedParcel, "JSON and an `ImageField`", _BESIDE_JSON),
+    "custom": _constants_of(PlacedParcel, "JSON and a field of the project's own", _BESIDE_JSON),
     "gaps": Duel(
         "`update()`, constants, every other row / floor",
         every_other_row,

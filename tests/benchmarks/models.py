@@ -1,11 +1,35 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from django.db import models
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    Field = models.Field[Any, Any]
+else:
+    Field = models.Field
+
+
+class Place(NamedTuple):
+    """What a project may have in a column of its own."""
+
+    longitude: float
+    latitude: float
+
+
+class PlaceField(Field):
+    """Two numbers in one column of text."""
+
+    def get_internal_type(self) -> str:
+        return "TextField"
+
+    def get_prep_value(self, value: Any) -> str:
+        return f"{value.longitude} {value.latitude}"
+
+    def from_db_value(self, value: str, expression: Any, connection: Any) -> Place:
+        return Place(*map(float, value.split()))
 
 
 class Columns(models.Model):
@@ -29,6 +53,27 @@ class Columns(models.Model):
 
 class Parcel(Columns):
     """The rows that are updated."""
+
+
+class Described(Columns):
+    """Parcels with a column of JSON, the same in each."""
+
+    details = models.JSONField()
+
+    class Meta:
+        abstract = True
+
+
+class DescribedParcel(Described):
+    pass
+
+
+class PicturedParcel(Described):
+    picture = models.ImageField()
+
+
+class PlacedParcel(Described):
+    place: Field = PlaceField()
 
 
 class Pristine(Columns):

@@ -82,6 +82,26 @@ FOUND: dict[str, Change] = {
         batch_size=2,
         values={"slug": Given("fresh")},
     ),
+    **{
+        f"many texts that a parameter may cut, {batch_size} a batch": Update(
+            model=Port,
+            alias="default",
+            seeds=(1,) * 120,
+            filters=(step("exclude", code__in=["P1", "P4"]),),
+            hearing=Hearing(actions=(Action("set", "pre", "memo", "set"),)),
+            batch_size=batch_size,
+            values={"note": Given("new")},
+        )
+        for batch_size in (60, 2000)
+    },
+    "a bulk_update of many texts, of which one is too long for its column": BulkUpdate(
+        model=Port,
+        alias="default",
+        seeds=(1,) * 60,
+        hearing=Hearing(actions=(Action("set", "pre", "memo", "set"),)),
+        values=({"note": Given("new")},),
+        without_row=True,
+    ),
     "a value that no receiver makes unique": Update(
         model=Wide, alias="default", seeds=(1, 2), hearing=Hearing(), values={"slug": Given("fresh")}
     ),
@@ -226,6 +246,25 @@ FOUND: dict[str, Change] = {
         looks=(step("distinct"),),
         values={"log": Given(F("log"))},
     ),
+    **{
+        f"{name}, {batch_size} a batch": Update(
+            model=model,
+            alias="default",
+            seeds=(1, 2, 3),
+            hearing=Hearing(),
+            batch_size=batch_size,
+            looks=(look,),
+            in_place=True,
+            values={"rank": Given(F("rank") + 1), "note": Given("new")},
+        )
+        for name, model, look in (
+            ("a ship with its harbour", Ship, step("select_related", "home", "registry")),
+            ("a ship with its cargo", Ship, step("prefetch_related", "cargo", "home")),
+            ("a composite key with its ship", Berth, step("select_related", "ship")),
+            ("a child with its route", CarFerry, step("select_related", "route")),
+        )
+        for batch_size in (1, 2000)
+    },
     "bytes in memory": Update(
         model=Wide,
         alias="default",

@@ -19,6 +19,7 @@ from django.db.models.signals import post_save, pre_save
 from hypothesis import reject
 
 from tests.parity.comparison import Allowed, Frozen, Outcome, differing_cells
+from tests.parity.fields import put
 from tests.parity.oracle import base, outcome, row_of, statement, undone
 from tests.parity.receivers import Receivers
 from tests.parity.renumbering import renumbered
@@ -142,7 +143,7 @@ class CreationOracle:
             row = self.rows.get(pk=key)
             for column in self.scenario.model._meta.concrete_fields:
                 if not column.generated and not (created and isinstance(column, FileField)):
-                    setattr(obj, column.attname, getattr(row, column.attname))
+                    put(obj, column.attname, getattr(row, column.attname))
             self.written[id(obj)] = fields_of(row)
             obj._state.adding = False
             obj._state.db = self.alias

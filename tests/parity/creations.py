@@ -74,7 +74,7 @@ def _computed() -> st.SearchStrategy[dict[str, Any]]:
 
 @st.composite
 def actions(draw: st.DrawFn, model: Any) -> Action:
-    kind = draw(st.sampled_from(["set", "set", "append", "distinguish", "raise"]))
+    kind = draw(st.sampled_from(["set", "set", "append", "nest", "distinguish", "raise"]))
     call = draw(st.none() | st.integers(1, 4))
     if kind == "raise":
         return Action(kind, draw(st.sampled_from(["pre", "post"])), call=draw(st.integers(1, 8)))

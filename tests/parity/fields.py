@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import models
+from django.db.models.query_utils import DeferredAttribute
 
 
 @dataclass(frozen=True)
@@ -45,3 +46,26 @@ class WordsField(models.TextField):  # type: ignore[type-arg]  # generic in the 
 
     def get_prep_value(self, value: Any) -> str | None:
         return None if value is None else " ".join(value)
+
+
+class SetOnce(DeferredAttribute):
+    """An attribute that refuses what comes after its first value."""
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        if self.field.attname in instance.__dict__:
+            raise AttributeError(f"{self.field.name} may be set once only")
+        instance.__dict__[self.field.attname] = value
+
+
+class ProtectedField(models.CharField):  # type: ignore[type-arg]  # generic in the stubs only
+    """A state that nobody is to assign, as libraries of state machines have it."""
+
+    descriptor_class = SetOnce
+
+
+def put(instance: Any, name: str, value: Any) -> None:
+    """Set an attribute, where it refuses to be set by force."""
+    try:
+        setattr(instance, name, value)
+    except AttributeError:
+        instance.__dict__[name] = value

@@ -15,7 +15,7 @@ from django.db.models.functions import Upper
 
 from tests.parity import deletion_models as deletion_models, particular as particular
 from tests.parity.common import Common
-from tests.parity.fields import Colour, ColourField, WordsField
+from tests.parity.fields import Colour, ColourField, ProtectedField, WordsField
 
 if django.VERSION >= (6, 1):
     from tests.parity import database_deletion_models as database_deletion_models
@@ -76,6 +76,7 @@ class Wide(Common):
     url_null = models.URLField(null=True)
     token = models.UUIDField(default=uuid.UUID(int=0))
     token_null = models.UUIDField(null=True)
+    stage = ProtectedField(max_length=60, default="")
     words = WordsField(default=list)
     words_null = WordsField(null=True)
     state = models.CharField(max_length=20, db_default="new")

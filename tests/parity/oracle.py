@@ -43,6 +43,7 @@ from django.db.models.sql import Query, UpdateQuery
 from hypothesis import reject
 
 from tests.parity.comparison import Allowance, Allowed, Anything, Frozen, Near, Outcome, differing_cells
+from tests.parity.fields import put
 from tests.parity.receivers import Receivers
 from tests.parity.rows import fields_of, frozen, tables
 from tests.parity.scenario import Given
@@ -245,7 +246,7 @@ class _Batch:
                 saving.allowances[field.attname] = Allowed(either)
         for field, given in zip(self.fields, self.values[key].values(), strict=True):
             value = stored(truth, field)
-            setattr(instance, field.attname, value)
+            put(instance, field.attname, value)
             if allowance := self._allowance(given, value):
                 saving.allowances[field.attname] = allowance
 
@@ -282,7 +283,7 @@ class _Batch:
         for field in self.fields:
             if field.name not in changed and changes_in_save(field):
                 value = stored(truth, field)
-                setattr(instance, field.attname, value)
+                put(instance, field.attname, value)
                 self.rows.filter(pk=truth.pk).update(**{field.name: value})
         row, seen = row_of(self.rows, truth.pk), fields_of(instance)
         for field in self.model._meta.concrete_fields:
@@ -448,7 +449,7 @@ def crossing(values: dict[str, Given]) -> dict[str, Given]:
 def assign(obj: Any, values: dict[str, Given]) -> None:
     for name, given in values.items():
         if given.crosses:
-            setattr(obj, obj._meta.get_field(name).attname, given.value)
+            put(obj, obj._meta.get_field(name).attname, given.value)
 
 
 def fresh(values: dict[str, Given]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def receiving(scenario: Call) -> Receivers:
     def update(queryset: QuerySet[Any], values: dict[str, Any]) -> int:
         return queryset.update(**values)
 
-    return Receivers(scenario.model, scenario.alias, scenario.hearing, update)
+    return Receivers(scenario.model, scenario.alias, scenario.hearing, update, scenario.loads)
 
 
 def switched_on(scenario: Call) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models.signals import post_save, pre_save
 
+from tests.parity.fields import put
 from tests.parity.rows import fields_of
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ def _in_step(instance: Model) -> bool:
     )
 
 
+def _loaded(instance: Model) -> set[str]:
+    """Return the names of the relations whose objects the instance has at hand."""
+    return {*instance._state.fields_cache, *getattr(instance, "_prefetched_objects_cache", ())}
+
+
 class Receivers:
     def __init__(
         self,
@@ -63,6 +69,7 @@ class Receivers:
         alias: str,
         hearing: Hearing,
         update: Callable[[QuerySet[Any], dict[str, Any]], object],
+        loads: frozenset[str] = frozenset(),
     ) -> None:
         self.log: list[Sent] = []
         self.gone: set[str] = set()
@@ -70,6 +77,7 @@ class Receivers:
         self._alias = alias
         self._hearing = hearing
         self._update = update
+        self._loads = loads
         self._depth = 0
 
     @contextmanager
@@ -107,6 +115,7 @@ class Receivers:
             "its class is the sender": type(instance) is sender,
             "it is the object of pre_save": signal == "pre" or heard_before == earlier,
             "its relations are in step": _in_step(instance),
+            "its related objects came with it": self._depth > 0 or self._loads <= _loaded(instance),
             "it comes from this database": instance._state.db == self._alias and not instance._state.adding,
         }
         heard_before.add(signal)
@@ -132,10 +141,17 @@ class Receivers:
         return sibling
 
     def _set(self, instance: Model, action: Action) -> None:
-        setattr(instance, action.name, deepcopy(action.value))
+        put(instance, action.name, deepcopy(action.value))
 
     def _append(self, instance: Any, action: Action) -> None:
         instance.log.append(action.value)
+
+    def _nest(self, instance: Any, action: Action) -> None:
+        """Change the log in place, one level deeper than it has been changed before."""
+        inner = instance.log
+        while inner and isinstance(inner[-1], dict):
+            inner = inner[-1]["in"]
+        inner.append({"in": [action.value]})
 
     def _distinguish(self, instance: Any, action: Action) -> None:
         instance.slug = f"{action.value}-{instance.pk}"

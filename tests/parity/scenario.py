@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import Exists
 
+from tests.parity.fields import put
 from tests.parity.rows import absent
 
 if TYPE_CHECKING:
@@ -115,6 +116,11 @@ class Call(ABC):
     total_order: bool = True
 
     @property
+    def loads(self) -> frozenset[str]:
+        """Return the relations whose objects the instances come with."""
+        return frozenset()
+
+    @property
     def says_nothing(self) -> bool:
         """Tell whether the call names no field, so that there is nothing to save."""
         return False
@@ -170,6 +176,8 @@ class Update(Change):
     looks: tuple[Step, ...] = ()
     values: dict[str, Given]
     evaluated: bool = False
+    # The queryset is its own clone.
+    in_place: bool = False
 
     def plain(self) -> QuerySet[Any]:
         """Return all rows, with the annotations that the values may need."""
@@ -180,11 +188,21 @@ class Update(Change):
         return _chain(self.plain(), self.filters + self.order)
 
     @property
+    def loads(self) -> frozenset[str]:
+        """Return the relations whose objects come with the rows, but those that somebody changes."""
+        looks = [call for call in self.looks if call.method in ("select_related", "prefetch_related")]
+        names = {str(name).split("__")[0] for call in looks for name in call.arguments}
+        changed = {*self.values, *(action.name for action in self.hearing.actions)}
+        return frozenset(names - {name.removesuffix("_id") for name in changed})
+
+    @property
     def says_nothing(self) -> bool:
         return not self.values
 
     def call(self) -> int:
         queryset = _chain(self.rows(), self.looks)
+        if self.in_place:
+            queryset.__class__ = type("InPlace", (type(queryset),), {"_clone": lambda itself: itself})
         if self.evaluated:
             len(queryset)
         result = queryset.update(**{name: given.fresh() for name, given in self.values.items()})
@@ -226,7 +244,7 @@ class BulkUpdate(Change):
             objects.append(absent(self.model))
         for obj, values in zip(objects, self._each(objects), strict=True):
             for name, given in values.items():
-                setattr(obj, name, given.fresh())
+                put(obj, name, given.fresh())
         return objects
 
     def _each(self, objects: list[Any]) -> list[dict[str, Given]]:

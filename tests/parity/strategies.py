@@ -24,7 +24,7 @@ from tests.parity.models import (
     Yacht,
     concrete_fields,
 )
-from tests.parity.rows import HARBOURS, pool, saved_pool, ship_id
+from tests.parity.rows import HARBOURS, pool, port_code, saved_pool, ship_id
 from tests.parity.scenario import Action, BulkUpdate, Given, Hearing, Step, Update, step
 from tests.parity.values import constants, expressions, new_keys, refused
 
@@ -45,7 +45,7 @@ def first_key(model: Any, number: int) -> Any:
     """Return a key that a row may have."""
     if issubclass(model, Ship):
         return ship_id(number)
-    keys: dict[Any, Any] = {Harbour: HARBOURS[number % 3], Port: f"P{number}", Berth: ("N", number)}
+    keys: dict[Any, Any] = {Harbour: HARBOURS[number % 3], Port: port_code(number), Berth: ("N", number)}
     return keys.get(model, number)
 
 
@@ -155,8 +155,20 @@ def looks(model: type[Any]) -> list[Step]:
         step("select_for_update"),
     ]
     if issubclass(model, Ship):
-        plain += [step("select_related", "home", "flagship"), step("prefetch_related", "cargo", "flags")]
-    return plain
+        plain += [
+            step("select_related", "home", "flagship"),
+            step("select_related", "registry"),
+            step("prefetch_related", "cargo", "flags"),
+            step("prefetch_related", "home__ships"),
+        ]
+    related: dict[type[Any], list[Step]] = {
+        Cargo: [step("select_related", "ship__home"), step("prefetch_related", "ship")],
+        Berth: [step("select_related", "ship")],
+        Ferry: [step("select_related", "route"), step("prefetch_related", "route")],
+        CarFerry: [step("select_related", "route")],
+        Harbour: [step("prefetch_related", "ships", "registered__cargo")],
+    }
+    return plain + related.get(model, [])
 
 
 def refused_looks(model: type[Any]) -> list[Step]:
@@ -208,7 +220,7 @@ def _unknown(given: Given, names: set[str]) -> str | None:
     return name if name in ANNOTATED - names else None
 
 
-OWN_ACTIONS = ["set", "set", "set_named", "append", "update_same"]
+OWN_ACTIONS = ["set", "set", "set_named", "append", "nest", "update_same"]
 OTHERS_ACTIONS = [
     "update_sibling",
     "update_all",
@@ -230,7 +242,7 @@ def actions(draw: st.DrawFn, model: type[Any], values: dict[str, Given]) -> Acti
             st.sampled_from(named if kind == "set_named" and not {"slug", "touched"} & {*named} else free)
         )
         return Action("set", "pre", name, draw(st.sampled_from(pool(fields[name]))))
-    if kind == "append":
+    if kind in ("append", "nest"):
         return Action(kind, "pre", value="appended", call=draw(st.none() | st.integers(1, 3)))
     if kind == "update_children" and not issubclass(model, Ship):
         kind = "update_sibling"
@@ -285,6 +297,7 @@ def updates(draw: st.DrawFn) -> Update:
         write_back=draw(st.sampled_from([True, True, True, False])),
         lock=draw(st.booleans()),
         evaluated=draw(st.booleans()) and not is_refused(look),
+        in_place=draw(rarely(4)),
         total_order=is_total(order),
     )
 

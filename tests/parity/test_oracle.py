@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 from hypothesis import given, strategies as st
 
 from tests.parity.comparison import Near, Outcome, differences
+from tests.parity.fields import put
 from tests.parity.models import EPOCH, Ship, concrete_fields
 from tests.parity.oracle import expected, is_undecided, outcome, statement, undone
 from tests.parity.patched import observed, receiving
@@ -43,7 +44,7 @@ def bare_loop(scenario: Update) -> Outcome:
         with receivers.connected():
             for obj in loaded.values():
                 for name, value in values.items():
-                    setattr(obj, name, value)
+                    put(obj, name, value)
                 obj.save(update_fields=fields)
         return len(loaded)
 

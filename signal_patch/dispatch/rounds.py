@@ -1,0 +1,165 @@
+"""Rounds: one signal, sent for all instances of one batch.
+
+A round opens and closes what makes receivers fast. Operations know nothing of it but this module.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import prefetch_related_objects
+from django.db.models.signals import ModelSignal, post_delete, pre_delete
+
+from . import sending
+
+if TYPE_CHECKING:
+    from django.db.models import Model
+    from django.db.models.deletion import Collector
+
+    from ..options import Options
+
+    Arguments = dict[str, Any]
+
+
+class ListReceiver(ABC):
+    """A receiver that gets the instances of a round in one list, at the end of the round."""
+
+    @abstractmethod
+    def receive(self, arguments: Arguments) -> None:
+        """Take the instances of a round, with the other arguments of its signal."""
+
+    def is_collected(self, arguments: Arguments) -> bool:
+        """Return whether the instance that a signal was sent for comes in a list later on.
+
+        A row that is saved or deleted by itself, in the middle of a round, is in flight by itself, too.
+        """
+        flight = sending.innermost_flight()
+        if flight is None or flight.round is None:
+            return False
+        return flight.round.collect(self, arguments)
+
+
+class Round:
+    """What the list receivers of one round are to get.
+
+    `without` are senders whose instances come in no list: a delete may reach models that are not on.
+    """
+
+    def __init__(self, without: Collection[type[Model]] = ()) -> None:
+        self.without = without
+        self.lists: list[tuple[ListReceiver, Arguments, list[Model]]] = []
+
+    def collect(self, receiver: ListReceiver, arguments: Arguments) -> bool:
+        """Keep the instance for the receiver, or return False if its sender's come in no list."""
+        if arguments["sender"] in self.without:
+            return False
+        others = dict(arguments)
+        instance = others.pop("instance")
+        self._instances(receiver, others).append(instance)
+        return True
+
+    def _instances(self, receiver: ListReceiver, arguments: Arguments) -> list[Model]:
+        for known, others, instances in self.lists:
+            if known is receiver and others == arguments:
+                return instances
+        self.lists.append((receiver, arguments, []))
+        return self.lists[-1][-1]
+
+    def send(self) -> None:
+        """Call the receivers with what was collected."""
+        lists, self.lists = self.lists, []
+        for receiver, arguments, instances in lists:
+            receiver.receive({"instances": instances, **arguments})
+
+
+def has_list_receivers(signal: ModelSignal, senders: Iterable[type[Model]]) -> bool:
+    """Return whether a receiver of the signal wants lists."""
+    return any(
+        isinstance(receiver, ListReceiver)
+        for sender in senders
+        for receivers in sending.receivers_of(signal, sender)
+        for receiver in receivers
+    )
+
+
+def check(options: Options, senders: Iterable[type[Model]]) -> None:
+    """Raise what is wrong with the options of an operation on these models, before it begins."""
+    if options.prefetch:
+        from signal_patch.receivers import prefetching
+
+        for sender in senders:
+            prefetching.check(sender, options.prefetch)
+
+
+def begin_batch(options: Options, instances: Iterable[Model]) -> None:
+    """Load what the receivers of a batch will ask for, before its first signal."""
+    if options.prefetch:
+        prefetch_related_objects(list(instances), *options.prefetch)
+
+
+def opened(signal: ModelSignal, senders: Collection[type[Model]]) -> AbstractContextManager[object]:
+    """Open the round of a signal, which is sent inside the block for the rows that are in flight."""
+    return _opened(Round()) if has_list_receivers(signal, senders) else nullcontext()
+
+
+@contextmanager
+def _opened(round_: Round) -> Iterator[None]:
+    flight: Any = sending.innermost_flight()
+    flight.round = round_
+    try:
+        yield
+        round_.send()
+    finally:
+        flight.round = None
+
+
+def opened_for_delete(
+    collector: Collector, is_on: Callable[[type[Model]], bool]
+) -> AbstractContextManager[object]:
+    """Open the rounds of a delete, inside whose block `Collector.delete()` runs."""
+    senders = [model for model in collector.data if is_on(model)]
+    if has_list_receivers(pre_delete, senders) or has_list_receivers(post_delete, senders):
+        return _opened_for_delete(collector, senders)
+    return nullcontext()
+
+
+def _opened_for_delete(collector: Any, senders: Collection[type[Model]]) -> AbstractContextManager[None]:
+    round_ = Round(without=collector.data.keys() - senders)
+
+    def after_pre_delete() -> None:
+        round_.send()
+        for model, rows in collector.data.items():
+            collector.data[model] = Rows(rows, round_.send)
+
+    collector.fast_deletes.insert(0, FirstFastDelete(after_pre_delete))
+    return _opened(round_)
+
+
+class FirstFastDelete:
+    """Stands first among the fast deletes, to which Django comes when `pre_delete` is sent (5.2 to 6.1)."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self.run = run
+
+    def _raw_delete(self, **_: str) -> int:
+        self.run()
+        return 0
+
+
+class Rows(list[Any]):
+    """The rows of a model in `Collector.data`.
+
+    Collector.delete() goes through them to send `post_delete`, and deletes the next model's rows then
+    (Django 5.2 to 6.1).
+    """
+
+    def __init__(self, rows: Iterable[Model], after: Callable[[], None]) -> None:
+        super().__init__(rows)
+        self.after = after
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from super().__iter__()
+        self.after()

@@ -1,0 +1,1 @@
+"""What makes receivers fast in bulk operations."""

@@ -1,0 +1,107 @@
+"""Receivers that get lists of instances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import update_wrapper
+from typing import Any
+
+from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction
+from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
+from django.dispatch import Signal
+from django.utils.inspect import func_accepts_kwargs
+
+from signal_patch.dispatch.rounds import ListReceiver
+
+Function = Callable[..., Any]
+
+_VALID = {"pre_save": pre_save, "post_save": post_save, "pre_delete": pre_delete, "post_delete": post_delete}
+
+
+def bulk_receiver(
+    signal: Signal | Sequence[Signal], **connect_arguments: Any
+) -> Callable[[Function], BulkReceiver]:
+    """
+    Connect the decorated function, plain or `async`, to a signal, as a receiver of lists of instances.
+
+    It is called with `instances` where a receiver has `instance`, and otherwise with the signal's arguments.
+    A `save()` or a `delete()` of one object gives a list of one, whether or not the switch is on. A bulk
+    operation calls it once for each batch, after the other receivers: once for each sender and each set of
+    equal other arguments. At `pre_save` that is before the write, and what the function changes is saved; at
+    `pre_delete` it is before any row is deleted; and always it is inside the operation's transaction.
+
+    `signal` is one of `pre_save`, `post_save`, `pre_delete` and `post_delete`, or a list of them;
+    `connect_arguments` are those of `Signal.connect()`. What comes back takes the function's place, and is
+    what `Signal.disconnect()` wants. Signals hold it by a weak reference, as they hold other receivers.
+
+    ValueError: another signal, or a function that does not accept keyword arguments.
+
+        @bulk_receiver(post_save, sender="shop.Product")
+        def reindex(sender, instances, **kwargs):
+            index.add_all(instances)
+    """
+    signals: Sequence[Any] = signal if isinstance(signal, list | tuple) else [signal]
+    for given in signals:
+        if given not in _VALID.values():
+            raise ValueError(f"{given!r} gives no lists; valid are {', '.join(_VALID)}")
+
+    def connect(function: Function) -> BulkReceiver:
+        receiver = function if isinstance(function, BulkReceiver) else _receiver(function)
+        for given in signals:
+            given.connect(receiver, **connect_arguments)
+        return receiver
+
+    return connect
+
+
+def _receiver(function: Function) -> BulkReceiver:
+    if not func_accepts_kwargs(function):
+        raise ValueError(f"{function!r} must accept keyword arguments (**kwargs), as every signal receiver")
+    return AsyncBulkReceiver(function) if iscoroutinefunction(function) else BulkReceiver(function)
+
+
+class BulkReceiver(ListReceiver):
+    """
+    A receiver as signals know it, in front of a function that gets lists.
+
+    Called with `instances`, it calls the function, so that code and tests can do so by its name.
+    """
+
+    __name__: str
+
+    def __init__(self, function: Function) -> None:
+        update_wrapper(self, function)
+        self.function = function
+
+    def __call__(self, *args: Any, **arguments: Any) -> Any:
+        if "instance" not in arguments:
+            return self.function(*args, **arguments)
+        if self.is_collected(arguments):
+            return None
+        return self.function(*args, **_with_list(arguments))
+
+    def receive(self, arguments: dict[str, Any]) -> None:
+        self.function(**arguments)
+
+
+class AsyncBulkReceiver(BulkReceiver):
+    """The same in front of a coroutine function."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__(function)
+        markcoroutinefunction(self)
+
+    async def __call__(self, *args: Any, **arguments: Any) -> Any:
+        if "instance" not in arguments:
+            return await self.function(*args, **arguments)
+        if self.is_collected(arguments):
+            return None
+        return await self.function(*args, **_with_list(arguments))
+
+    def receive(self, arguments: dict[str, Any]) -> None:
+        async_to_sync(self.function)(**arguments)
+
+
+def _with_list(arguments: dict[str, Any]) -> dict[str, Any]:
+    others = dict(arguments)
+    return {"instances": [others.pop("instance")], **others}

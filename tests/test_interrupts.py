@@ -1,0 +1,422 @@
+"""Exceptions from outside, at any instruction: the next operation sends all its signals (contract 1.8, 2)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sys
+from contextlib import ExitStack, suppress
+from contextvars import copy_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import wrapt
+from asgiref.sync import async_to_sync
+from django.db import transaction
+from django.db.models import F, QuerySet
+from django.db.models.signals import pre_save
+
+import signal_patch
+from signal_patch import bulk_signals, disable, enable, is_enabled, no_bulk_signals, patches, scopes
+from signal_patch.dispatch import sending
+from tests.fleet import rows
+from tests.models import Berth, Loud, Port, Ship
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from tests.recording import Log, Receivers
+
+    Operation = Callable[[], object]
+
+pytestmark = [
+    pytest.mark.django_db,
+    # Python ignores an exception that comes while a generator that was given up is closed.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+INTERRUPTED = (signal_patch.__path__[0], wrapt.__path__[0])
+PATCHING = (str(Path(signal_patch.__path__[0], "patches.py")), wrapt.__path__[0])
+BLOCKS = str(Path(signal_patch.__path__[0], "blocks.py"))
+UPDATE = vars(QuerySet)["update"]
+
+
+class Interrupt(BaseException):
+    pass
+
+
+class Interrupter:
+    """A trace function that raises at one bytecode instruction of the package or of the operation."""
+
+    def __init__(self, operation: Operation, at: int) -> None:
+        self.code = operation.__code__
+        self.at = at
+        self.seen: list[str] = []
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Interrupter | None:
+        name = frame.f_code.co_filename
+        if not name.startswith(INTERRUPTED) and frame.f_code is not self.code:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode":
+            self.seen.append(name)
+            if len(self.seen) == self.at:
+                raise Interrupt
+        return self
+
+
+def run(operation: Operation, at: int = 0) -> tuple[list[str], Interrupt | None]:
+    """Run an operation, interrupted at an instruction, and roll back what it has done.
+
+    Return the files of the instructions that were run, and the exception.
+    """
+    interrupter, found = Interrupter(operation, at), sys.gettrace()
+    try:
+        with transaction.atomic():
+            sys.settrace(interrupter)
+            try:
+                operation()
+            finally:
+                sys.settrace(found)
+            transaction.set_rollback(True)
+    except Interrupt as interrupt:
+        return interrupter.seen, interrupt
+    return interrupter.seen, None
+
+
+def places(operation: Operation) -> list[int]:
+    """Return where to interrupt an operation: where rows come to be held, and all along the way."""
+    # What is remembered from the first time on costs no instructions the second time.
+    run(operation)
+    seen, _ = run(operation)
+    holding = [place for place, name in enumerate(seen, 1) if name == BLOCKS]
+    return sorted({*holding[:45], *holding[-15:], *range(1, len(seen) + 1, 1 + len(seen) // 30)})
+
+
+def each_place(operation: Operation) -> list[int]:
+    """Return where to interrupt what opens scopes: everywhere but where patches are put on and taken off."""
+    run(operation)
+    return [place for place, name in enumerate(run(operation)[0], 1) if not name.startswith(PATCHING)]
+
+
+def some_places(operation: Operation) -> range:
+    run(operation)
+    return range(1, len(run(operation)[0]) + 1, 11)
+
+
+def update() -> None:
+    Port.objects.update(name="x")
+
+
+def update_with_an_expression() -> None:
+    Ship.objects.update(speed=F("speed") + 1)
+
+
+def update_by_the_mixin() -> None:
+    Loud.objects.update(name="x")
+
+
+def bulk_update() -> None:
+    ports = list(Port.objects.all())
+    Port.objects.bulk_update(ports, ["name"])
+
+
+def bulk_create() -> None:
+    Port.objects.bulk_create([Port(code="C"), Port(code="D")])
+
+
+def upsert() -> None:
+    ports = [Port(code="A", name="x"), Port(code="D")]
+    Port.objects.bulk_create(ports, update_conflicts=True, update_fields=["name"], unique_fields=["code"])
+
+
+def delete() -> None:
+    Port.objects.filter(code="A").delete()
+
+
+def save() -> None:
+    Port.objects.get(code="A").save()
+
+
+def update_where_only_update_is_on() -> None:
+    with no_bulk_signals(Port), bulk_signals(Port, operations=["update"]):
+        ports = list(Port.objects.all())
+        Port.objects.bulk_update(ports, ["name"])
+
+
+@pytest.fixture
+def fleet() -> None:
+    port, _ = rows(Port, {"code": "A"}, {"code": "B"})
+    berth, _ = rows(Berth, {"port": port}, {"port": port})
+    rows(Ship, {"berth": berth}, {"berth": berth})
+    rows(Loud, {}, {})
+
+
+def sends_everything(log: Log) -> bool:
+    """Say whether an update of each of two rows sends both signals for each."""
+    with bulk_signals():
+        for model, values in (Port, {"name": "y"}), (Ship, {"speed": 1}):
+            log.clear()
+            model.objects.update(**values)
+            if log.names() != ["pre_save"] * 2 + ["post_save"] * 2:
+                return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        update,
+        update_with_an_expression,
+        update_by_the_mixin,
+        update_where_only_update_is_on,
+        bulk_update,
+        bulk_create,
+        upsert,
+        delete,
+        save,
+    ],
+)
+@pytest.mark.usefixtures("fleet", "everything_on")
+def test_after_an_interrupt_of_an_operation_the_next_sends_all_its_signals(
+    operation: Operation, log: Log
+) -> None:
+    """Also while somebody keeps the exception, whose traceback keeps the local variables."""
+    kept = []
+
+    def interrupt(at: int) -> bool:
+        kept.append(run(operation, at)[1])
+        held = sending._flights.values() or sending._silent.values()
+        return not held and sends_everything(log)
+
+    failed = [at for at in places(operation) if not copy_context().run(interrupt, at)]
+
+    assert not failed
+    assert any(kept)
+
+
+# The scopes
+
+
+def with_statement() -> None:
+    with bulk_signals(Port):
+        is_enabled(Port)
+
+
+def with_statements() -> None:
+    with bulk_signals(Port), no_bulk_signals(Ship), bulk_signals(Ship):
+        is_enabled(Port)
+
+
+REUSED = bulk_signals(Port)
+
+
+def with_one_scope_again() -> None:
+    with REUSED, REUSED:
+        is_enabled(Port)
+
+
+def with_an_exception() -> None:
+    with suppress(KeyError), REUSED:
+        raise KeyError
+
+
+def with_a_stack() -> None:
+    with ExitStack() as stack:
+        stack.enter_context(bulk_signals(Port))
+
+
+@bulk_signals(Port)
+def decorated() -> None:
+    is_enabled(Port)
+
+
+def call_decorated() -> None:
+    decorated()
+
+
+def close_the_last_after_disable() -> None:
+    enable()
+    with bulk_signals(Port):
+        disable()
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        with_statement,
+        with_statements,
+        with_one_scope_again,
+        with_an_exception,
+        with_a_stack,
+        call_decorated,
+        close_the_last_after_disable,
+    ],
+)
+def test_after_an_interrupt_of_a_scope_none_is_open(operation: Operation) -> None:
+    kept = []
+
+    def interrupt(at: int) -> bool:
+        kept.append(run(operation, at)[1])
+        closed = scopes.process.open_scopes == 0
+        disable()
+        return closed and not is_enabled(Port) and vars(QuerySet)["update"] is UPDATE
+
+    failed = [at for at in each_place(operation) if not copy_context().run(interrupt, at)]
+
+    assert not failed
+    assert any(kept)
+
+
+def without_statement() -> None:
+    with no_bulk_signals():
+        is_enabled(Port)
+
+
+@no_bulk_signals(Port)
+def decorated_without() -> None:
+    is_enabled(Port)
+
+
+def call_decorated_without() -> None:
+    decorated_without()
+
+
+@pytest.mark.parametrize("operation", [without_statement, call_decorated_without])
+@pytest.mark.usefixtures("everything_on")
+def test_after_an_interrupt_of_a_scope_without_signals_they_are_sent(operation: Operation) -> None:
+    kept = []
+
+    def interrupt(at: int) -> bool:
+        kept.append(run(operation, at)[1])
+        return is_enabled(Port)
+
+    failed = [at for at in each_place(operation) if not copy_context().run(interrupt, at)]
+
+    assert not failed
+    assert any(kept)
+
+
+def test_a_scope_that_is_entered_by_hand_is_closed_by_hand() -> None:
+    """Also if its `__exit__()` was taken before another scope was entered."""
+    book, port = bulk_signals(Berth), bulk_signals(Port)
+    book.__enter__()
+    leave_book = book.__exit__
+    port.__enter__()
+    port.__exit__(None, None, None)
+
+    assert is_enabled(Berth)
+    assert not is_enabled(Port)
+    leave_book(None, None, None)
+    assert not is_enabled()
+
+
+def test_a_scope_that_is_entered_by_hand_and_not_kept_is_closed() -> None:
+    bulk_signals(Port).__enter__()
+
+    assert not is_enabled()
+    assert scopes.process.open_scopes == 0
+
+
+# The switch
+
+
+def is_installed() -> bool:
+    return all(patches.ours(owner, name) for owner, name, _ in patches.ROADS + patches.MARKS)
+
+
+def switch() -> None:
+    enable()
+    disable()
+
+
+def test_what_an_interrupt_leaves_undone_the_next_call_does() -> None:
+    def interrupt(at: int) -> bool:
+        run(switch, at)
+        enable()
+        complete = is_installed()
+        disable()
+        return complete and vars(QuerySet)["update"] is UPDATE and not is_enabled()
+
+    assert all(interrupt(at) for at in some_places(switch))
+
+
+def test_after_an_interrupt_what_is_on_has_its_patches() -> None:
+    def interrupt(at: int) -> bool:
+        run(enable, at)
+        consistent = is_installed() or not is_enabled()
+        disable()
+        return consistent
+
+    assert all(interrupt(at) for at in some_places(enable))
+
+
+# Signals of the operating system, and tasks
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this platform")
+def test_a_signal_handler_may_raise_at_any_time() -> None:
+    flight = sending.flight_of("default", {Port: [1]})
+    kept = []
+
+    def enter_and_leave() -> None:
+        while True:
+            with bulk_signals(Port), sending.silence(Port), sending.flying(flight):
+                decorated()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        # Only inside; and again, as one that comes in a destructor is lost.
+        while frame is not None:
+            if frame.f_code is enter_and_leave.__code__:
+                raise Interrupt
+            frame = frame.f_back
+
+    def is_left_alone(after: float) -> bool:
+        signal.setitimer(signal.ITIMER_REAL, after, 0.005)
+        try:
+            enter_and_leave()
+        except Interrupt as error:
+            kept.append(error)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        held = sending._flights.values() or sending._silent.values()
+        return not held and not is_enabled() and scopes.process.open_scopes == 0
+
+    moments = random.Random(1)
+    found = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        results = [copy_context().run(is_left_alone, 5e-5 + moments.random() * 1e-3) for _ in range(300)]
+    finally:
+        signal.signal(signal.SIGALRM, found)
+
+    assert all(results)
+
+
+def test_a_cancelled_task_leaves_nothing_behind(receivers: Receivers) -> None:
+    """The statement goes on in its thread while the task, in its own context, goes on as well."""
+    rows(Port, {"code": "A"}, {"code": "B"})
+    log = receivers.record(Port)
+
+    async def main() -> None:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+
+        def cancel(**arguments: Any) -> None:
+            loop.call_soon_threadsafe(task.cancel)
+
+        receivers.connect(pre_save, cancel, Port)
+        with pytest.raises(asyncio.CancelledError), bulk_signals(Port):
+            await Port.objects.aupdate(name="x")
+        assert not is_enabled()
+        pre_save.disconnect(cancel, Port)
+        log.clear()
+        with bulk_signals(Port):
+            await Port.objects.aupdate(name="y")
+
+    async_to_sync(main)()
+
+    assert log.names()[-4:] == ["pre_save"] * 2 + ["post_save"] * 2
+    assert scopes.process.open_scopes == 0
