@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models.signals import post_save, pre_save
 
 from signal_patch.dispatch import transactions
-from signal_patch.dispatch.progress import reporting
+from signal_patch.dispatch.progress import in_receivers, reporting
 from signal_patch.dispatch.rows import querysets
 from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
 from signal_patch.dispatch.telling import tell_after
@@ -119,7 +119,8 @@ class _BulkCreate:
 
     def run(self, objs: list[Any]) -> None:
         done = 0
-        with reporting(self.options, self.model._meta.label) as report:
+        with reporting("bulk_create", self.model, self.using, self.options.progress) as report:
+            report.begin(len(objs))
             for batch in self._batches(objs):
                 self._process(batch)
                 done += len(batch)
@@ -141,12 +142,17 @@ class _BulkCreate:
         already_in_flight = in_flight.keys_in_flight(self.using, self.model, keys)
         if already_in_flight:
             written = [pair for key, pair in zip(keys, written, strict=True) if key not in already_in_flight]
+        self._tell_after(written, keys)
+
+    @in_receivers
+    def _tell_after(self, written: list[tuple[Any, bool]], keys: list[Any]) -> None:
         flight = in_flight.flight_of(self.using, {self.model: keys})
         with in_flight.flying(flight):
             told: Told = [(obj, None, created) for obj, created in written]
             with rounds.opened(post_save, self.senders):
                 tell_after(told, self.using, flight, awaited=self.awaits_post_save)
 
+    @in_receivers
     def _tell_before(self, batch: list[Any]) -> None:
         given = self._keys(batch)
         keys = [key for key in given if in_flight.is_key(key)]

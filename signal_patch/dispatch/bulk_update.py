@@ -149,7 +149,8 @@ class _BulkUpdate:
         size = self._size(objs)
         self.is_single = len(objs) <= size
         matched = 0
-        with reporting(self.options, self.model._meta.label) as report:
+        with reporting("bulk_update", self.model, self.using, self.options.progress) as report:
+            report.begin(len(objs))
             for start in range(0, len(objs), size):
                 batch = objs[start : start + size]
                 matched += self._process([(obj.pk, obj) for obj in batch])

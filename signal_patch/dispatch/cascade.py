@@ -20,6 +20,7 @@ from django.db.models import QuerySet, deletion
 from django.db.models.signals import post_delete, pre_delete
 
 from signal_patch.dispatch import transactions
+from signal_patch.dispatch.progress import is_reporting, reporting
 from signal_patch.dispatch.rows import querysets
 from signal_patch.dispatch.rows.keys import refuse_null
 from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
@@ -165,7 +166,26 @@ def _run(collector: Collector, decide: Decide, original: Callable[[Collector], D
         with rounds.opened_for_delete(collector, lambda model: decide(model, "delete") is not None):
             return original(collector)
 
-    return loops.run(run, (pre_delete, post_delete), collector.data)
+    def work() -> Deleted:
+        return loops.run(run, (pre_delete, post_delete), collector.data)
+
+    # Of an instance, it is no bulk operation.
+    origin: Any = collector.origin
+    if not isinstance(origin, QuerySet) or decide(origin.model, "delete") is None:
+        return work()
+    heard = [found for model, found in collector.data.items() if _is_heard(model)]
+    if not heard or is_reporting("delete", origin.model):
+        return work()
+    total = sum(map(len, heard))
+    with reporting("delete", origin.model, collector.using) as report:
+        report.begin(total)
+        deleted = work()
+        report(total, total)
+    return deleted
+
+
+def _is_heard(model: type[Model]) -> bool:
+    return pre_delete.has_listeners(model) or post_delete.has_listeners(model)
 
 
 def _models_of(collector: Collector) -> set[type[Model]]:
@@ -232,7 +252,7 @@ class DatabaseCascade:
     def _is_heard(self, model: type[Model]) -> bool:
         if model._meta.auto_created or self.decide(model, "delete") is None:
             return False
-        return pre_delete.has_listeners(model) or post_delete.has_listeners(model)
+        return _is_heard(model)
 
     def _changes(self, field: Relation) -> bool:
         """Return whether somebody hears that the database changes rows by this relation."""

@@ -37,10 +37,11 @@ def delete_in_batches(
     nothing = original(querysets.none(queryset))
     using = querysets.database_for_write(queryset)
     by_model: Counter[str] = Counter(nothing[1])
-    label = queryset.model._meta.label
-    with transaction.atomic(using=using, savepoint=False), reporting(options, label) as report:
+    reported = reporting("delete", queryset.model, using, options.progress)
+    with transaction.atomic(using=using, savepoint=False), reported as report:
         transactions.begin_write(using, transactions.DELETE, queryset.model._meta.pk_fields[0])
         keys = selection.chosen_keys(queryset, using)
+        report.begin(len(keys))
         for start in range(0, len(keys), size):
             batch = keys[start : start + size]
             by_model.update(original(querysets.with_keys(querysets.all_rows(queryset, using), batch))[1])

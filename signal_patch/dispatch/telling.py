@@ -9,6 +9,7 @@ from asgiref.sync import async_to_sync
 from django.db import connections
 from django.db.models.signals import post_save, pre_save
 
+from signal_patch.dispatch.progress import in_receivers
 from signal_patch.dispatch.signals import in_flight, rounds, sending
 from signal_patch.dispatch.values import columns
 from signal_patch.dispatch.values.expressions import UNKNOWN
@@ -60,6 +61,7 @@ class Teller:
         """Whether somebody listens by now: a receiver may have connected another."""
         return sending.is_heard(post_save, self.senders)
 
+    @in_receivers
     def before(self, pairs: list[tuple[Any, Model]]) -> dict[Any, Changes]:
         """Send `pre_save` for each instance, and return what receivers changed, by key."""
         rounds.begin_batch(self.options, (instance for _, instance in pairs))
@@ -245,6 +247,7 @@ class Teller:
             return self.update_fields
         return self.update_fields | {field.name for field in changed}
 
+    @in_receivers
     def after(self, told: Told, flight: in_flight.Flight) -> int:
         """Send `post_save`, and return how many rows a receiver deleted before their turn."""
         awaited = sending.is_awaited(post_save, self.senders)

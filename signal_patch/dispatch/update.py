@@ -112,8 +112,9 @@ class _Update:
         if self._may_be_refused():
             self._update_nothing()
         matched = done = 0
-        with reporting(self.options, self.model._meta.label) as report:
+        with reporting("update", self.model, self.using, self.options.progress) as report:
             for batch in selection.batches():
+                report.begin(selection.total)
                 if batch.keys:
                     matched += self._process(batch)
                 done += len(batch.keys)
