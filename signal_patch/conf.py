@@ -10,7 +10,16 @@ from django.core.exceptions import ImproperlyConfigured
 from signal_patch.options import Keywords, Options
 
 _NAMES = ("MODELS", "EXCLUDE")
-_OPTIONS = ("OPERATIONS", "BATCH_SIZE", "LOCK", "WRITE_BACK", "PROGRESS", "DELETE_BATCH_SIZE", "PREFETCH")
+_OPTIONS = (
+    "OPERATIONS",
+    "BATCH_SIZE",
+    "LOCK",
+    "WRITE_BACK",
+    "PROGRESS",
+    "DELETE_BATCH_SIZE",
+    "PREFETCH",
+    "BATCH_INSERTS",
+)
 _VALID = (*_NAMES, *_OPTIONS, "AUTOENABLE")
 
 

@@ -37,7 +37,11 @@ class SignalEnhancedQuerySetMixins(Base):
         super().__init_subclass__(**kwargs)
         _check_options(cls)
         _check_bases(cls)
-        patches.install_marks()
+        options = cls.signal_options
+        with scopes.lock:
+            if scopes.await_models(options.batch_inserts):
+                patches.await_models()
+            patches.install_marks(options)
 
     def update(self, **kwargs: Any) -> int:
         """Update the rows, as Django does, and send `pre_save` and `post_save` for each."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import TypedDict
 
+from signal_patch.specs import Spec, named
+
 OPERATIONS = frozenset({"update", "bulk_update", "bulk_create", "delete"})
 
 Progress = Callable[[int, int], object]
@@ -22,6 +24,7 @@ class Keywords(TypedDict, total=False):
     progress: Progress | bool | None
     delete_batch_size: int | None
     prefetch: Iterable[str]
+    batch_inserts: Iterable[Spec]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,8 @@ class Options:
     What holds for the models of one `enable()` or `bulk_signals()`.
 
     Whatever is wrong with a value is raised here, when the switch is turned: TypeError for a value of
-    the wrong kind, ValueError for one out of range, ImportError for a bar without tqdm.
+    the wrong kind, ValueError for one out of range, LookupError for a model that is not there, ImportError
+    for a bar without tqdm.
     """
 
     operations: frozenset[str] = OPERATIONS
@@ -40,6 +44,7 @@ class Options:
     progress: Progress | bool | None = None
     delete_batch_size: int | None = None
     prefetch: Iterable[str] = ()
+    batch_inserts: Iterable[Spec] = ()
 
     def __post_init__(self) -> None:
         # The class is frozen for everyone else; slots leave no other way to normalise.
@@ -51,6 +56,7 @@ class Options:
         _check_switch("write_back", self.write_back)
         _check_progress(self.progress)
         object.__setattr__(self, "prefetch", _names("prefetch", self.prefetch))
+        object.__setattr__(self, "batch_inserts", named(self.batch_inserts, "batch_inserts"))
 
     @classmethod
     def from_keywords(cls, keywords: Keywords) -> Options:

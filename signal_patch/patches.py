@@ -236,23 +236,38 @@ MARKS: tuple[Place, ...] = (
 AWAITING: tuple[Place, ...] = ((Apps, "get_app_configs", get_app_configs),)
 
 
-def install() -> None:
-    """Put the patches on where they are not on yet."""
+def install(options: Iterable[Options]) -> None:
+    """Put the patches on where they are not on yet, and those that the options need."""
     with scopes.lock:
         _put_on(ROADS + MARKS)
+        _put_on_for(options)
 
 
-def install_marks() -> None:
-    """Put on, for good, what a mixin needs."""
+def install_marks(options: Options) -> None:
+    """Put on, for good, what a mixin with these options needs."""
     with scopes.lock:
         scopes.process.marks_rows = True
+        scopes.process.holds_inserts |= bool(options.batch_inserts)
         _put_on(MARKS)
+        _put_on_for([options])
+
+
+def _put_on_for(options: Iterable[Options]) -> None:
+    if any(chosen.batch_inserts for chosen in options):
+        from signal_patch.receivers import batch_inserts
+
+        _put_on(batch_inserts.PLACES)
 
 
 def remove() -> None:
     """Take the patches off; one that another library has wrapped in a closure stays, inert."""
     with scopes.lock:
         _take_off(ROADS if scopes.process.marks_rows else ROADS + MARKS)
+        if ours(Model, "_do_insert") and not scopes.process.holds_inserts:
+            from signal_patch.receivers import batch_inserts
+
+            _take_off(batch_inserts.PLACES)
+            batch_inserts.HeldKey.take_off()
 
 
 def await_models() -> None:

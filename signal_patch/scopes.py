@@ -65,6 +65,9 @@ class Rules:
     def on(self) -> list[Spec]:
         return [spec for spec, options in self.entries.items() if options is not None]
 
+    def options(self) -> list[Options]:
+        return [options for options in self.entries.values() if options is not None]
+
     def decision(self, target: Spec) -> Decision:
         """Return what these rules say of a model, of an app, or of everything."""
         if not self.entries:
@@ -93,7 +96,7 @@ NOTHING: Final = Rules({})
 class Process:
     """What the whole process shares. Write under `lock`."""
 
-    __slots__ = ("marks_rows", "open_scopes", "pending", "removal_due", "rules")
+    __slots__ = ("holds_inserts", "marks_rows", "open_scopes", "pending", "removal_due", "rules")
 
     def __init__(self) -> None:
         self.rules = NOTHING
@@ -104,6 +107,8 @@ class Process:
         self.pending: set[str] = set()
         # A mixin is in use: rows in flight are marked whether or not the switch is on.
         self.marks_rows = False
+        # And with `batch_inserts`.
+        self.holds_inserts = False
 
 
 process: Final = Process()

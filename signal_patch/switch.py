@@ -30,20 +30,20 @@ def enable(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywor
 
     A model is a class, `"app_label.Model"` or `"app_label"`, and stands for all that inherits from it.
     Turned on twice, the later options hold; what is on already stays on. Options are `operations`,
-    `batch_size`, `lock`, `write_back`, `progress`, `delete_batch_size` and `prefetch`. Whatever is wrong with
-    the arguments is raised before anything changes; names given before the models are loaded are checked
-    when they are. Names in `prefetch` are checked when an operation begins, so name the models that have
-    them.
+    `batch_size`, `lock`, `write_back`, `progress`, `delete_batch_size`, `prefetch` and
+    `batch_inserts`. Whatever is wrong with the arguments is raised before anything changes; models named
+    before they are loaded are looked up when they are. What `prefetch` names is looked up when an operation
+    begins, so name the models that have it.
 
         enable("shop", exclude=["shop.Price"], batch_size=500)
     """
     on, off = named(models) or (EVERYTHING,), named(exclude)
     chosen = Options.from_keywords(options)
     with scopes.lock:
-        _await_models(on + off)
+        _await_models((*on, *off, *chosen.batch_inserts))
         scopes.process.rules = scopes.process.rules.turned(on, chosen).turned(off, None)
         scopes.process.removal_due = False
-        patches.install()
+        patches.install([chosen])
 
 
 def disable(*models: Spec) -> None:
@@ -90,7 +90,9 @@ def bulk_signals(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[
         async def reprice(): ...
     """
     on, off = named(models) or (EVERYTHING,), named(exclude)
-    return Scope(on + off, scopes.NOTHING.turned(on, Options.from_keywords(options)).turned(off, None))
+    chosen = Options.from_keywords(options)
+    specs = (*on, *off, *chosen.batch_inserts)
+    return Scope(specs, scopes.NOTHING.turned(on, chosen).turned(off, None))
 
 
 def no_bulk_signals(*models: Spec) -> Scope:
@@ -122,7 +124,7 @@ class Scope:
     def __enter__(self) -> None:
         # The patches stay when the scope is left: to change a class for each block makes it slow for good.
         with scopes.lock:
-            patches.install()
+            patches.install(self._rules.options())
             scopes.enter(self._rules)
 
     def __exit__(

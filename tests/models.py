@@ -14,7 +14,7 @@ from polymorphic.models import PolymorphicModel
 from simple_history.models import HistoricalRecords
 
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
-from tests import cascade_models as cascade_models
+from tests import cascade_models as cascade_models, receiver_models as receiver_models
 from tests.converting_fields import GemField, LabelField, LoweredField, RaisedField, SealedField
 from tests.fields import (
     CodeField,

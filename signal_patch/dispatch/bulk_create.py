@@ -108,7 +108,7 @@ class _BulkCreate:
         self.options = options
         self.using = rows.database_for_write(queryset)
         self.inserter = Inserter(queryset, self.using, options, original, arguments)
-        self.senders = senders
+        self.rounds = rounds.Rounds(self.using, options, senders)
         self.key_of: Callable[[Any], Any] = attrgetter(self.model._meta.pk.attname)
         self.awaits_pre_save = sending.is_awaited(pre_save, senders)
         self.awaits_post_save = sending.is_awaited(post_save, senders)
@@ -139,7 +139,7 @@ class _BulkCreate:
             written = [pair for key, pair in zip(keys, written, strict=True) if key not in quiet]
         with sending.flying(sending.flight_of(self.using, {self.model: keys})) as flight:
             told: Told = [(obj, None, created) for obj, created in written]
-            with rounds.opened(post_save, self.senders):
+            with self.rounds.open(post_save):
                 tell_after(told, self.using, flight, awaited=self.awaits_post_save)
 
     def _tell_before(self, batch: list[Any]) -> None:
@@ -148,8 +148,8 @@ class _BulkCreate:
         quiet = self._quiet(batch, given) if sending.is_any_in_flight(self.using, self.model) else ()
         with sending.flying(sending.flight_of(self.using, {self.model: keys})) as flight:
             loud = [obj for obj in batch if id(obj) not in quiet]
-            rounds.begin_batch(self.options, loud)
-            with rounds.opened(pre_save, self.senders):
+            self.rounds.begin_batch(loud)
+            with self.rounds.open(pre_save):
                 if self.awaits_pre_save:
                     async_to_sync(self._await_sent)(loud, flight)
                 else:

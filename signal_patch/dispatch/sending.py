@@ -148,6 +148,11 @@ def innermost_flight() -> Flight | None:
     return flights[-1] if flights else None
 
 
+def open_rounds() -> Iterator[Round]:
+    """Return the rounds that somebody takes part in, the innermost first."""
+    return (flight.round for flight in reversed(_flights.get()) if flight.round is not None)
+
+
 @contextmanager
 def flights_kept() -> Iterator[None]:
     """Leave in flight what is found in flight, whichever copy of the context comes back from the block."""
