@@ -25,6 +25,7 @@ class Keywords(TypedDict, total=False):
     delete_batch_size: int | None
     prefetch: Iterable[str]
     batch_inserts: Iterable[Spec]
+    batch_reads: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Options:
     delete_batch_size: int | None = None
     prefetch: Iterable[str] = ()
     batch_inserts: Iterable[Spec] = ()
+    batch_reads: bool = False
 
     def __post_init__(self) -> None:
         # The class is frozen for everyone else; slots leave no other way to normalise.
@@ -56,6 +58,9 @@ class Options:
         _check_switch("write_back", self.write_back)
         _check_progress(self.progress)
         object.__setattr__(self, "prefetch", _names("prefetch", self.prefetch))
+        _check_switch("batch_reads", self.batch_reads)
+        if self.batch_reads and not self.lock:
+            raise ValueError("batch_reads needs lock=True: others may change rows that are not locked")
         object.__setattr__(self, "batch_inserts", named(self.batch_inserts, "batch_inserts"))
 
     @classmethod

@@ -30,8 +30,8 @@ def enable(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywor
 
     A model is a class, `"app_label.Model"` or `"app_label"`, and stands for all that inherits from it.
     Turned on twice, the later options hold; what is on already stays on. Options are `operations`,
-    `batch_size`, `lock`, `write_back`, `progress`, `delete_batch_size`, `prefetch` and
-    `batch_inserts`. Whatever is wrong with the arguments is raised before anything changes; models named
+    `batch_size`, `lock`, `write_back`, `progress`, `delete_batch_size`, `prefetch`, `batch_inserts` and
+    `batch_reads`. Whatever is wrong with the arguments is raised before anything changes; models named
     before they are loaded are looked up when they are. What `prefetch` names is looked up when an operation
     begins, so name the models that have it.
 

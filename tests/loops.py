@@ -47,21 +47,23 @@ class Work:
     ignored: frozenset[str] = frozenset({"made", "changed", "entry_id"})
 
     def by_loop(self) -> Outcome:
-        return self._outcome(self._save_each, off=True)
+        return self.by(self._save_each, off=True)
 
     def by_update(self, **options: Any) -> Outcome:
-        return self._outcome(
-            lambda: self.sender._base_manager.order_by("pk").update(**self.values()), **options
-        )
+        return self.by(self.update, **options)
+
+    def update(self) -> None:
+        self.sender._base_manager.order_by("pk").update(**self.values())
 
     def by_bulk_update(self, **options: Any) -> Outcome:
         def update() -> None:
-            objs = self._changed()
+            objs = self.changed()
             self.sender._base_manager.bulk_update(objs, [*self.values()])
 
-        return self._outcome(update, **options)
+        return self.by(update, **options)
 
-    def _changed(self) -> list[Any]:
+    def changed(self) -> list[Any]:
+        """Return the objects with their new values, not saved."""
         objs = list(self.sender._base_manager.order_by("pk"))
         for obj in objs:
             for name, value in self.values().items():
@@ -70,10 +72,11 @@ class Work:
 
     def _save_each(self) -> None:
         with transaction.atomic(savepoint=False):
-            for obj in self._changed():
+            for obj in self.changed():
                 obj.save(update_fields=[*self.values()])
 
-    def _outcome(self, run: Callable[[], object], *, off: bool = False, **options: Any) -> Outcome:
+    def by(self, run: Callable[[], object], *, off: bool = False, **options: Any) -> Outcome:
+        """Do the work by a function, and undo it."""
         outcome = Outcome()
         with transaction.atomic(), no_bulk_signals() if off else bulk_signals(**options):
             with no_bulk_signals():
@@ -91,11 +94,12 @@ class Work:
 
     def _rows(self, model: Any) -> list[tuple[Any, ...]]:
         """Return the rows, their keys counted from the first: databases go on counting after a rollback."""
-        names = [f.attname for f in model._meta.concrete_fields if f.attname not in self.ignored]
+        columns = [f for f in model._meta.concrete_fields if f not in model._meta.pk_fields]
+        names = [f.attname for f in columns if f.attname not in self.ignored]
         found = list(model._base_manager.order_by("pk").values_list("pk", *names))
         if not model._meta.auto_field:
             return found
-        return [(row[0] - found[0][0], *row[2:]) for row in found]
+        return [(row[0] - found[0][0], *row[1:]) for row in found]
 
     @contextmanager
     def _listening(self, seen: list[Any]) -> Iterator[None]:

@@ -60,3 +60,32 @@ class Plate(models.Model):
 
 class Empty(models.Model):
     """Nothing but a key."""
+
+
+class LiveManager(models.Manager[Any]):
+    def get_queryset(self) -> models.QuerySet[Any]:
+        return super().get_queryset().filter(deleted=False, tenant__in=[3, 5])
+
+
+class Page(models.Model):
+    """Its manager hides rows."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    title = models.CharField(max_length=30, default="")
+    tenant = models.IntegerField(default=3)
+    deleted = models.BooleanField(default=False)
+    data = models.JSONField(default=dict)
+
+    objects = LiveManager()
+    everything = models.Manager()
+
+    class Meta:
+        base_manager_name = "everything"
+        constraints = (models.CheckConstraint(condition=models.Q(tenant__gte=0), name="tenants_count_up"),)
+
+
+class Cover(models.Model):
+    """Its key is that of its page."""
+
+    page = models.OneToOneField(Page, models.CASCADE, primary_key=True)
+    colour = models.CharField(max_length=30, default="")

@@ -51,6 +51,7 @@ class TestTheApp:
                 "PROGRESS": print,
                 "PREFETCH": ["publisher"],
                 "BATCH_INSERTS": ["tests.Reader"],
+                "BATCH_READS": False,
             },
         )
 

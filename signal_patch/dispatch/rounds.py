@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ..options import Options
     from ..receivers.batch_inserts import HeldRows
+    from ..receivers.batch_reads import BatchReads
 
     Arguments = dict[str, Any]
 
@@ -104,6 +105,8 @@ class Rounds:
         self.using = using
         self.options = options
         self.senders = senders
+        self.is_needed = bool(options.batch_inserts or options.batch_reads)
+        self.reads: BatchReads | None = None
 
     def begin_batch(self, instances: Iterable[Model]) -> None:
         """Load what the receivers of a batch will ask for, before its first signal."""
@@ -112,14 +115,14 @@ class Rounds:
 
     def open(self, signal: ModelSignal) -> AbstractContextManager[None]:
         """Open the round of a signal, which is sent inside the block for the rows that are in flight."""
-        if self.options.batch_inserts or has_list_receivers(signal, self.senders):
+        if self.is_needed or has_list_receivers(signal, self.senders):
             return self._opened(Round())
         return nullcontext()
 
     def open_delete(self, collector: Any) -> AbstractContextManager[None]:
         """Open the rounds of a delete of the senders' rows: `Collector.delete()` runs inside the block."""
         signals = (pre_delete, post_delete)
-        if self.options.batch_inserts or any(has_list_receivers(signal, self.senders) for signal in signals):
+        if self.is_needed or any(has_list_receivers(signal, self.senders) for signal in signals):
             round_ = Round(without=collector.data.keys() - self.senders)
             _divide(collector, round_.finish)
             return self._opened(round_)
@@ -129,6 +132,8 @@ class Rounds:
     def _opened(self, round_: Round) -> Iterator[None]:
         flight: Any = sending.innermost_flight()
         with ExitStack() as stack:
+            if self.options.batch_reads:
+                stack.enter_context(self._reads().answering(flight.keys))
             if self.options.batch_inserts:
                 from signal_patch.receivers import batch_inserts
 
@@ -141,6 +146,13 @@ class Rounds:
                 round_.finish()
             finally:
                 flight.round = None
+
+    def _reads(self) -> BatchReads:
+        if self.reads is None:
+            from signal_patch.receivers import batch_reads
+
+            self.reads = batch_reads.BatchReads(self.using)
+        return self.reads
 
 
 def _divide(collector: Any, finish: Callable[[], None]) -> None:

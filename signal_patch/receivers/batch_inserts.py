@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from django.db import DatabaseError, connections, transaction
 from django.db.models import Model
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from signal_patch.specs import Spec
 
     ModelField = Field[Any, Any]
+    Place = tuple[type[Model], bool]
+    # Values by the names of the attributes that hold them.
+    Row = dict[str, Any]
+
+# Whoever has looked at so many rows of a model at once, one after the other, will look at the next ones too.
+LOSSES: Final = 3
 
 _MUTABLE = (list, dict, set, bytearray)
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE)\b", re.IGNORECASE)
@@ -43,6 +49,7 @@ def holding(models: Iterable[Spec], using: str) -> Iterator[HeldRows]:
         yield held
         held.write()
     finally:
+        held.discard()
         # Not the last one: a receiver may have left another behind.
         wrappers.remove(held.watch)
 
@@ -55,28 +62,37 @@ class HeldRows:
         self.using = using
         self.connection: Any = connections[using]
         self.savepoints = _savepoints(self.connection)
-        self.chosen: dict[type[Model], bool] = {}
-        # By model and by whether its key is known. In the order in which they are to be inserted.
-        self.inserts: dict[tuple[type[Model], bool], Insert] = {}
-        # Instances that the database will give a key, by id().
-        self.keyless: dict[int, Model] = {}
+        self.tables: dict[type[Model], Table | None] = {}
+        # By model and by whether its key is known: all, and in their order those that have rows now.
+        self.known: dict[Place, Insert] = {}
+        self.inserts: dict[Place, Insert] = {}
         self.is_writing = False
 
     def take(self, instance: Any, using: str, fields: list[ModelField], returning: list[Any]) -> bool:
         """Hold the row of an instance, or return False if it can't be held."""
-        made = instance._meta.concrete_model._meta.auto_field
-        key = None if made in fields else made
+        model = type(instance)
+        if model not in self.tables:
+            self.tables[model] = self._table(model)
+        table = self.tables[model]
+        if table is None or not table.is_worth_while or not fields or post_save.has_listeners(model):
+            return False
+        key = None if table.key in fields else table.key
         if not (
             self._is_here(using)
-            and self._is_chosen(type(instance))
-            and self._is_plain(instance, fields)
             # Django 5.2 has a key returned that it knows.
-            and {made}.issuperset(returning)
+            and {table.key}.issuperset(returning)
             and (instance._is_pk_set() if key is None else self._may_wait_for(key))
         ):
             return False
-        self._hold(instance, fields, key)
+        self._hold(instance, fields, key, table)
         return True
+
+    def _table(self, model: Any) -> Table | None:
+        """Return the table of a model, or None if its rows are not to be held, or are in several tables."""
+        concrete = model._meta.concrete_model
+        if concrete._meta.parents or not any(covers(spec, model) for spec in self.models):
+            return None
+        return Table(concrete)
 
     def _is_here(self, using: str) -> bool:
         return (
@@ -88,49 +104,34 @@ class HeldRows:
             and not self.is_writing
         )
 
-    def _is_chosen(self, model: type[Model]) -> bool:
-        if model not in self.chosen:
-            self.chosen[model] = any(covers(spec, model) for spec in self.models)
-        return self.chosen[model] and not post_save.has_listeners(model)
-
-    def _is_plain(self, instance: Any, fields: list[ModelField]) -> bool:
-        """Return whether the row is in one table and has columns of which none is an expression."""
-        return (
-            bool(fields)
-            and not instance._meta.concrete_model._meta.parents
-            and not any(hasattr(instance.__dict__.get(f.attname), "resolve_expression") for f in fields)
-        )
-
     def _may_wait_for(self, key: ModelField) -> bool:
         """Return whether the database tells the keys of many new rows, and whoever reads one is seen."""
         returns_keys: bool = self.connection.features.can_return_rows_from_bulk_insert
         return returns_keys and type(getattr(key.model, key.attname)) in (DeferredAttribute, HeldKey)
 
-    def _hold(self, instance: Any, fields: list[ModelField], key: ModelField | None) -> None:
-        model = instance._meta.concrete_model
-        place = model, key is None
-        if not self._may_join(place):
+    def _hold(self, instance: Any, fields: list[ModelField], key: ModelField | None, table: Table) -> None:
+        place = table.model, key is None
+        insert = self.known.get(place)
+        if insert is None:
+            insert = self.known[place] = Insert(table, fields, key, self.connection)
+        # A field may execute statements of its own here, before which all is written.
+        row = insert.row_of(instance)
+        if not self._may_join(place, table):
             self.write()
-        if place not in self.inserts:
-            self.inserts[place] = Insert(model, fields, key, self.connection)
-        is_known = self.inserts[place].add(instance)
+        insert.add(instance, row)
+        self.inserts[place] = insert
         if key is not None:
             HeldKey.put_on(key)
-            self.keyless[id(instance)] = instance
-        if not is_known:
+            _waiting[id(instance)] = self
+        if any(map(_is_expression, row.values())):
             self.write()
 
-    def _may_join(self, place: tuple[type[Model], bool]) -> bool:
+    def _may_join(self, place: Place, table: Table) -> bool:
         """Return whether a row, inserted with those before it, comes after all that it may refer to."""
-        places = [*self.inserts]
         if place not in self.inserts:
             return True
-        model = place[0]
-        earlier = {
-            model,
-            *(_concrete(field.related_model) for field in model._meta.fields if field.is_relation),
-        }
-        return not any(other in earlier for other, _ in places[places.index(place) + 1 :])
+        places = [*self.inserts]
+        return not any(other in table.earlier for other, _ in places[places.index(place) + 1 :])
 
     def write(self) -> None:
         """Insert the rows, in the order of their creation, in one statement for each model."""
@@ -145,9 +146,19 @@ class HeldRows:
             self.is_writing = False
 
     def _write(self, insert: Insert) -> None:
-        for instance, key in insert.run():
-            del self.keyless[id(instance)]
+        instances = insert.instances
+        try:
+            keys = insert.run()
+        finally:
+            _forget(instances)
+        for instance, key in zip(instances, keys, strict=False):  # none, where they are known
             setattr(instance, insert.key.attname, key)
+
+    def discard(self) -> None:
+        """Forget the rows: the transaction is not to have them."""
+        for insert in self.inserts.values():
+            _forget(insert.instances)
+        self.inserts.clear()
 
     def watch(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
         """Insert the rows before a statement that might find them missing."""
@@ -159,55 +170,87 @@ class HeldRows:
         if not isinstance(sql, str) or not _STATEMENT.match(sql):
             return True
         lowered = sql.lower()
-        return any(table in lowered for insert in self.inserts.values() for table in insert.tables)
+        return any(name in lowered for insert in self.inserts.values() for name in insert.table.names)
+
+
+# Whose rows instances without a key are among, by id(): each of them is alive as long as it is held.
+_waiting: Final[dict[int, HeldRows]] = {}
+
+
+class Table:
+    """What is to be known of a model whose rows are held."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.key: Any = model._meta.auto_field
+        fields: list[Any] = model._meta.get_fields(include_hidden=True)
+        referring = [field.related_model for field in fields if field.auto_created and not field.concrete]
+        # The tables that have the rows or refer to them, as any statement would name them: a name may have
+        # a schema before it, and quotes in it.
+        names = (other._meta.db_table for other in [model, *referring])
+        self.names = {re.findall(r"\w+", name)[-1].lower() for name in names}
+        # The models whose rows must not come later: a row refers to them, or they have the same counter.
+        self.earlier = {model, *(_concrete(f.related_model) for f in model._meta.fields if f.is_relation)}
+        self.losses = 0
+
+    @property
+    def is_worth_while(self) -> bool:
+        """Whether rows wait for others, and are not looked at each at once."""
+        return self.losses < LOSSES
 
 
 class Insert:
     """One INSERT of rows of one model, whose values are those that they had when they were saved."""
 
     def __init__(
-        self, model: type[Model], fields: list[ModelField], key: ModelField | None, connection: Any
+        self, table: Table, fields: list[ModelField], key: ModelField | None, connection: Any
     ) -> None:
-        self.model = model
+        self.table = table
         self.fields = fields
         self.key: Any = key
         self.connection = connection
         self.compiler = self._compiler([])
         self.instances: list[Model] = []
         self.rows: list[Row] = []
-        self.tables = _tables(model)
 
-    def _compiler(self, rows: list[Row]) -> Any:
-        query = InsertQuery(self.model)
-        query.insert_values(self.fields, cast("list[Model]", rows))
-        return query.get_compiler(using=self.connection.alias)
-
-    def add(self, instance: Model) -> bool:
-        """Add a row, and return whether its values are all known: none is an expression.
+    def row_of(self, instance: Model) -> Row:
+        """Return the values of an instance as they are saved.
 
         SQLInsertCompiler's pre_save_val() and prepare_value(), Django 5.2 to 6.1. What is wrong with a value
         is an error of the save.
         """
-        row = Row()
+        row: Row = {}
+        pre_save, prepare = self.compiler.pre_save_val, self.compiler.prepare_value
         for field in self.fields:
-            value = self.compiler.pre_save_val(field, instance)
-            prepared = self.compiler.prepare_value(field, value)
+            value = pre_save(field, instance)
+            prepared = prepare(field, value)
             if isinstance(value, _MUTABLE) and type(prepared) is not str:
                 # What is prepared may hold the value itself, as psycopg's JSON does.
-                prepared = self.compiler.prepare_value(field, deepcopy(value))
-            setattr(row, field.attname, prepared)
+                prepared = prepare(field, deepcopy(value))
+            row[field.attname] = prepared
+        return row
+
+    def add(self, instance: Model, row: Row) -> None:
         self.instances.append(instance)
         self.rows.append(row)
-        return not any(hasattr(value, "as_sql") for value in vars(row).values())
 
-    def run(self) -> Iterator[tuple[Model, Any]]:
-        """Insert the rows, and yield the instances that the database has made a key for, with the key."""
-        size = max(self.connection.ops.bulk_batch_size(self.fields, self.rows), 1)
-        for start in range(0, len(self.rows), size):
-            keys = self._execute(self.rows[start : start + size])
-            yield from zip(self.instances[start:], keys)  # noqa: B905  # no keys where they are known
+    def run(self) -> list[Any]:
+        """Insert the rows, and return the keys that the database has made."""
+        rows = self.rows
+        self.instances, self.rows = [], []
+        self.table.losses = self.table.losses + 1 if len(rows) == 1 else 0
+        size = len(rows)
+        if size > 1:
+            size = max(self.connection.ops.bulk_batch_size(self.fields, rows), 1)
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        return [key for part in parts for key in self._execute(part)]
 
-    def _execute(self, rows: list[Row]) -> Iterator[Any]:
+    def _compiler(self, rows: Any) -> Any:
+        query = InsertQuery(self.table.model)
+        query.insert_values(self.fields, rows)
+        return query.get_compiler(using=self.connection.alias)
+
+    def _execute(self, rows: list[Row]) -> list[Any]:
         compiler = self._compiler(rows)
         # Prepared they are already.
         compiler.pre_save_val = _value_of
@@ -216,17 +259,22 @@ class Insert:
             found = compiler.execute_sql([self.key] if self.key else None)
         except DatabaseError as error:
             *others, message = error.args
-            error.args = (*others, f"{self.model._meta.label}, inserted for receivers: {message}")
+            error.args = (*others, f"{self.table.model._meta.label}, inserted for receivers: {message}")
             raise
-        return (key for key, *_ in found)
+        return [key for key, *_ in found]
 
 
-class Row:
-    """The values of a row, by the names of the attributes that hold them."""
+def _forget(instances: list[Model]) -> None:
+    for instance in instances:
+        _waiting.pop(id(instance), None)
+
+
+def _is_expression(value: Any) -> bool:
+    return hasattr(value, "as_sql")
 
 
 def _value_of(field: ModelField, row: Row) -> Any:
-    return getattr(row, field.attname)
+    return row[field.attname]
 
 
 def _as_it_is(field: ModelField, value: Any) -> Any:  # noqa: ARG001  # as SQLInsertCompiler.prepare_value()
@@ -240,19 +288,6 @@ def _savepoints(connection: Any) -> list[str]:
 
 def _concrete(model: Any) -> Any:
     return model._meta.concrete_model
-
-
-def _tables(model: type[Model]) -> set[str]:
-    """Return the tables that have rows of a model, or refer to them, as any statement would name them."""
-    fields = model._meta.get_fields(include_hidden=True)
-    related: list[Any] = [field.related_model for field in fields if _refers(field)]
-    names = (other._meta.db_table for other in [model, *related])
-    # A name may have a schema before it, and quotes in it.
-    return {re.findall(r"\w+", name)[-1].lower() for name in names}
-
-
-def _refers(field: Any) -> bool:
-    return bool(field.auto_created and not field.concrete)
 
 
 # What is patched. As the other patches, it goes on at first use and stays on, dormant, until all is off.
@@ -298,20 +333,19 @@ class HeldKey(DeferredAttribute):
 
 def write_before_use(instance: Model) -> None:
     """Insert what is held, if the instance's row is among it."""
-    for held in _held():
-        if id(instance) in held.keyless:
-            held.write()
-
-
-def _held() -> Iterator[HeldRows]:
-    return (round_.held for round_ in sending.open_rounds() if round_.held is not None)
+    held = _waiting.get(id(instance))
+    # In another thread, its connection is not to be used.
+    if held is not None and connections[held.using] is held.connection:
+        held.write()
 
 
 def insert(wrapped: Callable[..., Any], instance: Model, args: Any, keywords: Any) -> Any:
     """Hold a row that Model.save() inserts, or have it inserted (Model._do_insert, Django 5.2 to 6.1)."""
     _, using, fields, returning, raw = _arguments(*args, **keywords)
-    if not raw and any(held.take(instance, using, fields, returning) for held in _held()):
-        return []
+    if not raw:
+        for round_ in sending.open_rounds():
+            if round_.held is not None and round_.held.take(instance, using, fields, returning):
+                return []
     return wrapped(instance, *args, **keywords)
 
 
