@@ -96,7 +96,7 @@ class Work:
         """Return the rows, their keys counted from the first: databases go on counting after a rollback."""
         columns = [f for f in model._meta.concrete_fields if f not in model._meta.pk_fields]
         names = [f.attname for f in columns if f.attname not in self.ignored]
-        found = list(model._base_manager.order_by("pk").values_list("pk", *names))
+        found = [_plain(row) for row in model._base_manager.order_by("pk").values_list("pk", *names)]
         if not model._meta.auto_field:
             return found
         return [(row[0] - found[0][0], *row[1:]) for row in found]
@@ -111,6 +111,11 @@ class Work:
         finally:
             for signal, receiver in connected:
                 signal.disconnect(receiver, sender=self.sender)
+
+
+def _plain(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    # What drivers give for bytes is equal, but for its type.
+    return tuple(bytes(value) if isinstance(value, memoryview) else value for value in row)
 
 
 def _receiver(receive: Callable[[list[Any], Any], Any], seen: list[Any]) -> Receive:

@@ -27,6 +27,7 @@ class Entry(models.Model):
     number = models.IntegerField()
     text = models.CharField(max_length=30, default="")
     data = models.JSONField(default=list)
+    seal = models.BinaryField(null=True)
     made = models.DateTimeField(auto_now_add=True)
     mark = models.IntegerField(null=True, unique=True)
 

@@ -62,10 +62,12 @@ def create(seen: list[Any], ship: Ship) -> None:
 
 
 def save(seen: list[Any], ship: Ship) -> None:
-    entry = Entry(number=ship.speed, text=ship.name, data=[ship.speed])
+    seal = bytearray(b"saved")
+    entry = Entry(number=ship.speed, text=ship.name, data=[ship.speed], seal=seal)
     entry.save()
     entry.text = "not saved"
     entry.data.append("not saved")
+    seal[:] = b"other"
     seen.append((entry.number, entry._state.adding, entry._state.db))
 
 

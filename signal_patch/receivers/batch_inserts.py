@@ -225,8 +225,7 @@ class Insert:
             value = pre_save(field, instance)
             prepared = prepare(field, value)
             if isinstance(value, _MUTABLE) and type(prepared) is not str:
-                # What is prepared may hold the value itself, as psycopg's JSON does.
-                prepared = prepare(field, deepcopy(value))
+                prepared = _as_text(prepared) or prepare(field, deepcopy(value))
             row[field.attname] = prepared
         return row
 
@@ -267,6 +266,11 @@ class Insert:
 def _forget(instances: list[Model]) -> None:
     for instance in instances:
         _waiting.pop(id(instance), None)
+
+
+def _as_text(prepared: Any) -> Any:
+    """Return psycopg's JSON, which holds the value itself, with the text in its place (Django 5.2 to 6.1)."""
+    return hasattr(prepared, "dumps") and type(prepared)(prepared.dumps(prepared.obj), dumps=str)
 
 
 def _is_expression(value: Any) -> bool:

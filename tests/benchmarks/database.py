@@ -36,6 +36,8 @@ def throwaway(chosen: str) -> Iterator[None]:
             DATABASES={"default": _configuration(chosen, Path(directory))},
             DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
             INSTALLED_APPS=["tests.benchmarks", *(PACKAGES if has_packages() else ())],
+            # Tables of models without migrations are made first, and refer to those of others.
+            MIGRATION_MODULES={package.rpartition(".")[2]: None for package in PACKAGES},
             USE_TZ=True,
         )
         django.setup()
