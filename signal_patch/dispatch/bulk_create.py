@@ -112,7 +112,7 @@ class _BulkCreate:
         self.options = options
         self.using = querysets.database_for_write(queryset)
         self.inserter = Inserter(queryset, self.using, options, original, arguments)
-        self.senders = senders
+        self.rounds = rounds.Rounds(self.using, options, senders)
         self.key_of: Callable[[Any], Any] = attrgetter(self.model._meta.pk.attname)
         self.awaits_pre_save = sending.is_awaited(pre_save, senders)
         self.awaits_post_save = sending.is_awaited(post_save, senders)
@@ -149,7 +149,7 @@ class _BulkCreate:
         flight = in_flight.flight_of(self.using, {self.model: keys})
         with in_flight.flying(flight):
             told: Told = [(obj, None, created) for obj, created in written]
-            with rounds.opened(post_save, self.senders):
+            with self.rounds.open(post_save):
                 tell_after(told, self.using, flight, awaited=self.awaits_post_save)
 
     @in_receivers
@@ -164,8 +164,8 @@ class _BulkCreate:
         flight = in_flight.flight_of(self.using, {self.model: keys})
         with in_flight.flying(flight):
             to_signal = [obj for obj in batch if id(obj) not in already_in_flight]
-            rounds.begin_batch(self.options, to_signal)
-            with rounds.opened(pre_save, self.senders):
+            self.rounds.begin_batch(to_signal)
+            with self.rounds.open(pre_save):
                 if self.awaits_pre_save:
                     async_to_sync(self._await_sent)(to_signal, flight)
                 else:

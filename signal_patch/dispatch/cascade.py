@@ -163,7 +163,7 @@ def _update_as_its_class(queryset: QuerySet[Any], /, **values: Any) -> int:
 
 def _run(collector: Collector, decide: Decide, original: Callable[[Collector], Deleted]) -> Deleted:
     def run() -> Deleted:
-        with rounds.opened_for_delete(collector, lambda model: decide(model, "delete") is not None):
+        with _rounds(collector, decide):
             return original(collector)
 
     def work() -> Deleted:
@@ -186,6 +186,15 @@ def _run(collector: Collector, decide: Decide, original: Callable[[Collector], D
 
 def _is_heard(model: type[Model]) -> bool:
     return pre_delete.has_listeners(model) or post_delete.has_listeners(model)
+
+
+def _rounds(collector: Collector, decide: Decide) -> AbstractContextManager[Any]:
+    """Open the rounds of a delete, by the options of the first model that is on: where Django began."""
+    options = {model: decide(model, "delete") for model in collector.data}
+    on = {model: given for model, given in options.items() if given is not None}
+    if not on:
+        return nullcontext()
+    return rounds.Rounds(collector.using, next(iter(on.values())), [*on]).open_delete(collector)
 
 
 def _models_of(collector: Collector) -> set[type[Model]]:

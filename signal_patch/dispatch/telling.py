@@ -54,6 +54,7 @@ class Teller:
         self.written = set(written)
         self.connection = connections[using]
         self.senders = senders
+        self.rounds = rounds.Rounds(using, options, senders)
         self.trackers: dict[type[Model], ChangeTracker] = {}
 
     @property
@@ -64,13 +65,17 @@ class Teller:
     @in_receivers
     def before(self, pairs: list[tuple[Any, Model]]) -> dict[Any, Changes]:
         """Send `pre_save` for each instance, and return what receivers changed, by key."""
-        rounds.begin_batch(self.options, (instance for _, instance in pairs))
+        self.rounds.begin_batch(instance for _, instance in pairs)
         if not sending.is_heard(pre_save, self.senders):
             return {}
         # A hop between this thread and an event loop costs more than all the rest of a row.
         awaited = sending.is_awaited(pre_save, self.senders)
         if awaited or rounds.has_list_receivers(pre_save, self.senders):
             return self._before_in_steps(pairs, awaited=awaited)
+        with self.rounds.open(pre_save):
+            return self._before_one_by_one(pairs)
+
+    def _before_one_by_one(self, pairs: list[tuple[Any, Model]]) -> dict[Any, Changes]:
         changes: dict[Any, Changes] = {}
         using, update_fields, trackers = self.using, self.update_fields, self.trackers
         for key, instance in pairs:
@@ -95,7 +100,7 @@ class Teller:
             for _, instance in pairs:
                 await sending.asend_pre_save(instance, self.using, self.update_fields)
 
-        with rounds.opened(pre_save, self.senders):
+        with self.rounds.open(pre_save):
             if awaited:
                 async_to_sync(send)()
             else:
@@ -251,7 +256,7 @@ class Teller:
     def after(self, told: Told, flight: in_flight.Flight) -> int:
         """Send `post_save`, and return how many rows a receiver deleted before their turn."""
         awaited = sending.is_awaited(post_save, self.senders)
-        with rounds.opened(post_save, self.senders):
+        with self.rounds.open(post_save):
             return tell_after(told, self.using, flight, awaited=awaited)
 
 

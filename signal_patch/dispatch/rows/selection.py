@@ -202,7 +202,7 @@ class Selection:
     def _ordered(self) -> Any:
         """Return the queryset as its own ordering has it, in which a row may come twice."""
         ordered = _on(self.using, self.queryset)
-        if not _foreign_joins(ordered.query):
+        if not foreign_joins(ordered.query):
             # As Django's statement over a single table does (5.2 and 6.0; 6.1 refuses them).
             ordered.query.distinct_fields = ()
         if not ordered.query.distinct_fields:
@@ -325,7 +325,7 @@ class Selection:
             # Only the compiler knows the joins of the ordering.
             query = query.clone()
             query.get_compiler(self.using).pre_sql_setup()
-        foreign = _foreign_joins(query)
+        foreign = foreign_joins(query)
         if foreign and self.precomputed:
             # Raw SQL may name a column that a joined table has too.
             return False
@@ -359,7 +359,7 @@ def _is_computed_over_rows(annotation: Any) -> bool:
     )
 
 
-def _foreign_joins(query: Any) -> list[Any]:
+def foreign_joins(query: Any) -> list[Any]:
     """Return the joins of a query to tables that are not part of the model's own rows.
 
     Query.alias_map and alias_refcount, Django 5.2 to 6.1.

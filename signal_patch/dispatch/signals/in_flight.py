@@ -6,7 +6,7 @@ call under way, not of the switch, and counts no longer than its block runs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ReferenceType, ref
 
@@ -157,6 +157,12 @@ def _flying() -> Iterable[Flight]:
 def innermost_flight() -> Flight | None:
     """Return the rows whose signals are being sent right now, without those up the stack."""
     return next(reversed(list(_flying())), None)
+
+
+def open_rounds() -> Iterator[Round]:
+    """Return the rounds that somebody takes part in, the innermost first."""
+    flights = reversed(list(_flying()))
+    return (flight.round for flight in flights if flight.round is not None)
 
 
 def keys_by_class(
