@@ -41,8 +41,9 @@ def is_installed() -> bool:
     return found.pop()
 
 
-def test_the_public_names_are_five() -> None:
+def test_the_public_names_are_six() -> None:
     assert set(signal_patch.__all__) == {
+        "bulk_receiver",
         "bulk_signals",
         "disable",
         "enable",
