@@ -279,9 +279,9 @@ def savepoint_kept(seen: list[Any], ship: Ship) -> None:
 
 def savepoint_around_what_was_held(seen: list[Any], ship: Ship) -> None:
     create(seen, ship)
-    point = transaction.savepoint()
+    point = connection.savepoint()
     create(seen, ship)
-    transaction.savepoint_rollback(point)
+    connection.savepoint_rollback(point)
 
 
 def conflict_caught(seen: list[Any], ship: Ship) -> None:

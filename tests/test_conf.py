@@ -212,7 +212,7 @@ class TestSettings:
             ),
             (
                 {"size": 5},
-                r"SIGNAL_PATCH\['size'\]: unknown key; valid are AUTOENABLE, BATCH_SIZE, ",
+                r"SIGNAL_PATCH\['size'\]: unknown key; valid are AUTOENABLE, BATCH_INSERTS, ",
             ),
             (["tests"], r"SIGNAL_PATCH must be a dictionary, not \['tests'\]"),
             (None, "SIGNAL_PATCH must be a dictionary, not None"),

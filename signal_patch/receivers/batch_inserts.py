@@ -107,7 +107,7 @@ class HeldRows:
     def _may_wait_for(self, key: ModelField) -> bool:
         """Return whether the database tells the keys of many new rows, and whoever reads one is seen."""
         returns_keys: bool = self.connection.features.can_return_rows_from_bulk_insert
-        return returns_keys and type(getattr(key.model, key.attname)) in (DeferredAttribute, HeldKey)
+        return returns_keys and type(vars(key.model).get(key.attname)) in (DeferredAttribute, HeldKey)
 
     def _hold(self, instance: Any, fields: list[ModelField], key: ModelField | None, table: Table) -> None:
         place = table.model, key is None
@@ -301,14 +301,14 @@ class HeldKey(DeferredAttribute):
     """The attribute of a key that the database makes: whoever uses it has the row inserted first."""
 
     _lock: Final = RLock()
-    _on: Final[dict[type[Model], tuple[str, DeferredAttribute | None]]] = {}
+    _on: Final[dict[type[Model], tuple[str, DeferredAttribute]]] = {}
 
     @classmethod
     def put_on(cls, key: ModelField) -> None:
         model = key.model
         if model not in cls._on:
             with cls._lock:
-                cls._on[model] = key.attname, vars(model).get(key.attname)
+                cls._on[model] = key.attname, vars(model)[key.attname]
                 setattr(model, key.attname, cls(key))
 
     @classmethod
@@ -316,10 +316,7 @@ class HeldKey(DeferredAttribute):
         with cls._lock:
             while cls._on:
                 model, (name, original) = cls._on.popitem()
-                if original is None:
-                    delattr(model, name)
-                else:
-                    setattr(model, name, original)
+                setattr(model, name, original)
 
     def __get__(self, instance: Any, cls: Any = None) -> Any:
         if instance is not None:
