@@ -71,10 +71,11 @@ class DatabaseRelations:
         while pending:
             model = pending.pop()
             if model not in found:
+                candidates: Iterable[Any] = deletion.get_candidate_relations_to_delete(model._meta)
                 found[model] = [
                     related.field
-                    for related in deletion.get_candidate_relations_to_delete(model._meta)
-                    # A relation to an ancestor is listed here too, but acts when the ancestor's row goes.
+                    for related in candidates
+                    # Those to an ancestor are candidates too, but act when the ancestor's row is removed.
                     if related.field.remote_field.on_delete in rules and concrete(related.model) is model
                 ]
                 pending += [field.model for field in found[model] if _removes(field)]

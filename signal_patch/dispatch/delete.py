@@ -13,7 +13,7 @@ from django.db.models.signals import post_delete, pre_delete
 from signal_patch.dispatch import cascade_updates, transactions
 from signal_patch.dispatch.database_cascade import CheckAfterPreDelete, DatabaseCascade, DatabaseRelations
 from signal_patch.dispatch.progress import reporting
-from signal_patch.dispatch.rows import querysets, selection
+from signal_patch.dispatch.rows import choosing, querysets
 from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def delete_in_batches(
     label = queryset.model._meta.label
     with transaction.atomic(using=using, savepoint=False), reporting(options, label) as report:
         transactions.begin_write(using, transactions.DELETE, queryset.model._meta.pk_fields[0])
-        keys = querysets.keys_of(selection.chosen(queryset, using))
+        keys = querysets.keys_of(choosing.chosen(queryset, using))
         for start in range(0, len(keys), size):
             batch = keys[start : start + size]
             by_model.update(original(querysets.with_keys(querysets.all_rows(queryset, using), batch))[1])

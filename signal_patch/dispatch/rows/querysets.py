@@ -63,10 +63,10 @@ def all_rows(queryset: Any, using: str) -> Any:
     """
     clone = copied(queryset)
     clone.query = Query(queryset.model)
-    return _whole(clone, using)
+    return whole(clone, using)
 
 
-def _whole(clone: Any, using: str) -> Any:
+def whole(clone: Any, using: str) -> Any:
     """Make a queryset yield whole instances, whatever `values()` made it yield."""
     clone._fields = None
     clone._db = using
@@ -145,7 +145,7 @@ def lock(queryset: QuerySet[Any], keys: Iterable[Any]) -> None:
     for start in range(0, len(ordered), size):
         chosen = with_keys(queryset, ordered[start : start + size])
         order_by_key(chosen.query)
-        keys_of(_locked(chosen, ()))
+        keys_of(locked(chosen, ()))
 
 
 def in_order(keys: Iterable[Any]) -> list[Any]:
@@ -164,7 +164,7 @@ def current(queryset: QuerySet[Any]) -> QuerySet[Any]:
     MySQL and MariaDB show them in a plain SELECT as they were at its first one (REPEATABLE READ), though
     others have changed them before they were locked; also once they are written, if that changed nothing.
     """
-    return _locked(queryset, ()) if _reads_snapshots(queryset.db) else queryset
+    return locked(queryset, ()) if reads_snapshots(queryset.db) else queryset
 
 
 def with_committed(queryset: QuerySet[Any], names: Iterable[str]) -> QuerySet[Any]:
@@ -172,17 +172,17 @@ def with_committed(queryset: QuerySet[Any], names: Iterable[str]) -> QuerySet[An
 
     A lock of the outer query is none of theirs; an UPDATE of MySQL or MariaDB reads them in this very mode.
     """
-    if _reads_snapshots(queryset.db):
+    if reads_snapshots(queryset.db):
         annotations = queryset.query.annotations
         annotations.update({name: in_share_mode(annotations[name]) for name in names})
     return queryset
 
 
-def _reads_snapshots(using: str) -> bool:
+def reads_snapshots(using: str) -> bool:
     return connections[using].vendor == "mysql"
 
 
-def _locked(queryset: QuerySet[Any], tables: tuple[str, ...]) -> QuerySet[Any]:
+def locked(queryset: QuerySet[Any], tables: tuple[str, ...]) -> QuerySet[Any]:
     return QuerySet.select_for_update(queryset, of=tables)
 
 
