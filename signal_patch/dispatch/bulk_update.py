@@ -13,7 +13,7 @@ from django.db.models.sql import UpdateQuery
 
 from signal_patch.dispatch import transactions
 from signal_patch.dispatch.progress import reporting
-from signal_patch.dispatch.rows import querysets, selection
+from signal_patch.dispatch.rows import choosing, querysets
 from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
 from signal_patch.dispatch.telling import Teller
 from signal_patch.dispatch.values import columns
@@ -236,8 +236,8 @@ class _BulkUpdate:
         """Return which keys a queryset with conditions matches: the write may change that."""
         if not self.queryset.query.where:
             return None
-        found = querysets.with_keys(selection.chosen(self.queryset, self.using), keys)
-        return set(querysets.keys_of(selection.chosen_by_committed(found) if self.lock else found))
+        found = querysets.with_keys(choosing.chosen(self.queryset, self.using), keys)
+        return set(querysets.keys_of(choosing.chosen_by_committed(found) if self.lock else found))
 
     def _read(self, locked: QuerySet[Any]) -> QuerySet[Any]:
         """Return a queryset of rows that are locked, so that it reads them as they are."""

@@ -24,8 +24,8 @@ from django.db.models.sql import Query
 from django.db.models.sql.constants import MULTI, SINGLE
 from django.db.models.sql.where import AND, WhereNode
 
+from signal_patch.dispatch.rows.choosing import foreign_joins
 from signal_patch.dispatch.rows.keys import condition
-from signal_patch.dispatch.rows.selection import foreign_joins
 
 from .statements import Statements
 

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from django.db.models import ImageField, Model, QuerySet
-from django.db.models.signals import ModelSignal, post_init, post_save, pre_save
+from django.db.models.signals import ModelSignal, post_delete, post_init, post_save, pre_delete, pre_save
 
 from signal_patch.dispatch.rows import loading
 from signal_patch.dispatch.rows.querysets import is_djangos
@@ -94,6 +94,11 @@ def _shares_rows(other: type[Model], model: type[Model]) -> bool:
 def hears_saves(senders: Collection[type[Model]]) -> bool:
     """Return whether somebody listens to the saves of the senders."""
     return is_heard(pre_save, senders) or is_heard(post_save, senders)
+
+
+def hears_deletes(senders: Collection[type[Model]]) -> bool:
+    """Return whether somebody listens to the deletes of the senders."""
+    return is_heard(pre_delete, senders) or is_heard(post_delete, senders)
 
 
 def send_pre_save(instance: Model, using: str, update_fields: frozenset[str] | None) -> None:
