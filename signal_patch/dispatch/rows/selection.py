@@ -42,12 +42,19 @@ class Batch:
     """Some of the chosen rows, as instances in the order of their signals.
 
     `keys` are the primary keys as the rows had them when they were loaded, one for each instance.
-    `precomputed` holds the values of the precomputed expressions, by key.
+    `precomputed` holds the values of the precomputed expressions, by key. `to_signal` are the keys and
+    instances whose signals are to be sent, once that is known.
     """
 
     keys: list[Any]
     instances: list[Model]
     precomputed: Precomputed = field(default_factory=dict)
+    to_signal: list[tuple[Any, Model]] = field(default_factory=list)
+
+    @property
+    def pairs(self) -> list[tuple[Any, Model]]:
+        """The keys, each with its instance."""
+        return list(zip(self.keys, self.instances, strict=True))
 
 
 class Selection:
