@@ -11,7 +11,7 @@ from django.db.models import BinaryField, QuerySet, Value
 from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import UpdateQuery
 
-from signal_patch.dispatch import transactions
+from signal_patch.dispatch import backends, transactions
 from signal_patch.dispatch.progress import reporting
 from signal_patch.dispatch.rows import querysets, selection
 from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
@@ -87,6 +87,7 @@ class _BulkUpdate:
         self.original = original
         self.using = querysets.database_for_write(queryset)
         self.connection = connections[self.using]
+        self.backend = backends.of(self.connection)
         self.lock = options.lock and self.connection.features.has_select_for_update
         self.fields: list[ModelField] = [self.model._meta.get_field(name) for name in names]
         self.teller = Teller(
@@ -256,7 +257,7 @@ class _BulkUpdate:
 
     def _as_written(self, expressions: Expressions, pairs: list[tuple[Any, Model]]) -> Expressions:
         """Return expressions that give before the write what these give in it."""
-        if not expressions or self.connection.vendor != "mysql":
+        if not expressions or not self.backend.assigns_in_turn():
             return expressions
         found = {field: dict(by_key) for field, by_key in expressions.items()}
         for key, obj in pairs:
@@ -342,7 +343,7 @@ class _BulkUpdate:
 
     def _is_overtaken(self, field: ModelField, expression: Any, by: Collection[ModelField]) -> bool:
         """Return whether an expression would see in MariaDB's SET what other fields are set to before."""
-        if not by or self.connection.vendor != "mysql":
+        if not by or not self.backend.assigns_in_turn():
             return False
         owner = columns.concrete(field.model)
         return not read_by(self._resolved(owner, expression)).isdisjoint(by)
@@ -354,7 +355,7 @@ class _BulkUpdate:
         them.
         """
         # Elsewhere it does not matter what is in one statement.
-        size = self._size_of_statement(objs) if self.connection.vendor == "mysql" else len(objs)
+        size = self._size_of_statement(objs) if self.backend.assigns_in_turn() else len(objs)
         for start in range(0, len(objs), size):
             computed = [obj for obj in objs[start : start + size] if self._is_computed(obj)]
             at_once = self._set_at_once(computed)
@@ -380,7 +381,7 @@ class _BulkUpdate:
 
     def _set_at_once(self, computed: list[Any]) -> dict[ModelField, list[ModelField]]:
         """Return the fields whose statement reads the table that it writes, each with those set before it."""
-        if not computed or self.connection.vendor != "mysql":
+        if not computed or not self.backend.assigns_in_turn():
             return {}
         return {
             field: owned[:place]

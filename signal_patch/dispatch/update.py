@@ -11,7 +11,7 @@ from django.db.models.lookups import Exact
 from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import Query
 
-from signal_patch.dispatch import transactions
+from signal_patch.dispatch import backends, transactions
 from signal_patch.dispatch.progress import reporting
 from signal_patch.dispatch.rows import querysets
 from signal_patch.dispatch.rows.selection import Selection
@@ -150,7 +150,7 @@ class _Update:
             or query.where.contains_aggregate
             or query.extra_tables
             or query.select_for_update
-            or (self.plan.mistyped and self.connection.vendor == "postgresql")
+            or (self.plan.mistyped and backends.of(self.connection).refuses_other_types())
             or type(query) is not Query
             or len(self.plan.update_fields) < len(self.values)
         )

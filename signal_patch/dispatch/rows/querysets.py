@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
@@ -13,8 +12,8 @@ from django.db.models import Q, QuerySet
 from django.db.models.query import ModelIterable
 from django.db.models.sql import Query
 
+from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows.keys import condition
-from signal_patch.dispatch.values.expressions import in_share_mode
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -102,21 +101,11 @@ def largest_batch(using: str, model: type[Model]) -> int:
     the values.
     """
     connection = connections[using]
-    limit = connection.features.max_query_params
-    if connection.vendor == "sqlite":
-        limit = _sqlite_parameters(connection, limit)
+    limit = backends.of(connection).max_parameters(connection)
     if limit is None:
         # With the one that tells that there are more, as many as a LIMIT can say.
         return sys.maxsize - 1
     return max(1, limit // 2 // len(model._meta.pk_fields))
-
-
-def _sqlite_parameters(connection: Any, limit: int | None) -> int | None:
-    # Django 5.2 assumes the 999 of an SQLite of old; from Python 3.11 on it can be returning_fields.
-    connection.ensure_connection()
-    if not hasattr(connection.connection, "getlimit"):
-        return limit
-    return int(connection.connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
 
 
 def keys_of(queryset: QuerySet[Any]) -> list[Any]:
@@ -170,16 +159,17 @@ def current(queryset: QuerySet[Any]) -> QuerySet[Any]:
 def with_committed(queryset: QuerySet[Any], names: Iterable[str]) -> QuerySet[Any]:
     """Have the subqueries in some annotations read what is committed, as those of an UPDATE do.
 
-    A lock of the outer query is none of theirs; an UPDATE of MySQL or MariaDB reads them in this very mode.
+    The lock of the outer query does not extend to them.
     """
-    if _reads_snapshots(queryset.db):
+    backend = backends.of(connections[queryset.db])
+    if backend.reads_snapshots():
         annotations = queryset.query.annotations
-        annotations.update({name: in_share_mode(annotations[name]) for name in names})
+        annotations.update({name: backend.with_committed_subqueries(annotations[name]) for name in names})
     return queryset
 
 
 def _reads_snapshots(using: str) -> bool:
-    return connections[using].vendor == "mysql"
+    return backends.of(connections[using]).reads_snapshots()
 
 
 def _locked(queryset: QuerySet[Any], tables: tuple[str, ...]) -> QuerySet[Any]:

@@ -13,6 +13,7 @@ from django.db.models.constants import LOOKUP_SEP
 from django.db.models.expressions import OrderBy
 from django.db.models.sql import Query
 
+from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows import loading, related
 from signal_patch.dispatch.rows.keys import refuse_null, refuse_shared
 from signal_patch.dispatch.rows.querysets import (
@@ -32,7 +33,6 @@ from signal_patch.dispatch.rows.querysets import (
     with_keys,
 )
 from signal_patch.dispatch.values.columns import concrete
-from signal_patch.dispatch.values.expressions import in_share_mode
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -501,7 +501,8 @@ def chosen_by_committed(queryset: QuerySet[Any]) -> QuerySet[Any]:
     """Have the subqueries in a queryset's condition read what is committed, too."""
     if not _reads_snapshots(queryset.db):
         return queryset
-    queryset.query.where = in_share_mode(queryset.query.where)
+    backend = backends.of(connections[queryset.db])
+    queryset.query.where = backend.with_committed_subqueries(queryset.query.where)
     return current(queryset)
 
 

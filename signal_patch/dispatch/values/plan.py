@@ -13,6 +13,7 @@ from django.db.models.expressions import RawSQL, Subquery
 from django.db.models.sql import Query, UpdateQuery
 from django.db.models.sql.where import ExtraWhere
 
+from signal_patch.dispatch import backends
 from signal_patch.dispatch.values import columns
 from signal_patch.dispatch.values.expressions import (
     UNKNOWN,
@@ -113,7 +114,7 @@ class Assigned:
 
     def note(self, target: ModelField, value: Any) -> None:
         """Remember what a field is set to: a resolved expression."""
-        if self.connection.vendor == "mysql":
+        if backends.of(self.connection).assigns_in_turn():
             self.values[target.get_col(self.model._meta.db_table)] = columns.as_column(
                 value, target, self.connection
             )
@@ -221,6 +222,7 @@ class _Planner:
         self.model = queryset.model
         self.using = using
         self.connection = connection
+        self.backend = backends.of(connection)
         # Django resolves the values of an update() against this kind of query, with the
         # annotations that they may refer to (sql.UpdateQuery, Django 5.2 to 6.1).
         self.query = queryset.query.chain(UpdateQuery)
@@ -275,7 +277,7 @@ class _Planner:
             if not columns.is_of_its_kind(resolved, target, self.connection):
                 result.mistyped.append(target)
             self._preview(result, target, preview, may_be_unreadable=target in result.mistyped)
-            if self.pre_save_heard and self.connection.vendor == "mysql":
+            if self.pre_save_heard and self.backend.assigns_in_turn():
                 result.reads[name] = reads
             result.refresh_fields.append(target)
         assigned.note(target, seen)
@@ -328,13 +330,11 @@ class _Planner:
             result.refresh_fields.append(target)
 
     def _is_shown_as_stored(self, target: ModelField) -> bool:
-        # On PostgreSQL the preview is cast to the type of the column, whichever that is.
-        has_type = self.connection.vendor == "postgresql" or columns.has_known_type(target)
+        has_type = self.backend.selects_stored_value() or columns.has_known_type(target)
         return has_type and columns.saves_as_it_compares(target)
 
     def _scaling(self, target: ModelField) -> Scaling | None:
-        # On PostgreSQL the preview is cast to the type of the column.
-        return None if self.connection.vendor == "postgresql" else columns.scaling(target, self.connection)
+        return None if self.backend.selects_stored_value() else columns.scaling(target, self.connection)
 
     def _may_hold(self, target: Any, value: Any) -> bool:
         # The descriptor refuses what an UPDATE takes: another class with such a key, an

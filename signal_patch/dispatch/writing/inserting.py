@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError, connections, transaction
-from django.db.models import F, FloatField, IntegerField, Q, QuerySet, TextField, UUIDField, Value
+from django.db.models import F, FloatField, IntegerField, Q, QuerySet, UUIDField, Value
 from django.db.models.constants import OnConflict
 from django.db.models.expressions import DatabaseDefault, ExpressionWrapper
 from django.db.models.sql import InsertQuery
 
+from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows.querysets import copied, current
 from signal_patch.dispatch.signals import in_flight
 from signal_patch.dispatch.values import columns
@@ -105,7 +106,7 @@ class Inserter:
         # On PostgreSQL a row meets Django's own statement in any case. SQLite's tables lack some of
         # the constraints that a model may have (deferrable ones), and to ask it costs little.
         known = map(frozenset, unique_sets(self.model))
-        return self.connection.vendor == "postgresql" and frozenset(target) in known
+        return backends.of(self.connection).has_declared_constraints() and frozenset(target) in known
 
     def _fields(self, argument: str) -> UniqueSet:
         opts = self.model._meta
@@ -139,8 +140,8 @@ class _Insertion:
         self.opts = inserter.model._meta
         self.using = inserter.using
         self.expressions = expressions
-        # INSERT IGNORE of MySQL and MariaDB also makes unfit values fit.
-        adjusts = self.connection.vendor == "mysql" and not inserter.updates and inserter.conflicts
+        self.backend = backends.of(self.connection)
+        adjusts = inserter.conflicts and not inserter.updates and self.backend.ignoring_changes_values()
         # Django's own come first, where Django looks for them; then what is to be learnt of a
         # new row, what tells new rows apart, and what is to be learnt of a row that was there.
         returned = list(self.opts.db_returning_fields)
@@ -216,10 +217,8 @@ class _Insertion:
             return self._create
         if not self.inserter.returns_rows:
             return self._upsert_each
-        return self._upsert_told if self._returns_xmax() else self._upsert
-
-    def _returns_xmax(self) -> bool:
-        return self.connection.vendor == "postgresql" and _is_plain_table(self.using, self.opts.db_table)
+        marker = self.backend.inserted_marker(self.inserter.model, self.connection)
+        return self._upsert if marker is None else partial(self._upsert_told, marker)
 
     # Instances tell what their rows hold.
 
@@ -309,7 +308,7 @@ class _Insertion:
 
     def _exact_key(self, obj: Any, unique: UniqueSet) -> tuple[Any, ...] | None:
         key = self._key(obj, unique)
-        if key is None or self.connection.vendor != "mysql":
+        if key is None or not self.backend.ignoring_changes_values():
             return key
         # A value that was made to fit must not pass for that of another instance.
         return key if all(self._fits(*pair) for pair in zip(unique, key, strict=True)) else None
@@ -375,12 +374,10 @@ class _Insertion:
 
     # Rows in conflict are updated. PostgreSQL tells which ones, of most tables.
 
-    def _upsert_told(self, objs: list[Any]) -> list[Outcome]:
-        rows = self._django(objs, [*self.returning, _xmax(self.inserter.model)], **self.upsert)
-        # Nothing has locked or deleted a version of a row that this statement has made; one
-        # that it has updated, it has locked first.
+    def _upsert_told(self, marker: ModelField, objs: list[Any]) -> list[Outcome]:
+        rows = self._django(objs, [*self.returning, marker], **self.upsert)
         return [
-            None if row is None else (str(row[-1]) == "0", row[:-1])
+            None if row is None else (row[-1], row[:-1])
             for row in self._rows_by_instance(objs, rows, self.unique_sets[0])
         ]
 
@@ -541,25 +538,3 @@ def _is_expression(obj: Any, field: ModelField) -> bool:
 
 def _is_comparable(field: ModelField) -> bool:
     return columns.is_plain(field) and not columns.is_opaque(field) and not columns.holds_files(field)
-
-
-@cache
-def _is_plain_table(using: str, table: str) -> bool:
-    """Return whether PostgreSQL returns system columns of the table's rows: not if it is partitioned, or
-    a view.
-
-    Asked once, as no ALTER TABLE changes it.
-    """
-    plain = "SELECT FROM pg_class WHERE oid = to_regclass(%s) AND relkind = 'r'"
-    connection = connections[using]
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT EXISTS ({plain})", [connection.ops.quote_name(table)])
-        return bool(cursor.fetchone()[0])
-
-
-def _xmax(model: type[Model]) -> ModelField:
-    """Return a field for the system column that tells who has locked a version of a row."""
-    field: ModelField = TextField()
-    field.set_attributes_from_name("xmax")
-    field.model = model
-    return field

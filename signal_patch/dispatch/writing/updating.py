@@ -11,6 +11,7 @@ from django.db import connections
 from django.db.models import JSONField, QuerySet, Value
 from django.db.models.sql import Query
 
+from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows import querysets, selection
 from signal_patch.dispatch.rows.keys import refuse_shared
 from signal_patch.dispatch.signals import in_flight
@@ -281,8 +282,7 @@ def write_own(queryset: QuerySet[Any], pairs: list[tuple[Any, Model]], columns: 
 def writer_of(queryset: QuerySet[Any], using: str) -> Any:
     """Return the queryset that Django's statement runs on, to be narrowed to some keys."""
     writer = querysets.all_rows(queryset, using)
-    # MySQL and MariaDB have UPDATE … ORDER BY, for unique values that move up in turn.
-    if connections[using].vendor == "mysql":
+    if backends.of(connections[using]).orders_updates():
         writer.query.order_by = _order_of_write(queryset)
         writer.query.standard_ordering = queryset.query.standard_ordering
     return writer
