@@ -11,6 +11,7 @@ from django.db.models.signals import post_save, pre_save
 
 from signal_patch import bulk_signals
 from signal_patch.dispatch import backends
+from signal_patch.dispatch.backends.base import Backend
 from tests.fleet import column, ships
 from tests.models import Ship
 from tests.startup import ROOT
@@ -31,14 +32,14 @@ def test_only_the_backends_ask_for_a_vendor() -> None:
 
 
 @pytest.fixture
-def unknown_database(monkeypatch: pytest.MonkeyPatch) -> backends.Backend:
+def unknown_database(monkeypatch: pytest.MonkeyPatch) -> Backend:
     """Have the database of the tests answer as one of which nothing is known."""
     monkeypatch.delitem(backends.BACKENDS, connection.vendor)
     return backends.of(connection)
 
 
-def test_a_database_of_another_vendor_gets_the_careful_answers(unknown_database: backends.Backend) -> None:
-    assert type(unknown_database) is backends.Backend
+def test_a_database_of_another_vendor_gets_the_careful_answers(unknown_database: Backend) -> None:
+    assert type(unknown_database) is Backend
     keys = list(range(0, 200, 2))
     assert unknown_database.key_lookup(IntegerField(), keys, connection) is None
     assert not unknown_database.returns_as_selected(FloatField())
@@ -48,7 +49,7 @@ def test_a_database_of_another_vendor_gets_the_careful_answers(unknown_database:
 
 
 def test_an_update_on_an_unknown_database_sends_what_it_writes(
-    unknown_database: backends.Backend, receivers: Receivers
+    unknown_database: Backend, receivers: Receivers
 ) -> None:
     ships(*range(120), tonnage=7)
     shown: list[Any] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
@@ -11,17 +11,18 @@ from django.db.models import BinaryField, QuerySet, Value
 from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import UpdateQuery
 
-from signal_patch.dispatch import backends, transactions
+from signal_patch.dispatch import transactions
 from signal_patch.dispatch.progress import reporting
 from signal_patch.dispatch.rows import querysets, selection
 from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
 from signal_patch.dispatch.telling import Teller
 from signal_patch.dispatch.values import columns
-from signal_patch.dispatch.values.expressions import UNKNOWN, Tried, read_by, resolved_to_save
+from signal_patch.dispatch.values.expressions import UNKNOWN, JsonNull, Tried, resolved_to_save
 from signal_patch.dispatch.values.per_row import PerRow
-from signal_patch.dispatch.values.plan import Assigned, reads_its_table, reads_other_rows
+from signal_patch.dispatch.values.plan import reads_assigned, reads_other_rows
 from signal_patch.dispatch.values.tracking import Changes
 from signal_patch.dispatch.writing import updating
+from signal_patch.dispatch.writing.rehearsal import rehearse
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
@@ -87,7 +88,6 @@ class _BulkUpdate:
         self.original = original
         self.using = querysets.database_for_write(queryset)
         self.connection = connections[self.using]
-        self.backend = backends.of(self.connection)
         self.lock = options.lock and self.connection.features.has_select_for_update
         self.fields: list[ModelField] = [self.model._meta.get_field(name) for name in names]
         self.teller = Teller(
@@ -109,6 +109,8 @@ class _BulkUpdate:
         self.is_single = True
         # The instances that hold expressions, once these are known to be valid.
         self.computed: list[Any] = []
+        # By field and key, where Django's statement has been rehearsed.
+        self.rehearsed: dict[tuple[ModelField, Any], Any] = {}
 
     def refuse(self, objs: tuple[Any, ...]) -> None:
         """Raise what Django raises for this queryset, for an object that refers to an unsaved one, and
@@ -146,7 +148,8 @@ class _BulkUpdate:
 
     def run(self, objs: tuple[Any, ...]) -> int:
         if self.computed:
-            self._precompute(objs)
+            self._rehearse(objs)
+            self._precompute()
         size = self._size(objs)
         self.is_single = len(objs) <= size
         matched = 0
@@ -184,7 +187,8 @@ class _BulkUpdate:
                 pairs = self._whole(pairs)
             present = self._present_beforehand(keys)
             expressions = self._expressions(pairs)
-            self._show(self._as_written(expressions, pairs), pairs)
+            self._show(expressions, pairs)
+            self._show_rehearsed(pairs)
             to_signal = (
                 [pair for pair in pairs if pair[0] not in already_in_flight] if already_in_flight else pairs
             )
@@ -255,33 +259,47 @@ class _BulkUpdate:
                     found[field].setdefault(key, value)
         return found
 
-    def _as_written(self, expressions: Expressions, pairs: list[tuple[Any, Model]]) -> Expressions:
-        """Return expressions that give before the write what these give in it."""
-        if not expressions or not self.backend.assigns_in_turn():
-            return expressions
-        found = {field: dict(by_key) for field, by_key in expressions.items()}
-        for key, obj in pairs:
-            for owner, owned in self.owners.items():
-                assigned = Assigned(owner, self.connection)
-                for field in owned:
-                    value = getattr(obj, field.attname)
-                    if hasattr(value, "resolve_expression"):
-                        resolved = self._resolved(owner, value)
-                        seen = assigned.seen_by(resolved)
-                        if owner is columns.concrete(self.model):
-                            found[field][key] = seen
-                        elif assigned.shows(read_by(resolved)):
-                            found[field][key] = assigned.of_ancestor(seen)
-                        value = seen
-                    else:
-                        value = Value(value, output_field=field)
-                    assigned.note(field, value)
-        return found
+    def _rehearse(self, objs: tuple[Any, ...]) -> None:
+        """Learn from Django's own statements what expressions give that read what is assigned before them."""
+        needing = {(field, obj.pk) for obj in self.computed for field in self._reading_assigned(obj)}
+        if not needing:
+            return
+        fields = list(dict.fromkeys(field for field in self.fields if any(f is field for f, _ in needing)))
+        found = rehearse(
+            lambda: self.original(
+                querysets.copied(self.queryset), objs, self.names, batch_size=self.batch_size
+            ),
+            self.model,
+            self.using,
+            list(dict.fromkeys(obj.pk for obj in objs)),
+            fields,
+            {},
+        )
+        self.rehearsed = {
+            (field, key): value
+            for key, values in found.items()
+            for field, value in zip(fields, values, strict=True)
+            if (field, key) in needing
+        }
 
-    def _resolved(self, owner: type[Model], expression: Any) -> Any:
-        query = UpdateQuery(owner)
-        query.get_initial_alias()
-        return resolved_to_save(expression, query)
+    def _reading_assigned(self, obj: Model) -> Iterator[ModelField]:
+        """Yield the fields whose expressions read columns that their statement has assigned before."""
+        for owner, owned in self.owners.items():
+            query = UpdateQuery(owner)
+            query.get_initial_alias()
+            for place, field in enumerate(owned):
+                value = getattr(obj, field.attname)
+                if hasattr(value, "resolve_expression") and reads_assigned(
+                    resolved_to_save(value, query), set(owned[:place]), self.connection
+                ):
+                    yield field
+
+    def _show_rehearsed(self, pairs: list[tuple[Any, Model]]) -> None:
+        for field in {field for field, _ in self.rehearsed}:
+            for key, obj in pairs:
+                if (field, key) in self.rehearsed:
+                    value = self.rehearsed[field, key]
+                    columns.assign(obj, field, None if isinstance(value, JsonNull) else value)
 
     def _show(
         self,
@@ -329,9 +347,8 @@ class _BulkUpdate:
                 # What a receiver has put in the place of the value is what gets saved.
                 if key not in by_key or field in (changed := changes.get(key, {})):
                     continue
-                if not self._is_overtaken(field, by_key[key], changed):
-                    hidden.append((obj, field, getattr(obj, field.attname)))
-                    columns.assign(obj, field, by_key[key])
+                hidden.append((obj, field, getattr(obj, field.attname)))
+                columns.assign(obj, field, self._written(field, key, by_key[key], changed))
         return hidden
 
     def _store_files(self, pairs: list[tuple[Any, Model]]) -> None:
@@ -341,63 +358,28 @@ class _BulkUpdate:
                 if columns.file_state(getattr(obj, field.attname))[1] is not None:
                     field.pre_save(obj, False)
 
-    def _is_overtaken(self, field: ModelField, expression: Any, by: Collection[ModelField]) -> bool:
-        """Return whether an expression would see in MariaDB's SET what other fields are set to before."""
-        if not by or not self.backend.assigns_in_turn():
-            return False
-        owner = columns.concrete(field.model)
-        return not read_by(self._resolved(owner, expression)).isdisjoint(by)
+    def _written(self, field: ModelField, key: Any, expression: Any, changed: Changes) -> Any:
+        """Return what the statement gets: an expression, or the value that the rehearsal gave.
 
-    def _precompute(self, objs: tuple[Any, ...]) -> None:
-        """Replace expressions that read other rows by what they give before the first write.
-
-        And those that see the old row, because another one reads the table, in columns that are set before
-        them.
+        Where the row is not locked, the value might undo what another transaction writes meanwhile. But
+        the expression must not read what a receiver has put in the place of what was assigned before.
         """
-        # Elsewhere it does not matter what is in one statement.
-        size = self._size_of_statement(objs) if self.backend.assigns_in_turn() else len(objs)
-        for start in range(0, len(objs), size):
-            computed = [obj for obj in objs[start : start + size] if self._is_computed(obj)]
-            at_once = self._set_at_once(computed)
-            for part in (computed[i : i + self.size] for i in range(0, len(computed), self.size)):
-                self._precompute_part([(obj.pk, obj) for obj in part], at_once)
+        return self.rehearsed.get((field, key), expression) if self.lock or changed else expression
 
-    def _precompute_part(
-        self, pairs: list[tuple[Any, Model]], at_once: dict[ModelField, list[ModelField]]
-    ) -> None:
-        expressions = self._expressions(pairs)
-        in_turn = self._as_written(expressions, pairs)
-        precomputed: Expressions = {}
-        for field, by_key in expressions.items():
-            before = at_once.get(field)
-            seen = in_turn[field] if before is None else by_key
-            precomputed[field] = {
-                key: value
-                for key, value in seen.items()
-                if reads_other_rows(value, self.model) or self._is_overtaken(field, by_key[key], before or ())
+    def _precompute(self) -> None:
+        """Replace expressions that read other rows by what they give before the first write."""
+        for start in range(0, len(self.computed), self.size):
+            pairs = [(obj.pk, obj) for obj in self.computed[start : start + self.size]]
+            reading = {
+                field: {
+                    key: value
+                    for key, value in by_key.items()
+                    if (field, key) not in self.rehearsed and reads_other_rows(value, self.model)
+                }
+                for field, by_key in self._expressions(pairs).items()
             }
-        found = {field: by_key for field, by_key in precomputed.items() if by_key}
-        self._show(found, pairs, columns.as_precomputed)
-
-    def _set_at_once(self, computed: list[Any]) -> dict[ModelField, list[ModelField]]:
-        """Return the fields whose statement reads the table that it writes, each with those set before it."""
-        if not computed or not self.backend.assigns_in_turn():
-            return {}
-        return {
-            field: owned[:place]
-            for owner, owned in self.owners.items()
-            if len(owned) > 1 and self._reads_its_table(owner, owned, computed)
-            for place, field in enumerate(owned)
-        }
-
-    def _reads_its_table(self, owner: type[Model], owned: list[ModelField], computed: list[Any]) -> bool:
-        held = [getattr(obj, field.attname) for obj in computed for field in owned]
-        resolved = [self._resolved(owner, value) for value in held if hasattr(value, "resolve_expression")]
-        # Each of several tables is written by the keys of its rows.
-        is_alone = owner is columns.concrete(self.model) and len(self.owners) == 1
-        query = self.queryset.query.chain(UpdateQuery) if is_alone else UpdateQuery(owner)
-        query.get_initial_alias()
-        return reads_its_table(query, resolved, self.using)
+            found = {field: by_key for field, by_key in reading.items() if by_key}
+            self._show(found, pairs, columns.as_precomputed)
 
     def _normalize(self, objs: tuple[Any, ...]) -> None:
         """Turn the instances' constants, and their keys, into what their rows will hold."""

@@ -20,6 +20,7 @@ from signal_patch.dispatch.telling import Teller
 from signal_patch.dispatch.values import columns
 from signal_patch.dispatch.values.plan import Plan, is_void, plan_values
 from signal_patch.dispatch.writing import returning, updating
+from signal_patch.dispatch.writing.rehearsal import rehearse
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
@@ -78,6 +79,8 @@ class _Update:
         self.model = queryset.model
         self.connection = connections[using]
         self.plan = self._plan()
+        # By key, once it is known.
+        self.rehearsed: dict[Any, tuple[Any, ...]] | None = None
         self.writer = updating.writer_of(queryset, using)
         self.teller = Teller(senders, using, options, self.plan.update_fields, self.plan.written)
         self.returning_fields = self._returning_fields(senders) if self.teller.hears_post_save else []
@@ -114,6 +117,8 @@ class _Update:
         matched = done = 0
         with reporting(self.options, self.model._meta.label) as report:
             for batch in selection.batches():
+                if self.plan.to_rehearse and batch.keys:
+                    self._bring_rehearsed(batch, selection)
                 if batch.keys:
                     matched += self._process(batch)
                 done += len(batch.keys)
@@ -125,10 +130,34 @@ class _Update:
             return self._update_nothing()
         return matched
 
+    def _bring_rehearsed(self, batch: Batch, selection: Selection) -> None:
+        """Give a batch what Django's statement makes of its rows where it reads what it has assigned."""
+        if self.rehearsed is None:
+            self.rehearsed = rehearse(
+                lambda: self.original(querysets.copied(self.queryset), **self.values),
+                self.model,
+                self.using,
+                selection.keys,
+                [*self.plan.to_rehearse.values()],
+                self.plan.new_keys,
+            )
+            if not self.rehearsed.keys() >= set(selection.keys):
+                self.rehearsed = {}
+            self._take_rehearsed()
+        if self.rehearsed:
+            batch.precomputed = {
+                key: (*batch.precomputed.get(key, ()), *self.rehearsed[key]) for key in batch.keys
+            }
+
+    def _take_rehearsed(self) -> None:
+        if self.rehearsed:
+            self.plan.take_rehearsed(is_locked=self.options.lock)
+
     def _ask_again_who_listens(self, selection: Selection) -> None:
         # A receiver may have connected one that is to see the next values before they are written.
         if not self.plan.pre_save_heard and sending.is_heard(pre_save, self.senders):
             self.plan = self._plan()
+            self._take_rehearsed()
             selection.previews = self.plan.previews
 
     def _replaced(self) -> list[str]:

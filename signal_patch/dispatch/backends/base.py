@@ -119,7 +119,7 @@ class Backend:
         return False
 
     def inserted_marker(self, model: type[Model], connection: Any) -> ModelField | None:
-        """Return a field whose value an upsert returns: whether it inserted the row; None if it cannot tell."""
+        """Return a field that an upsert can return, true of rows that it inserted; None if it cannot tell."""
         return None
 
     # Transactions.

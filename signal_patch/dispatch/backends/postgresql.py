@@ -92,7 +92,7 @@ class PostgreSQL(Backend):
         return field
 
     def reads_snapshots(self) -> bool:
-        """PostgreSQL shows what is committed, or fails where a lock meets a newer version (REPEATABLE READ)."""
+        """PostgreSQL shows what is committed; under REPEATABLE READ, to lock a newer version fails."""
         return False
 
 

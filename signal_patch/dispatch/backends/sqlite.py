@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 else:
     _Lookup = Lookup
 
+IN_JSON_ARRAY = "IN (SELECT value FROM json_each(%s))"
+
 
 class SQLite(Backend):
     """The answers for SQLite."""
@@ -59,7 +61,7 @@ class SQLite(Backend):
         return decimal.ROUND_HALF_EVEN
 
     def returns_as_selected(self, field: ModelField) -> bool:
-        """SQLite stores whole numbers of a REAL column as integers; SELECT turns them back, RETURNING does not."""
+        """SQLite stores whole numbers of a REAL column as integers; only a SELECT turns them back."""
         return not isinstance(field, FloatField)
 
     def assigns_in_turn(self) -> bool:
@@ -93,8 +95,8 @@ class Undeclared(Selected):
     not the column that the value is meant for.
     """
 
-    def as_sql(self, compiler: Any, connection: Any, **context: Any) -> tuple[str, Sequence[Any]]:
-        sql, params = super().as_sql(compiler, connection, **context)
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        sql, params = super().as_sql(compiler, connection)
         return f"+({sql})", params
 
 
@@ -108,4 +110,4 @@ class AmongJson(_Lookup):
         sql, params = self.process_lhs(compiler, connection)
         # Not escaped, text that is no Unicode is refused by the driver, as in an IN list.
         values = json.dumps(self.rhs, ensure_ascii=False)
-        return f"{sql} IN (SELECT value FROM json_each(%s))", (*params, values)
+        return f"{sql} {IN_JSON_ARRAY}", (*params, values)

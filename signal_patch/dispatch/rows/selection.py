@@ -103,6 +103,8 @@ class Selection:
         self.lock = options.lock and connections[using].features.has_select_for_update
         self.size = min(options.batch_size, largest_batch(using, queryset.model))
         self.total = 0
+        # Of all rows, from the first batch on.
+        self.keys: list[Any] = []
         self.key_of = key_getter(queryset.model)
         self.tables: tuple[str, ...] = ()
         self.related = related.of(queryset, using)
@@ -121,7 +123,7 @@ class Selection:
     def _in_own_order(self, chosen: QuerySet[Any]) -> Iterator[Batch]:
         first = self._load(chosen, self.precomputed, limit=self.size + 1)
         if len(first.keys) <= self.size:
-            self.total = len(first.keys)
+            self.keys, self.total = first.keys, len(first.keys)
             yield first
             return
         # The one row too many tells that there are more.
@@ -130,7 +132,7 @@ class Selection:
         # Anew: a queryset that is its own clone is no longer what it was.
         keys, precomputed = self._keys(self._chosen(self.queryset))
         refuse_null(self.queryset.model, keys)
-        self.total = len(keys)
+        self.keys, self.total = keys, len(keys)
         self._note_all_are_locked()
         if self._begin_with(keys, first.keys):
             loaded = set(first.keys)
@@ -147,7 +149,7 @@ class Selection:
         chosen = self._chosen(_by_key(self.queryset))
         first = self._load(chosen, self.precomputed, limit=self.size + 1)
         if len(first.keys) <= self.size:
-            self.total = len(first.keys)
+            self.keys, self.total = first.keys, len(first.keys)
             self._note_all_are_locked()
             order = first.keys if self.total < 2 else self._in_callers_order(first.keys)
             yield _arranged(first, order, first.precomputed)
@@ -157,7 +159,7 @@ class Selection:
         # Anew: a queryset that is its own clone is no longer what it was.
         keys, precomputed = self._keys(self._chosen(_by_key(self.queryset)))
         refuse_null(self.queryset.model, keys)
-        self.total = len(keys)
+        self.keys, self.total = keys, len(keys)
         self._note_all_are_locked()
         yield from self._chunks(self._in_callers_order(keys), precomputed)
 
@@ -196,7 +198,7 @@ class Selection:
             held, precomputed = self._held(keys)
             keep = set(held)
             keys = [key for key in keys if key in keep]
-        self.total = len(keys)
+        self.keys, self.total = keys, len(keys)
         yield from self._chunks(keys, precomputed)
 
     def _ordered(self) -> Any:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Field, JSONField, Value
 from django.db.models.expressions import Col, ExpressionWrapper
 from django.db.models.sql import Query
-from django.db.models.sql.where import WhereNode
 
 from signal_patch.dispatch.backends.base import HashedByIdentity
 
@@ -53,31 +52,6 @@ def read_by(resolved: Any) -> set[Field[Any, Any]]:
     """Return the fields that a resolved expression reads of its row, in its subqueries too."""
     outer = [node.get_external_cols() for node in nodes(resolved) if isinstance(node, Query)]
     return {column.target for column in chain(columns_of(resolved), *outer)}
-
-
-def replaced(resolved: Any, replacements: Mapping[Any, Any]) -> Any:
-    """Return a resolved expression with others in the place of columns, in its subqueries too.
-
-    There, Django's own `replace_expressions()` changes nothing (5.2 to 6.1).
-    """
-    if isinstance(resolved, Query):
-        query = resolved.clone()
-        query.where = replaced(query.where, replacements)
-        query.annotations = {name: replaced(part, replacements) for name, part in query.annotations.items()}
-        query.combined_queries = tuple(replaced(part, replacements) for part in query.combined_queries)
-        return query
-    if isinstance(resolved, WhereNode):
-        children = [replaced(child, replacements) for child in resolved.children]
-        return resolved.create(children, resolved.connector, negated=resolved.negated)
-    if isinstance(resolved, Col) and resolved in replacements:
-        return replacements[resolved]
-    if not getattr(resolved, "get_source_expressions", list)():
-        return resolved
-    clone = resolved.copy()
-    clone.set_source_expressions(
-        [part if part is None else replaced(part, replacements) for part in resolved.get_source_expressions()]
-    )
-    return clone
 
 
 class Saved(Value):
