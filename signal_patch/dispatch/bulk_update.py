@@ -273,7 +273,6 @@ class _BulkUpdate:
             self.using,
             list(dict.fromkeys(obj.pk for obj in objs)),
             fields,
-            {},
         )
         self.rehearsed = {
             (field, key): value

@@ -140,6 +140,7 @@ class _Update:
                 selection.keys,
                 [*self.plan.to_rehearse.values()],
                 self.plan.new_keys,
+                lambda: self.original(querysets.copied(self.queryset), **self.plan.before_key(self.values)),
             )
             if not self.rehearsed.keys() >= set(selection.keys):
                 self.rehearsed = {}

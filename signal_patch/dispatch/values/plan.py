@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field as dataclass_field
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import EmptyResultSet, FullResultSet
@@ -70,6 +71,11 @@ class Plan:
         """The fields that `assign` leaves as they are: only the write decides their values."""
         assigned = {*self.precomputed_fields.values(), *(target for _, target, _ in self.previewed)}
         return [field for field in self.refresh_fields if field not in assigned]
+
+    def before_key(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the values that the statement assigns before a part of the key that reads them."""
+        keys = [name for name, field in self.to_rehearse.items() if field in self.new_keys]
+        return dict(takewhile(lambda item: item[0] != keys[0], values.items())) if keys else {}
 
     @property
     def written_as_held(self) -> list[ModelField]:

@@ -8,6 +8,8 @@ comes of it: Django's statement runs, its rows are read, and a savepoint takes a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from django.db import DataError, IntegrityError, connections, transaction
@@ -30,33 +32,43 @@ def rehearse(
     using: str,
     keys: Sequence[Any],
     fields: Sequence[ModelField],
-    new_keys: Mapping[ModelField, Any],
+    new_keys: Mapping[ModelField, Any] = MappingProxyType({}),
+    before_key: Callable[[], object] = lambda: None,
 ) -> dict[Any, tuple[Any, ...]]:
     """Return what the fields of these rows hold after a statement, by key, and take the statement back.
 
-    `new_keys` are expressions for the parts of the key that the statement changes. Nothing is returned
+    `new_keys` are expressions for the parts of the key that the statement changes; they read the row as the
+    statement `before_key` leaves it, which assigns what comes before the key. Nothing is returned
     where the database refuses the values: a receiver may be about to change them. Whatever else it refuses
     is raised, as Django's statement would.
     """
     all_rows: QuerySet[Any] = QuerySet(model, using=using)
     try:
-        with transaction.atomic(using=using):
-            renamed = _renamed(all_rows, keys, new_keys)
-            with in_flight.silence(model):
-                statement()
+        with in_flight.silence(model), _taken_back(using):
+            if new_keys:
+                with _taken_back(using):
+                    before_key()
+                    renamed = _renamed(all_rows, keys, new_keys)
+            else:
+                renamed = dict(zip(keys, keys, strict=True))
+            statement()
             stored = _read(all_rows, list(renamed), fields)
-            transaction.set_rollback(True, using=using)
     except (DataError, IntegrityError):
         return {}
     return {renamed[key]: row for key, row in stored.items()}
+
+
+@contextmanager
+def _taken_back(using: str) -> Iterator[None]:
+    with transaction.atomic(using=using):
+        yield
+        transaction.set_rollback(True, using=using)
 
 
 def _renamed(
     all_rows: QuerySet[Any], keys: Sequence[Any], new_keys: Mapping[ModelField, Any]
 ) -> dict[Any, Any]:
     """Return the keys of the rows, by the keys that they will have."""
-    if not new_keys:
-        return dict(zip(keys, keys, strict=True))
     aliases = {field: f"signal_patch_{field.attname}" for field in new_keys}
     names = [aliases.get(field, field.attname) for field in all_rows.model._meta.pk_fields]
     annotations = {aliases[field]: expression for field, expression in new_keys.items()}
