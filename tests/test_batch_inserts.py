@@ -281,6 +281,7 @@ def savepoint_around_what_was_held(seen: list[Any], ship: Ship) -> None:
     create(seen, ship)
     point = connection.savepoint()
     create(seen, ship)
+    assert point is not None
     connection.savepoint_rollback(point)
 
 

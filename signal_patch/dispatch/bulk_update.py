@@ -16,12 +16,13 @@ from signal_patch.dispatch.rows import choosing, querysets
 from signal_patch.dispatch.rows.selection import Batch
 from signal_patch.dispatch.signals import in_flight, rounds, sending
 from signal_patch.dispatch.values import columns
-from signal_patch.dispatch.values.expressions import UNKNOWN, Tried, read_by, resolved_to_save
+from signal_patch.dispatch.values.expressions import UNKNOWN, JsonNull, Tried, resolved_to_save
 from signal_patch.dispatch.values.per_row import PerRow
-from signal_patch.dispatch.values.plan import Assigned, reads_its_table, reads_other_rows
+from signal_patch.dispatch.values.plan import reads_assigned, reads_other_rows
 from signal_patch.dispatch.values.tracking import Changes, ChangeTracker
 from signal_patch.dispatch.writing import updating
 from signal_patch.dispatch.writing.refresh import Written
+from signal_patch.dispatch.writing.rehearsal import rehearse
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
@@ -130,6 +131,12 @@ class BulkUpdate(BulkSave[GivenBatch]):
             matched: int = self.original(queryset, objs, self.names, batch_size=self.batch_size)
         return matched
 
+    def _rehearsal(self) -> int:
+        matched: int = self.original(
+            querysets.copied(self.queryset), self.objs, self.names, batch_size=self.batch_size
+        )
+        return matched
+
     def execute(self) -> int:
         try:
             return super().execute()
@@ -149,7 +156,8 @@ class BulkUpdate(BulkSave[GivenBatch]):
         return len(self.objs)
 
     def batches(self) -> Iterator[GivenBatch]:
-        self.expressions.precompute(self.objs, self._size_of_statement())
+        self.expressions.rehearse(self.objs, self._rehearsal)
+        self.expressions.precompute()
         size = self._size()
         for start in range(0, self.total, size):
             objs = list(self.objs[start : start + size])
@@ -341,6 +349,10 @@ class InstanceExpressions:
         self.fields = fields
         self.size = size
         self.given: list[tuple[Model, ModelField, Any]] = []
+        # The instances that hold them.
+        self.computed: list[Model] = []
+        # By field and key, where Django's statement has been rehearsed.
+        self.rehearsed: dict[tuple[ModelField, Any], Any] = {}
         # By the model whose table has the columns: each table has a statement of its own.
         self.owners: dict[type[Model], list[ModelField]] = defaultdict(list)
         for field in fields:
@@ -351,8 +363,9 @@ class InstanceExpressions:
         """Return whether an instance holds expressions."""
         return any(hasattr(getattr(obj, field.attname), "resolve_expression") for field in self.fields)
 
-    def note(self, objs: Iterable[Model]) -> None:
+    def note(self, objs: list[Model]) -> None:
         """Note the expressions that these instances hold, to `give_back()` them."""
+        self.computed = objs
         held = ((obj, field, getattr(obj, field.attname)) for obj in objs for field in self.fields)
         self.given = [item for item in held if hasattr(item[2], "resolve_expression")]
 
@@ -367,7 +380,8 @@ class InstanceExpressions:
     def replace_by_values(self, pairs: Pairs) -> Expressions:
         """Replace the expressions on the instances by what they give, and return them."""
         expressions = self._expressions(pairs)
-        self._show(self._as_written(expressions, pairs), pairs)
+        self._show(expressions, pairs)
+        self._show_rehearsed(pairs)
         return expressions
 
     def _expressions(self, pairs: list[tuple[Any, Model]]) -> Expressions:
@@ -413,97 +427,63 @@ class InstanceExpressions:
                 # What a receiver has put in the place of the value is what gets saved.
                 if key not in by_key or field in (changed := changes.get(key, {})):
                     continue
-                if not self._is_overtaken(field, by_key[key], changed):
-                    replaced.append((obj, field, getattr(obj, field.attname)))
-                    columns.assign(obj, field, by_key[key])
+                replaced.append((obj, field, getattr(obj, field.attname)))
+                columns.assign(obj, field, self._written(field, key, by_key[key], changed))
         return replaced
 
-    def precompute(self, objs: tuple[Any, ...], size_of_statement: int) -> None:
-        """Replace expressions that read other rows by what they give before the first write.
+    def _written(self, field: ModelField, key: Any, expression: Any, changed: Changes) -> Any:
+        """Return what the statement gets: an expression, or the value that the rehearsal gave.
 
-        And those that see the old row, because another one reads the table, in columns that are set before
-        them.
+        Where the row is not locked, the value might undo what another transaction writes meanwhile. But
+        the expression must not read what a receiver has put in the place of what was assigned before.
         """
-        if not self.given:
-            return
-        # Elsewhere it does not matter what is in one statement.
-        size = size_of_statement if self.connection.vendor == "mysql" else len(objs)
-        for start in range(0, len(objs), size):
-            computed = [obj for obj in objs[start : start + size] if self.are_on(obj)]
-            at_once = self._set_at_once(computed)
-            for part in (computed[i : i + self.size] for i in range(0, len(computed), self.size)):
-                self._precompute_part([(obj.pk, obj) for obj in part], at_once)
+        return self.rehearsed.get((field, key), expression) if self.lock or changed else expression
 
-    def _precompute_part(
-        self, pairs: list[tuple[Any, Model]], at_once: dict[ModelField, list[ModelField]]
-    ) -> None:
-        expressions = self._expressions(pairs)
-        in_turn = self._as_written(expressions, pairs)
-        precomputed: Expressions = {}
-        for field, by_key in expressions.items():
-            before = at_once.get(field)
-            seen = in_turn[field] if before is None else by_key
-            precomputed[field] = {
-                key: value
-                for key, value in seen.items()
-                if reads_other_rows(value, self.model) or self._is_overtaken(field, by_key[key], before or ())
+    def precompute(self) -> None:
+        """Replace expressions that read other rows by what they give before the first write."""
+        for start in range(0, len(self.computed), self.size):
+            pairs = [(obj.pk, obj) for obj in self.computed[start : start + self.size]]
+            reading = {
+                field: {
+                    key: value
+                    for key, value in by_key.items()
+                    if (field, key) not in self.rehearsed and reads_other_rows(value, self.model)
+                }
+                for field, by_key in self._expressions(pairs).items()
             }
-        found = {field: by_key for field, by_key in precomputed.items() if by_key}
-        self._show(found, pairs, columns.as_precomputed)
+            found = {field: by_key for field, by_key in reading.items() if by_key}
+            self._show(found, pairs, columns.as_precomputed)
 
-    # MariaDB and MySQL set columns from left to right: an expression sees those that are set before it.
-
-    def _as_written(self, expressions: Expressions, pairs: list[tuple[Any, Model]]) -> Expressions:
-        """Return expressions that give before the write what these give in it."""
-        if not expressions or self.connection.vendor != "mysql":
-            return expressions
-        found = {field: dict(by_key) for field, by_key in expressions.items()}
-        for key, obj in pairs:
-            for owner, owned in self.owners.items():
-                assigned = Assigned(owner, self.connection)
-                for field in owned:
-                    value = getattr(obj, field.attname)
-                    if hasattr(value, "resolve_expression"):
-                        resolved = self._resolved(owner, value)
-                        seen = assigned.seen_by(resolved)
-                        if owner is columns.concrete(self.model):
-                            found[field][key] = seen
-                        elif assigned.shows(read_by(resolved)):
-                            found[field][key] = assigned.of_ancestor(seen)
-                        value = seen
-                    else:
-                        value = Value(value, output_field=field)
-                    assigned.note(field, value)
-        return found
-
-    def _is_overtaken(self, field: ModelField, expression: Any, by: Collection[ModelField]) -> bool:
-        """Return whether an expression would see in MariaDB's SET what other fields are set to before."""
-        if not by or self.connection.vendor != "mysql":
-            return False
-        owner = columns.concrete(field.model)
-        return not read_by(self._resolved(owner, expression)).isdisjoint(by)
-
-    def _set_at_once(self, computed: list[Any]) -> dict[ModelField, list[ModelField]]:
-        """Return the fields whose statement reads the table that it writes, each with those set before it."""
-        if not computed or self.connection.vendor != "mysql":
-            return {}
-        return {
-            field: owned[:place]
-            for owner, owned in self.owners.items()
-            if len(owned) > 1 and self._reads_its_table(owner, owned, computed)
-            for place, field in enumerate(owned)
+    def rehearse(self, objs: Sequence[Model], statement: Callable[[], int]) -> None:
+        """Learn from Django's own statement what expressions give that read what is assigned before them."""
+        needing = {(field, obj.pk) for obj in self.computed for field in self._reading_assigned(obj)}
+        if not needing:
+            return
+        fields = list(dict.fromkeys(field for field in self.fields if any(f is field for f, _ in needing)))
+        keys = list(dict.fromkeys(obj.pk for obj in objs))
+        found = rehearse(statement, self.model, self.using, keys, fields)
+        self.rehearsed = {
+            (field, key): value
+            for key, values in found.items()
+            for field, value in zip(fields, values, strict=True)
+            if (field, key) in needing
         }
 
-    def _reads_its_table(self, owner: type[Model], owned: list[ModelField], computed: list[Any]) -> bool:
-        held = [getattr(obj, field.attname) for obj in computed for field in owned]
-        resolved = [self._resolved(owner, value) for value in held if hasattr(value, "resolve_expression")]
-        # Each of several tables is written by the keys of its rows.
-        is_alone = owner is columns.concrete(self.model) and len(self.owners) == 1
-        query = self.queryset.query.chain(UpdateQuery) if is_alone else UpdateQuery(owner)
-        query.get_initial_alias()
-        return reads_its_table(query, resolved, self.using)
+    def _reading_assigned(self, obj: Model) -> Iterator[ModelField]:
+        """Yield the fields whose expressions read columns that their statement has assigned before."""
+        for owner, owned in self.owners.items():
+            query = UpdateQuery(owner)
+            query.get_initial_alias()
+            for place, field in enumerate(owned):
+                value = getattr(obj, field.attname)
+                if hasattr(value, "resolve_expression") and reads_assigned(
+                    resolved_to_save(value, query), set(owned[:place]), self.connection
+                ):
+                    yield field
 
-    def _resolved(self, owner: type[Model], expression: Any) -> Any:
-        query = UpdateQuery(owner)
-        query.get_initial_alias()
-        return resolved_to_save(expression, query)
+    def _show_rehearsed(self, pairs: Pairs) -> None:
+        for field in {field for field, _ in self.rehearsed}:
+            for key, obj in pairs:
+                if (field, key) in self.rehearsed:
+                    value = self.rehearsed[field, key]
+                    columns.assign(obj, field, None if isinstance(value, JsonNull) else value)

@@ -10,7 +10,7 @@ from django.db.models.lookups import Exact
 from django.db.models.signals import pre_save
 from django.db.models.sql import Query
 
-from signal_patch.dispatch import transactions
+from signal_patch.dispatch import backends, transactions
 from signal_patch.dispatch.operation import BulkSave
 from signal_patch.dispatch.rows import querysets
 from signal_patch.dispatch.rows.selection import Batch, Selection
@@ -20,6 +20,7 @@ from signal_patch.dispatch.values.plan import Plan, is_void, plan_values
 from signal_patch.dispatch.values.tracking import Changes
 from signal_patch.dispatch.writing import returning, updating
 from signal_patch.dispatch.writing.refresh import Written
+from signal_patch.dispatch.writing.rehearsal import rehearse
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
@@ -77,6 +78,8 @@ class Update(BulkSave[Batch]):
             self.using, transactions.UPDATE, columns.first_written(self.model, self.values)
         )
         self.plan = self._plan()
+        # By key, once it is known.
+        self.rehearsed: dict[Any, tuple[Any, ...]] | None = None
         self.fields, self.update_fields = self.plan.written, self.plan.update_fields
         self.writer = updating.writer_of(self.queryset, self.using)
         self.returning_fields = self._returning_fields() if self.hears_post_save else []
@@ -132,7 +135,7 @@ class Update(BulkSave[Batch]):
             or query.where.contains_aggregate
             or query.extra_tables
             or query.select_for_update
-            or (self.plan.mistyped and self.connection.vendor == "postgresql")
+            or (self.plan.mistyped and backends.of(self.connection).refuses_other_types())
             or type(query) is not Query
             or len(self.update_fields) < len(self.values)
         )
@@ -150,13 +153,41 @@ class Update(BulkSave[Batch]):
 
     def batches(self) -> Iterator[Batch]:
         for batch in self.selection.batches():
+            if self.plan.to_rehearse and batch.keys:
+                self._bring_rehearsed(batch)
             yield batch
             # The next one is loaded when this one is gone.
             del batch
             # A receiver may have connected one that is to see the next values before they are written.
             if not self.plan.pre_save_heard and sending.is_heard(pre_save, self.senders):
                 self.plan = self._plan()
+                self._take_rehearsed()
                 self.selection.previews = self.plan.previews
+
+    def _bring_rehearsed(self, batch: Batch) -> None:
+        """Give a batch what Django's statement makes of its rows where it reads what it has assigned."""
+        keys = self.selection.keys
+        if self.rehearsed is None:
+            self.rehearsed = rehearse(
+                lambda: self.original(querysets.copied(self.queryset), **self.values),
+                self.model,
+                self.using,
+                keys,
+                [*self.plan.to_rehearse.values()],
+                self.plan.new_keys,
+                lambda: self.original(querysets.copied(self.queryset), **self.plan.before_key(self.values)),
+            )
+            if not self.rehearsed.keys() >= set(keys):
+                self.rehearsed = {}
+            self._take_rehearsed()
+        if self.rehearsed:
+            batch.precomputed = {
+                key: (*batch.precomputed.get(key, ()), *self.rehearsed[key]) for key in batch.keys
+            }
+
+    def _take_rehearsed(self) -> None:
+        if self.rehearsed:
+            self.plan.take_rehearsed(is_locked=self.options.lock)
 
     @property
     def total(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from signal_patch.dispatch import backends
+
 
 class Statements:
     """Which statements leave all rows of the batch as they are."""
@@ -19,28 +21,6 @@ class Statements:
     INSERT: Final = re.compile(r'INSERT INTO ["`](\w+)["`] (?!.* ON (CONFLICT|DUPLICATE))', re.DOTALL)
     # Comments, and what comes after another statement.
     HIDDEN: Final = re.compile(r";|--|/\*|#")
-    # Whether INSERTs into a table do just that: it is no view, and has no triggers and no rules.
-    IS_PLAIN_TABLE: Final = {
-        "sqlite": (
-            "SELECT NOT EXISTS (SELECT 1 FROM (SELECT * FROM sqlite_master UNION ALL SELECT * FROM"
-            " sqlite_temp_master) WHERE type IN ('trigger', 'view') AND tbl_name = %s COLLATE NOCASE)"
-        ),
-        "postgresql": (
-            "SELECT relkind = 'r' AND NOT relhasrules AND NOT EXISTS (SELECT 1 FROM pg_trigger WHERE"
-            " tgrelid = c.oid AND NOT tgisinternal) AND NOT EXISTS (SELECT 1 FROM pg_inherits WHERE"
-            " inhrelid = c.oid) FROM pg_class c WHERE oid = to_regclass(quote_ident(%s))"
-        ),
-        # Who may not make triggers does not see them either.
-        "mysql": (
-            "SELECT COUNT(*) FROM information_schema.tables t WHERE table_schema = DATABASE()"
-            " AND table_name = %s AND table_type = 'BASE TABLE' AND NOT EXISTS (SELECT 1 FROM"
-            " information_schema.triggers g WHERE g.event_object_schema = t.table_schema"
-            " AND g.event_object_table = t.table_name) AND (EXISTS (SELECT 1 FROM"
-            " information_schema.user_privileges WHERE privilege_type = 'TRIGGER') OR EXISTS (SELECT 1 FROM"
-            " information_schema.schema_privileges WHERE privilege_type = 'TRIGGER'"
-            " AND DATABASE() LIKE table_schema))"
-        ),
-    }
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
@@ -74,10 +54,13 @@ class Statements:
         return self.plain_tables[table]
 
     def _ask(self, table: str) -> bool:
+        question = backends.of(self.connection).plain_table_question()
+        if question is None:
+            return False
         self.is_asking = True
         try:
             with self.connection.cursor() as cursor:
-                cursor.execute(self.IS_PLAIN_TABLE[self.connection.vendor], [table])
+                cursor.execute(question, [table])
                 (answer,) = cursor.fetchone() or (False,)
         finally:
             self.is_asking = False

@@ -15,15 +15,14 @@ from django.db.models.constants import LOOKUP_SEP
 from django.db.models.expressions import OrderBy
 from django.db.models.sql import Query
 
+from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows.querysets import (
     all_rows,
     copied,
     current,
     order_by_key,
-    reads_snapshots,
     whole,
 )
-from signal_patch.dispatch.values.expressions import in_share_mode
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -253,9 +252,10 @@ def chosen(queryset: QuerySet[Any], using: str) -> Any:
 
 def chosen_by_committed(queryset: QuerySet[Any]) -> QuerySet[Any]:
     """Make the subqueries in a queryset's condition read committed rows, as the query itself does."""
-    if not reads_snapshots(queryset.db):
+    backend = backends.of(connections[queryset.db])
+    if not backend.reads_snapshots():
         return queryset
-    queryset.query.where = in_share_mode(queryset.query.where)
+    queryset.query.where = backend.with_committed_subqueries(queryset.query.where)
     return current(queryset)
 
 

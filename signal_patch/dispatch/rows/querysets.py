@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
@@ -13,8 +12,8 @@ from django.db.models import Q, QuerySet
 from django.db.models.query import ModelIterable
 from django.db.models.sql import Query
 
+from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows.keys import condition
-from signal_patch.dispatch.values.expressions import in_share_mode
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -100,21 +99,11 @@ def largest_batch(using: str, model: type[Model]) -> int:
     The keys get half of the parameters that the database takes in one statement, the values the other half.
     """
     connection = connections[using]
-    limit = connection.features.max_query_params
-    if connection.vendor == "sqlite":
-        limit = _sqlite_parameters(connection, limit)
+    limit = backends.of(connection).max_parameters(connection)
     if limit is None:
         # One row more than a batch is selected, and LIMIT takes no larger number than sys.maxsize.
         return sys.maxsize - 1
     return max(1, limit // 2 // len(model._meta.pk_fields))
-
-
-def _sqlite_parameters(connection: Any, limit: int | None) -> int | None:
-    # Django 5.2 assumes 999, the limit of old versions; from Python 3.11 on SQLite can be asked.
-    connection.ensure_connection()
-    if not hasattr(connection.connection, "getlimit"):
-        return limit
-    return int(connection.connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
 
 
 def keys_of(queryset: QuerySet[Any]) -> list[Any]:
@@ -172,15 +161,16 @@ def with_committed(queryset: QuerySet[Any], names: Iterable[str]) -> QuerySet[An
     MySQL and MariaDB read the subqueries of an UPDATE in share mode. In a SELECT … FOR UPDATE they read a
     snapshot, because the lock of the outer query does not extend to them.
     """
-    if reads_snapshots(queryset.db):
+    backend = backends.of(connections[queryset.db])
+    if backend.reads_snapshots():
         annotations = queryset.query.annotations
-        annotations.update({name: in_share_mode(annotations[name]) for name in names})
+        annotations.update({name: backend.with_committed_subqueries(annotations[name]) for name in names})
     return queryset
 
 
 def reads_snapshots(using: str) -> bool:
     """Return whether a plain SELECT may read older values than a locking one: on MySQL and MariaDB."""
-    return connections[using].vendor == "mysql"
+    return backends.of(connections[using]).reads_snapshots()
 
 
 def locked(queryset: QuerySet[Any], tables: tuple[str, ...]) -> QuerySet[Any]:

@@ -84,6 +84,8 @@ class Selection:
         self.precomputed = precomputed
         self.size = min(options.batch_size, largest_batch(using, queryset.model))
         self.total = 0
+        # Of all rows, from the first batch on.
+        self.keys: list[Any] = []
         lock = options.lock and connections[using].features.has_select_for_update
         self.choice = choosing.Choice(using, lock=lock, computes=bool(precomputed))
         self.loader = _Loader(queryset, using, self.choice, replaced)
@@ -100,7 +102,7 @@ class Selection:
     def _in_own_order(self, chosen: QuerySet[Any]) -> Iterator[Batch]:
         first = self._load_first(chosen)
         if len(first.keys) <= self.size:
-            self.total = len(first.keys)
+            self.keys, self.total = first.keys, len(first.keys)
             yield first
             return
         first.keys.pop()
@@ -122,7 +124,7 @@ class Selection:
         ordered = choosing.by_key(self.queryset)
         first = self._load_first(self.choice.rows(ordered))
         if len(first.keys) <= self.size:
-            self.total = len(first.keys)
+            self.keys, self.total = first.keys, len(first.keys)
             self._note_all_are_locked()
             order = first.keys if self.total < 2 else self._in_callers_order(first.keys)
             yield _arranged(first, order, first.precomputed)
@@ -141,7 +143,7 @@ class Selection:
         # Chosen again, since loading the first batch has changed a queryset that is its own clone.
         keys, precomputed = self._keys(self.choice.rows(queryset))
         refuse_null(self.queryset.model, keys)
-        self.total = len(keys)
+        self.keys, self.total = keys, len(keys)
         self._note_all_are_locked()
         return keys, precomputed
 
@@ -180,7 +182,7 @@ class Selection:
             computed, precomputed = self._computed(keys)
             keep = set(computed)
             keys = [key for key in keys if key in keep]
-        self.total = len(keys)
+        self.keys, self.total = keys, len(keys)
         yield from self._chunks(keys, precomputed)
 
     def _keys_in_foreign_order(self) -> Iterator[Any]:

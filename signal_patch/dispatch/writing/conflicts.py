@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from django.db import IntegrityError, connections, transaction
-from django.db.models import IntegerField, TextField, UUIDField
+from django.db import IntegrityError, transaction
+from django.db.models import IntegerField, UUIDField
 from django.db.models.constants import OnConflict
 from django.db.models.sql import InsertQuery
 
+from signal_patch.dispatch import backends
 from signal_patch.dispatch.values import columns
 from signal_patch.dispatch.writing.unique_sets import flat, is_comparable, key_of, unique_sets
 
 if TYPE_CHECKING:
-    from django.db.models import Model
-
     from signal_patch.dispatch.writing.inserting import Insertion, ModelField, Outcome, Row
     from signal_patch.dispatch.writing.unique_sets import Key, UniqueSet
 
@@ -67,7 +65,7 @@ class IgnoringInsert:
 
     def _exact_key(self, obj: Any, unique: UniqueSet) -> Key | None:
         key = key_of(obj, unique, self.connection)
-        if key is None or self.connection.vendor != "mysql":
+        if key is None or not backends.of(self.connection).ignoring_changes_values():
             return key
         # INSERT IGNORE changes a value that does not fit; it could become another instance's value.
         return key if all(self._fits(*pair) for pair in zip(unique, key, strict=True)) else None
@@ -146,21 +144,13 @@ class Upsert:
         """Insert or update the instances' rows, and return what became of each."""
         if not self.inserter.returns_rows:
             return self._one_by_one(objs)
-        if self._returns_xmax():
-            return self._by_xmax(objs)
-        return self._after_looking(objs)
+        marker = backends.of(self.connection).inserted_marker(self.model, self.connection)
+        return self._after_looking(objs) if marker is None else self._by_marker(objs, marker)
 
-    def _returns_xmax(self) -> bool:
-        return self.connection.vendor == "postgresql" and _is_plain_table(
-            self.using, self.model._meta.db_table
-        )
-
-    def _by_xmax(self, objs: list[Any]) -> list[Outcome]:
-        rows = self._execute(objs, [*self.insertion.returning, _xmax(self.model)])
-        # xmax is the transaction that has locked this version of the row. An upsert locks a row before it
-        # updates it; nobody can have locked a new row yet.
+    def _by_marker(self, objs: list[Any], marker: ModelField) -> list[Outcome]:
+        rows = self._execute(objs, [*self.insertion.returning, marker])
         return [
-            None if row is None else (str(row[-1]) == "0", row[:-1])
+            None if row is None else (row[-1], row[:-1])
             for row in self.insertion.rows_by_instance(objs, rows, self.unique_sets[0])
         ]
 
@@ -255,24 +245,3 @@ class Upsert:
         """Return the key of the row that the instance is in conflict with, or None."""
         rows = self.inserter.rows_like([obj], self.unique_sets, ["pk"])
         return rows[0][0] if rows else None
-
-
-@cache
-def _is_plain_table(using: str, table: str) -> bool:
-    """Return whether PostgreSQL returns system columns of the table: not of a partitioned one, or a view.
-
-    Cached, because no ALTER TABLE changes it.
-    """
-    plain = "SELECT FROM pg_class WHERE oid = to_regclass(%s) AND relkind = 'r'"
-    connection = connections[using]
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT EXISTS ({plain})", [connection.ops.quote_name(table)])
-        return bool(cursor.fetchone()[0])
-
-
-def _xmax(model: type[Model]) -> ModelField:
-    """Return a field for the system column `xmax`."""
-    field: ModelField = TextField()
-    field.set_attributes_from_name("xmax")
-    field.model = model
-    return field

@@ -10,6 +10,7 @@ from django.db import connections
 from django.db.models import FloatField, QuerySet
 from django.db.models.constants import OnConflict
 
+from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows.querysets import copied, current
 from signal_patch.dispatch.signals import in_flight
 from signal_patch.dispatch.values import columns
@@ -107,7 +108,7 @@ class Inserter:
         # PostgreSQL always gets a row, in Django's own statement. SQLite's tables lack constraints that
         # the model may have (deferrable ones), and checking there is cheap.
         known = map(frozenset, unique_sets(self.model))
-        return self.connection.vendor == "postgresql" and frozenset(target) in known
+        return backends.of(self.connection).has_declared_constraints() and frozenset(target) in known
 
     def _fields(self, argument: str) -> UniqueSet:
         opts = self.model._meta
@@ -129,7 +130,11 @@ class Insertion:
         self.using = inserter.using
         self.expressions = expressions
         # INSERT IGNORE of MySQL and MariaDB changes values that do not fit their columns.
-        adjusts = self.connection.vendor == "mysql" and not inserter.updates and inserter.conflicts
+        adjusts = (
+            inserter.conflicts
+            and not inserter.updates
+            and backends.of(self.connection).ignoring_changes_values()
+        )
         # Django's fields come first, where Django looks for them; then what a new row's instance needs,
         # what identifies a new row, and what the instance of an updated row needs.
         returned = list(self.opts.db_returning_fields)
