@@ -76,10 +76,10 @@ def _loads_other_classes(model: type[Model]) -> bool:
     """Return whether a model, or a receiver of `post_init`, may turn a row into another class."""
     if not loading.is_of_djangos_making(model):
         return True
-    if not (post_init.receivers and post_init.has_listeners(model)):
+    if not (post_init.receivers and any(found := receivers_of(post_init, model))):
         return False
     # An ImageField measures its image there (ImageField.contribute_to_class, Django 5.2 to 6.1).
-    receivers = chain(*receivers_of(post_init, model))
+    receivers = chain(*found)
     return not all(isinstance(getattr(receiver, "__self__", None), ImageField) for receiver in receivers)
 
 
