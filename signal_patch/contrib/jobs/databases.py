@@ -1,0 +1,86 @@
+"""What databases do differently: how a step begins, and which errors pass if it is tried again."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from django.db import Error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.models import QuerySet
+
+
+class Trouble(Enum):
+    """An error that is nobody's fault and may not come again."""
+
+    CONFLICT = "conflict"
+    TIMEOUT = "timeout"
+    LOST_CONNECTION = "lost connection"
+
+
+_CODES: Final[dict[Any, Trouble]] = {
+    # PostgreSQL's SQLSTATEs.
+    "40001": Trouble.CONFLICT,  # serialization_failure
+    "40P01": Trouble.CONFLICT,  # deadlock_detected
+    "55P03": Trouble.TIMEOUT,  # lock_not_available: lock_timeout
+    "57014": Trouble.TIMEOUT,  # query_canceled: statement_timeout
+    # MariaDB's and MySQL's error numbers.
+    1020: Trouble.CONFLICT,  # record has changed since last read
+    1213: Trouble.CONFLICT,  # deadlock
+    1205: Trouble.TIMEOUT,  # innodb_lock_wait_timeout
+    1969: Trouble.TIMEOUT,  # MariaDB: max_statement_time
+    3024: Trouble.TIMEOUT,  # MySQL: max_execution_time
+    # SQLite's messages: Python 3.10 gives no code.
+    "database is locked": Trouble.CONFLICT,
+    "database table is locked": Trouble.CONFLICT,
+}
+
+
+def trouble(error: BaseException, connection: BaseDatabaseWrapper) -> Trouble | None:
+    """Return the passing trouble that an error comes from, or None; to be asked after the rollback."""
+    errors = [cause for cause in _causes(error) if isinstance(cause, Error)]
+    for cause in errors:
+        if found := _CODES.get(_code(cause)):
+            return found
+    if errors and not _is_connected(connection):
+        return Trouble.LOST_CONNECTION
+    return None
+
+
+def begin_step(connection: BaseDatabaseWrapper, lane: QuerySet[Any], idle_seconds: float) -> None:
+    """
+    Send the first statement of a step's transaction.
+
+    SQLite cannot turn a transaction that reads into one that writes while another connection writes, so
+    there it begins with a write, and waits its turn. PostgreSQL is told to end the session if the worker is
+    silent for too long, so that a frozen worker gives back its lane and the locks on its rows.
+    """
+    if not connection.features.has_select_for_update:
+        lane.update(done=False)
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",
+                [str(round(idle_seconds * 1000))],
+            )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _code(error: Error) -> Any:
+    # psycopg, psycopg2; then the number or the message.
+    driver = error.__cause__
+    state = getattr(driver, "sqlstate", None) or getattr(driver, "pgcode", None)
+    return state or next(iter(error.args), None)
+
+
+def _is_connected(connection: BaseDatabaseWrapper) -> bool:
+    return connection.connection is not None and connection.is_usable()
