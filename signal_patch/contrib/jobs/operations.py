@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import EmptyResultSet
 from django.db import connections
 from django.db.models import QuerySet
-from django.db.models.expressions import Col
 
 from signal_patch import bulk_signals, no_bulk_signals
 
@@ -65,6 +64,8 @@ class Operation(ABC):
             yield "the queryset has an explicit order; a job takes its rows in the order of the primary key"
         if query.group_by is not None:
             yield "the queryset has an aggregate, which is computed over rows of different ranges"
+        if query.where.contains_over_clause:
+            yield "the queryset filters by a window, which is computed over rows of different ranges"
         if query.extra_tables:
             yield "the queryset names other tables in extra(), which Django's update() does not take"
 
@@ -115,13 +116,11 @@ class Update(Operation):
             return True
         if not hasattr(value, "resolve_expression"):
             return False
-        query = self.queryset.query.chain()
-        own_tables = {model._meta.db_table for model in (self.model, *self.model._meta.all_parents)}
-        return any(
-            _contains_rows(part)
-            or (isinstance(part, Col) and query.alias_map[part.alias].table_name not in own_tables)
-            for part in _parts(value.resolve_expression(query, allow_joins=True, for_save=True))
-        )
+        # Joins, aggregates and windows Django has refused.
+        return any(getattr(part, "subquery", False) for part in _parts(self._resolved(value)))
+
+    def _resolved(self, expression: Any) -> Any:
+        return expression.resolve_expression(self.queryset.query.chain(), allow_joins=False, for_save=True)
 
     def _compiled(self, name: str) -> str:
         """Return the SQL of a value as the statement of an update() has it (Django 5.2 to 6.1)."""
@@ -129,9 +128,8 @@ class Update(Operation):
         value = self.values[name]
         connection = connections[self.using]
         if hasattr(value, "resolve_expression"):
-            query = self.queryset.query.chain()
-            resolved = value.resolve_expression(query, allow_joins=True, for_save=True)
-            return _with_parameters(*query.get_compiler(self.using).compile(resolved))
+            compiler = self.queryset.query.get_compiler(self.using)
+            return _with_parameters(*compiler.compile(self._resolved(value)))
         if hasattr(value, "prepare_database_save"):
             value = value.prepare_database_save(field)
         return _with_parameters("%s", [field.get_db_prep_save(value, connection)])
@@ -161,15 +159,6 @@ def between(queryset: QuerySet[Any], after: Any, upto: Any) -> QuerySet[Any]:
 
 def in_key_order(queryset: QuerySet[Any]) -> QuerySet[Any, Any]:
     return queryset.order_by("pk").values_list("pk", flat=True)
-
-
-def _contains_rows(part: Any) -> bool:
-    # Subqueries, also within Exists; windows and aggregates.
-    return bool(
-        getattr(part, "subquery", False)
-        or getattr(part, "contains_over_clause", False)
-        or getattr(part, "contains_aggregate", False)
-    )
 
 
 def _parts(expression: Any) -> Iterator[Any]:
