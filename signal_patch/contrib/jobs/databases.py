@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from django.db import Error
+from django.db import Error, OperationalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,27 +28,25 @@ _CODES: Final[dict[Any, Trouble]] = {
     "40P01": Trouble.CONFLICT,  # deadlock_detected
     "55P03": Trouble.TIMEOUT,  # lock_not_available: lock_timeout
     "57014": Trouble.TIMEOUT,  # query_canceled: statement_timeout
+    "25P03": Trouble.LOST_CONNECTION,  # idle_in_transaction_session_timeout
+    "57P01": Trouble.LOST_CONNECTION,  # admin_shutdown
     # MariaDB's and MySQL's error numbers.
+    0: Trouble.LOST_CONNECTION,  # the driver's own: the connection is closed
     1020: Trouble.CONFLICT,  # record has changed since last read
     1213: Trouble.CONFLICT,  # deadlock
     1205: Trouble.TIMEOUT,  # innodb_lock_wait_timeout
     1969: Trouble.TIMEOUT,  # MariaDB: max_statement_time
     3024: Trouble.TIMEOUT,  # MySQL: max_execution_time
+    **dict.fromkeys((1053, 1927, 2002, 2003, 2006, 2013, 2055, 4031), Trouble.LOST_CONNECTION),
     # SQLite's messages: Python 3.10 gives no code.
     "database is locked": Trouble.CONFLICT,
     "database table is locked": Trouble.CONFLICT,
 }
 
 
-def trouble(error: BaseException, connection: BaseDatabaseWrapper) -> Trouble | None:
-    """Return the passing trouble that an error comes from, or None; to be asked after the rollback."""
-    errors = [cause for cause in _causes(error) if isinstance(cause, Error)]
-    for cause in errors:
-        if found := _CODES.get(_code(cause)):
-            return found
-    if errors and not _is_connected(connection):
-        return Trouble.LOST_CONNECTION
-    return None
+def trouble(error: BaseException) -> Trouble | None:
+    """Return the passing trouble that an error, or one that it was raised from, comes from; else None."""
+    return next(filter(None, map(_trouble, _causes(error))), None)
 
 
 def begin_step(connection: BaseDatabaseWrapper, lane: QuerySet[Any], idle_seconds: float) -> None:
@@ -75,12 +73,13 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _code(error: Error) -> Any:
-    # psycopg, psycopg2; then the number or the message.
+def _trouble(error: BaseException) -> Trouble | None:
+    if not isinstance(error, Error):
+        return None
+    # psycopg, psycopg2; the others give a number or a message.
     driver = error.__cause__
-    state = getattr(driver, "sqlstate", None) or getattr(driver, "pgcode", None)
-    return state or next(iter(error.args), None)
-
-
-def _is_connected(connection: BaseDatabaseWrapper) -> bool:
-    return connection.connection is not None and connection.is_usable()
+    state = getattr(driver, "sqlstate", getattr(driver, "pgcode", ""))
+    if state is None and isinstance(error, OperationalError):
+        # It does not come from the server.
+        return Trouble.LOST_CONNECTION
+    return _CODES.get(state or next(iter(error.args), None))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from traceback import format_exception, format_exception_only
 
-from django.db import connections, transaction
+from django.db import transaction
 
 from . import databases, pace
 from .models import FailedRow, Job, Lane
-from .steps import Result, Retry, Step
+from .steps import Result, Step
 
 
 def narrow_down(failed: Step, error: Exception) -> None:
@@ -29,12 +29,12 @@ def narrow_down(failed: Step, error: Exception) -> None:
         if failed.size == 1:
             record(failed, error)
             return
-        half = replace(failed, limit=max(1, left // 2), keys=None, size=0, retry=Retry())
+        half = replace(failed, limit=max(1, left // 2), keys=None, size=0)
         try:
             if half.run() is not Result.MOVED:
                 return
         except Exception as again:
-            if databases.trouble(again, connections[failed.using]):
+            if databases.trouble(again):
                 raise
             failed, error, left = half, again, half.size
         else:

@@ -70,7 +70,7 @@ class Lane(models.Model):
     # Rows of the next step, and the moving average that it comes from.
     step_size = models.PositiveIntegerField()
     row_seconds = models.FloatField(null=True)
-    # How often a step was tried again after a deadlock or the like, and the last such error.
+    # How often the next step has been tried in vain, because of a deadlock or the like, and the last error.
     attempts = models.PositiveIntegerField(default=0)
     error = models.TextField(blank=True)
     worker = models.CharField(max_length=200, blank=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -31,15 +31,6 @@ class Result(Enum):
 
 
 @dataclass
-class Retry:
-    """What went wrong before this try. It is written with the step that succeeds."""
-
-    attempts: int = 0
-    error: str = ""
-    halvings: int = 0
-
-
-@dataclass
 class Step:
     """
     One step of a lane.
@@ -54,7 +45,6 @@ class Step:
     lane_id: int
     using: str
     worker: str
-    retry: Retry = field(default_factory=Retry)
     limit: int | None = None
     cursor: str | None = None
     keys: QuerySet[Any, Any] | None = None
@@ -115,8 +105,6 @@ class Step:
     def _change(self, lane: Lane, operation: Operation) -> int:
         model = operation.model
         self.size = self.limit or lane.step_size
-        for _ in range(self.retry.halvings):
-            self.size = pace.halved(self.size)
         after = None if lane.cursor is None else from_text(model, lane.cursor)
         upto = from_text(model, lane.upto)
         self.keys = keys = operation.keys_between(after, upto)
@@ -136,12 +124,11 @@ class Step:
             "steps": F("steps") + 1,
             "seconds": F("seconds") + seconds,
             "row_seconds": row_seconds,
-            "attempts": F("attempts") + self.retry.attempts,
+            "attempts": 0,
+            "error": "",
             "worker": self.worker,
             "stepped": timezone.now(),
         }
         if self.limit is None:
             values["step_size"] = pace.next_size(self.size, row_seconds, self.definition.target_seconds)
-        if self.retry.error:
-            values["error"] = self.retry.error
         Lane.objects.using(self.using).filter(pk=lane.pk).update(**values)

@@ -9,9 +9,11 @@ import socket
 import threading
 import time
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from django.db import connections, router, transaction
+from django.db import Error, connections, router, transaction
+from django.db.models import F
+from django.db.models.functions import Greatest
 from django.utils import timezone
 
 from signal_patch import no_bulk_signals
@@ -19,7 +21,7 @@ from signal_patch import no_bulk_signals
 from . import databases, failures, lanes, registry
 from .databases import Trouble
 from .models import Job, Lane
-from .steps import Result, Retry, Step
+from .steps import Result, Step
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("signal_patch.jobs")
 
-# A lane is tried again so often in a row before the trouble counts as an error. A lost connection does not
-# count: the ledger cannot be written either.
+# A step is tried so often before its trouble counts as an error. A lost connection does not count: it cannot
+# be written into the ledger.
 MOST_ATTEMPTS = 10
 _SHORTEST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
@@ -86,8 +88,6 @@ class _Worker:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}"
         # The lane of the last step is tried first: its rows are in the database's memory.
         self.lane_id: int | None = None
-        self.retry = Retry()
-        self.strikes = 0
 
     def work(self) -> Outcome:
         while True:
@@ -103,21 +103,21 @@ class _Worker:
         try:
             return self._step()
         except Exception as error:
-            trouble = databases.trouble(error, connections[self.using])
+            trouble = databases.trouble(error)
             if trouble is None:
                 raise
             return self._back_off(trouble, error)
 
     def _step(self) -> Outcome | None:
         for lane_id in self._open_lanes():
-            retry = self.retry if lane_id == self.lane_id else Retry()
-            step = Step(self.definition, self.job.pk, lane_id, self.using, self.name, retry)
             self.lane_id = lane_id
+            step = Step(self.definition, self.job.pk, lane_id, self.using, self.name)
             result = self._run(step)
             if result is Result.STOPPED:
                 return Outcome(Status.STOPPED)
             if result is Result.MOVED:
-                self._moved()
+                if self.steps is not None:
+                    self.steps -= 1
                 return None
         return self._without_lane()
 
@@ -125,16 +125,10 @@ class _Worker:
         try:
             return step.run()
         except Exception as error:
-            if databases.trouble(error, connections[self.using]):
+            if databases.trouble(error):
                 raise
             failures.narrow_down(step, error)
             return Result.MOVED
-
-    def _moved(self) -> None:
-        self.retry = Retry()
-        self.strikes = 0
-        if self.steps is not None:
-            self.steps -= 1
 
     def _open_lanes(self) -> list[int]:
         """Return the lanes that are not done: the last one first, the others in any order."""
@@ -178,19 +172,30 @@ class _Worker:
     def _back_off(self, trouble: Trouble, error: Exception) -> Outcome | None:
         """Wait a little before the next try; after too many, stop the job."""
         logger.warning("Bulk job %s is tried again: %s", self.job, failures.summary(error))
-        self.retry.attempts += 1
-        self.retry.error = failures.summary(error)
-        if trouble is Trouble.LOST_CONNECTION:
-            connections[self.using].close()
-        else:
-            self.strikes += 1
-        if trouble is Trouble.TIMEOUT:
-            self.retry.halvings += 1
-        if self.strikes == MOST_ATTEMPTS:
+        attempts = self._note(trouble, error)
+        if attempts >= MOST_ATTEMPTS:
             failures.stop(self.job.pk, self.using, failures.summary(error))
             return Outcome(Status.STOPPED)
-        longest = min(_SHORTEST_PAUSE * 2**self.retry.attempts, _LONGEST_PAUSE)
+        longest = min(_SHORTEST_PAUSE * 2**attempts, _LONGEST_PAUSE)
         return self._wait(random.uniform(longest / 2, longest))  # noqa: S311  # jitter
+
+    def _note(self, trouble: Trouble, error: Exception) -> int:
+        """Write the trouble into the lane, and return how often its step has been tried."""
+        if trouble is Trouble.LOST_CONNECTION:
+            connections[self.using].close()
+            return 1
+        values: dict[str, Any] = {"attempts": F("attempts") + 1, "error": failures.summary(error)}
+        if trouble is Trouble.TIMEOUT:
+            values["step_size"] = Greatest(F("step_size") / 2, 1)
+        lane = Lane.objects.using(self.using).filter(pk=self.lane_id)
+        try:
+            lane.update(**values)
+            return lane.values_list("attempts", flat=True).first() or 0
+        except Error as again:
+            if databases.trouble(again) is None:
+                raise
+            logger.warning("It could not be written into the ledger: %s", failures.summary(again))
+            return 1
 
     def _wait(self, seconds: float) -> Outcome | None:
         """Wait, if there is time for it, and return None; else leave it to the caller."""
