@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import os
+import signal
+from typing import Any
 
 from django.db.models import F, QuerySet
 
@@ -62,3 +64,36 @@ class RemoveBoxes(BulkDeleteJob):
 
     def queryset(self) -> QuerySet[Box]:
         return Box.objects.all()
+
+
+class DieOnce(Increase):
+    """Kills the process that first works on it: a box in the database remembers that."""
+
+    def throttle(self) -> float | None:
+        if not Box.objects.exists():
+            Box.objects.create()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return None
+
+
+class Broken(Increase):
+    """Cannot be worked on."""
+
+    def throttle(self) -> float | None:
+        raise ZeroDivisionError
+
+
+class Interrupted(Increase):
+    """Is worked on by somebody who presses Ctrl-C."""
+
+    def throttle(self) -> float | None:
+        os.kill(os.getpid(), signal.SIGINT)
+        return None
+
+
+class Orphan(Increase):
+    """Kills the process that has started this one, and then waits for longer than a process works at a time."""
+
+    def throttle(self) -> float | None:
+        os.kill(os.getppid(), signal.SIGKILL)
+        return 3.0

@@ -86,7 +86,7 @@ def resume(job_id: int, *, confirm: bool = False) -> Job:
     With `confirm` also one whose SQL is another than at its start: the rows that are left get the new SQL.
     """
     with no_bulk_signals("signal_patch_jobs"), transaction.atomic(using=router.db_for_write(Job)):
-        job = _locked(job_id)
+        job = find(job_id, lock=True)
         if job.status == Job.Status.CHANGED and not confirm:
             raise ValueError(
                 f"job {job_id} would go on with another SQL than it was started with; to accept it, confirm "
@@ -105,10 +105,25 @@ def resume(job_id: int, *, confirm: bool = False) -> Job:
     return job
 
 
+def find(job_id: int, *, lock: bool = False) -> Job:
+    """Return a job from the ledger, locked in the transaction around this, if asked; or Job.DoesNotExist."""
+    jobs = Job.objects.using(router.db_for_write(Job))
+    try:
+        return (jobs.select_for_update() if lock else jobs).get(pk=job_id)
+    except Job.DoesNotExist:
+        raise Job.DoesNotExist(
+            f"there is no bulk job {job_id}; `manage.py bulk_jobs list` shows all"
+        ) from None
+
+
 def resume_all() -> list[Job]:
     """Replace the runners that are gone of all running jobs: to be called on a schedule."""
-    running = Job.objects.using(router.db_for_write(Job)).filter(status=Job.Status.RUNNING)
-    return [resume(pk) for pk in running.values_list("pk", flat=True)]
+    using = router.db_for_write(Job)
+    with no_bulk_signals("signal_patch_jobs"), transaction.atomic(using=using):
+        running = list(Job.objects.using(using).filter(status=Job.Status.RUNNING).select_for_update())
+        for job in running:
+            _send(job, missing_runners(job))
+    return running
 
 
 def checked(definition: type[BulkJob], parameters: dict[str, Any]) -> Operation:
@@ -175,23 +190,13 @@ def _send(job: Job, count: int) -> None:
 
 def _turn(job_id: int, allowed: Iterable[str], status: Job.Status) -> Job:
     with no_bulk_signals("signal_patch_jobs"), transaction.atomic(using=router.db_for_write(Job)):
-        job = _locked(job_id)
+        job = find(job_id, lock=True)
         _check_status(job, allowed, status)
         job.status = status
         if status == Job.Status.CANCELLED:
             job.finished = timezone.now()
         job.save(update_fields=["status", "finished"])
     return job
-
-
-def _locked(job_id: int) -> Job:
-    jobs = Job.objects.using(router.db_for_write(Job))
-    try:
-        return jobs.select_for_update().get(pk=job_id)
-    except Job.DoesNotExist:
-        raise Job.DoesNotExist(
-            f"there is no bulk job {job_id}; `manage.py bulk_jobs list` shows all"
-        ) from None
 
 
 def _check_status(job: Job, allowed: Iterable[str], change: str) -> None:

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from signal_patch import no_bulk_signals
 
-from . import databases, failures, lanes, registry
+from . import control, databases, failures, lanes, registry
 from .databases import Trouble
 from .models import Job, Lane
 from .steps import Result, Step
@@ -81,7 +81,7 @@ def work(job_id: int, seconds: float = 20.0, steps: int | None = None) -> Outcom
 class _Worker:
     def __init__(self, job_id: int, end: float, steps: int | None) -> None:
         self.using = router.db_for_write(Job)
-        self.job = Job.objects.using(self.using).get(pk=job_id)
+        self.job = control.find(job_id)
         self.definition: BulkJob = registry.find(self.job.name)()
         self.end = end
         self.steps = steps

@@ -70,7 +70,7 @@ class Command(BaseCommand):
 
     def _show(self, job: str, param: list[str], **_: Any) -> None:
         if job.isdecimal():
-            self._show_job(Job.objects.get(pk=job))
+            self._show_job(control.find(int(job)))
         else:
             self.stdout.write(str(explain(registry.find(job), _parameters(param))))
 
@@ -78,6 +78,7 @@ class Command(BaseCommand):
         self, job: str, param: list[str], processes: int, steps: int | None, on_error: str, **_: Any
     ) -> None:
         _check_at_least_one("--processes", processes)
+        _check_at_least_one("--steps", 1 if steps is None else steps)
         found = (
             self._resumed(int(job))
             if job.isdecimal()
@@ -86,7 +87,6 @@ class Command(BaseCommand):
         if steps is None:
             self._work(found, processes)
         else:
-            _check_at_least_one("--steps", steps)
             engine.run_steps(found.pk, steps)
             self._pause_if_running(found)
         found.refresh_from_db()
@@ -110,15 +110,20 @@ class Command(BaseCommand):
             self._show_line(resumed)
 
     def _resumed(self, job_id: int) -> Job:
-        job = Job.objects.get(pk=job_id)
+        job = control.find(job_id)
         return job if job.status == Job.Status.RUNNING else control.resume(job_id)
 
     def _work(self, job: Job, processes: int) -> None:
-        with self._reporting(job) as report:
-            if processes == 1:
-                engine.run_here(job.pk, report)
-            else:
-                engine.run_in_processes(job.pk, processes, report)
+        try:
+            with self._reporting(job) as report:
+                if processes == 1:
+                    engine.run_here(job.pk, report)
+                else:
+                    engine.run_in_processes(job.pk, processes, report)
+        except KeyboardInterrupt:
+            raise CommandError(
+                f"interrupted; `bulk_jobs run {job.pk}` goes on with it, `bulk_jobs cancel {job.pk}` ends it"
+            ) from None
 
     @contextmanager
     def _reporting(self, job: Job) -> Iterator[Callable[[], None]]:
