@@ -92,7 +92,7 @@ class Interrupted(Increase):
 
 
 class Orphan(Increase):
-    """Kills the process that has started this one, and then waits for longer than a process works at a time."""
+    """Kills the process that has started this one, then waits for longer than a process works at a time."""
 
     def throttle(self) -> float | None:
         os.kill(os.getppid(), signal.SIGKILL)

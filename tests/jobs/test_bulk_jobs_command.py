@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import time
 from io import StringIO
 from typing import Any
 
@@ -11,7 +12,6 @@ from django.core.management import CommandError, call_command
 from django.db.models.signals import post_save
 
 from signal_patch.contrib.jobs import control
-from signal_patch.contrib.jobs.engines import processes
 from signal_patch.contrib.jobs.models import Job
 from signal_patch.contrib.jobs.working import work
 from tests.jobs.bulk_jobs import Increase
@@ -189,7 +189,7 @@ def test_a_job_whose_engine_waits_is_worked_on_again(monkeypatch: pytest.MonkeyP
     waits = iter([5.0])
     slept: list[float] = []
     monkeypatch.setattr(Increase, "throttle", lambda self: next(waits, None))
-    monkeypatch.setattr(processes.time, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     assert "done" in bulk_jobs("run", "jobs.Increase")[0]
     assert slept == [5.0]
 

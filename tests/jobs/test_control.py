@@ -127,7 +127,7 @@ def test_what_cannot_be_done_to_a_job_is_said() -> None:
         ValueError, match=f"job {job.pk} is done and cannot be paused; only a job that is running"
     ):
         control.pause(job.pk)
-    with pytest.raises(Job.DoesNotExist, match="there is no bulk job 999; `manage.py bulk_jobs list`"):
+    with pytest.raises(Job.DoesNotExist, match=r"there is no bulk job 999; `manage.py bulk_jobs list`"):
         control.cancel(999)
     with pytest.raises(Job.DoesNotExist):
         work(999)

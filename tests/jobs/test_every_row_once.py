@@ -1,8 +1,8 @@
 """Whatever happens to the workers, the messages and the rows: every row once, every audit row once.
 
-A Hypothesis state machine lets steps run and crash at any statement, messages come twice, lanes be divided, the
-job be paused and resumed, and rows be inserted, deleted, and moved into and out of the job's filter. An oracle of
-plain dictionaries says what the tables must hold after each of these.
+A Hypothesis state machine lets steps run and crash at any statement, messages come twice, lanes be divided,
+the job be paused and resumed, and rows be inserted, deleted, and moved into and out of the job's filter. An
+oracle of plain dictionaries says what the tables must hold after each of these.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class EveryRowOnce(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self._transaction = transaction.atomic()
+        self._transaction: Any = transaction.atomic()
         # Each example leaves no row behind.
         self._transaction._from_testcase = True
         self._transaction.__enter__()
@@ -74,7 +74,7 @@ class EveryRowOnce(RuleBasedStateMachine):
         left = iter(range(statements))
 
         def execute(run: Callable[..., Any], sql: str, *arguments: Any) -> Any:
-            # In a test, savepoints stand for a transaction's beginning and end, which the dead leave to the server.
+            # In a test, savepoints begin and end a transaction, which the dead leave to the server.
             if "SAVEPOINT" not in sql and next(left, None) is None:
                 raise Killed
             return run(sql, *arguments)
@@ -191,7 +191,7 @@ def _dying() -> Iterator[None]:
 def test_every_row_once(settings_of_this_run: Any) -> None:
     post_save.connect(write_audit, Item)
     try:
-        run_state_machine_as_test(EveryRowOnce, settings=settings_of_this_run)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(EveryRowOnce, settings=settings_of_this_run)
     finally:
         post_save.disconnect(write_audit, Item)
 

@@ -82,13 +82,13 @@ SIZE = Box.objects.values("size")[:1]
     ],
 )
 def test_the_reason_is_given_and_nothing_is_written(rows: Any, new: dict[str, Any], reason: str) -> None:
-    with pytest.raises(ValueError, match=f"^tried cannot run as a job: .*{reason}"):
+    with pytest.raises(ValueError, match=rf"^tried cannot run as a job: .*{reason}"):
         job_over(rows, new).start()
     assert not Job.objects.exists()
 
 
 def test_all_reasons_are_given_at_once() -> None:
-    with pytest.raises(ValueError, match="sliced.*explicit order"):
+    with pytest.raises(ValueError, match=r"sliced.*explicit order"):
         job_over(lambda: Item.objects.order_by("n")[:3], {"n": 1}).start()
 
 
@@ -146,7 +146,7 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], error: type[Except
 def test_a_key_that_text_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     items(1)
     monkeypatch.setattr(Item._meta.pk, "to_python", str)
-    with pytest.raises(ValueError, match="its primary key .* cannot be written as text and read again"):
+    with pytest.raises(ValueError, match=r"its primary key .* cannot be written as text and read again"):
         Increase.start()
 
 
@@ -161,7 +161,7 @@ def test_a_parameter_must_not_be_missing() -> None:
             return {"n": 1}
 
     with pytest.raises(
-        TypeError, match="wanting: missing a required.*argument: 'colour' of queryset.*given are none"
+        TypeError, match=r"wanting: missing a required.*argument: 'colour' of queryset.*given are none"
     ):
         Wanting.start()
 
@@ -181,12 +181,14 @@ def test_two_jobs_of_one_name_are_refused() -> None:
 
 
 def test_a_job_outside_of_the_apps_needs_a_name() -> None:
-    with pytest.raises(ValueError, match="elsewhere.Stray is in no installed app, so its name must be given"):
+    with pytest.raises(
+        ValueError, match=r"elsewhere.Stray is in no installed app, so its name must be given"
+    ):
         type("Stray", (BulkUpdateJob,), {"__module__": "elsewhere"})
 
 
 def test_an_unknown_job_is_named_with_those_that_there_are() -> None:
-    with pytest.raises(LookupError, match="no bulk job is called 'jobs.Increse'; there are jobs.Count"):
+    with pytest.raises(LookupError, match=r"no bulk job is called 'jobs.Increse'; there are jobs.Broken"):
         registry.find("jobs.Increse")
     registry._jobs.clear()
     with pytest.raises(LookupError, match="there are none"):
@@ -196,6 +198,6 @@ def test_an_unknown_job_is_named_with_those_that_there_are() -> None:
 def test_the_ledger_must_have_been_migrated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Job._meta, "db_table", "not_there")
     with pytest.raises(
-        ImproperlyConfigured, match="the table 'not_there' is missing .* migrate signal_patch_jobs"
+        ImproperlyConfigured, match=r"the table 'not_there' is missing .* migrate signal_patch_jobs"
     ):
         Increase.start()

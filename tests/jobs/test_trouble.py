@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import select
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.db import DataError, OperationalError, connection, connections, transaction
+from django.db import DatabaseError, DataError, OperationalError, connection, connections, transaction
 from django.db.models.signals import post_save, pre_save
 
 from signal_patch.contrib.jobs import control, databases, working
@@ -19,6 +20,9 @@ from tests.jobs.bulk_jobs import Increase
 from tests.jobs.models import Item
 from tests.jobs.rows import counts, finish, items, only_lane
 from tests.recording import Receivers
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 LOCKED = "database is locked"
 
@@ -45,7 +49,7 @@ class Fail:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What a worker would wait."""
     pauses: list[float] = []
-    monkeypatch.setattr(working.time, "sleep", pauses.append)
+    monkeypatch.setattr(time, "sleep", pauses.append)
     return pauses
 
 
@@ -168,6 +172,23 @@ def test_a_lost_connection_is_made_anew(receivers: Receivers, pauses: list[float
 
 
 @pytest.mark.django_db(transaction=True)
+@with_lanes_locked
+def test_a_connection_that_has_been_lost_before_is_made_anew() -> None:
+    items(3)
+    job = Increase.start()
+    connection.connection.close()
+    assert work(job.pk) == (Status.BUSY, working.BUSY_PAUSE)
+    assert work(job.pk).status is Status.DONE
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_error_of_the_ledger_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Job._meta, "db_table", "not_there")
+    with pytest.raises(DatabaseError, match="not_there"):
+        work(1)
+
+
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.skipif("connection.vendor != 'postgresql'", reason="only PostgreSQL ends such sessions")
 def test_a_worker_that_is_silent_loses_its_session(
     receivers: Receivers, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
@@ -219,7 +240,7 @@ class Elsewhere:
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._hold)
 
-    def __enter__(self) -> Elsewhere:
+    def __enter__(self) -> Self:
         self._thread.start()
         assert self._held.wait(60)
         return self

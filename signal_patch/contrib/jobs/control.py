@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from signal_patch import no_bulk_signals
 
-from . import engines, lanes, registry
+from . import databases, engines, lanes, registry
 from .keys import from_text, to_text
 from .models import ALIVE, Job, Lane
 
@@ -48,6 +48,7 @@ def start(
     operation = checked(definition, parameters)
     using = operation.using
     with no_bulk_signals("signal_patch_jobs"), transaction.atomic(using=using):
+        databases.begin_to_write(connections[using])
         ends = lanes.range_of(operation)
         job = Job.objects.using(using).create(
             name=definition.name,
@@ -107,9 +108,13 @@ def resume(job_id: int, *, confirm: bool = False) -> Job:
 
 def find(job_id: int, *, lock: bool = False) -> Job:
     """Return a job from the ledger, locked in the transaction around this, if asked; or Job.DoesNotExist."""
-    jobs = Job.objects.using(router.db_for_write(Job))
+    using = router.db_for_write(Job)
+    jobs = Job.objects.using(using)
+    if lock:
+        databases.begin_to_write(connections[using])
+        jobs = jobs.select_for_update()
     try:
-        return (jobs.select_for_update() if lock else jobs).get(pk=job_id)
+        return jobs.get(pk=job_id)
     except Job.DoesNotExist:
         raise Job.DoesNotExist(
             f"there is no bulk job {job_id}; `manage.py bulk_jobs list` shows all"
@@ -120,6 +125,7 @@ def resume_all() -> list[Job]:
     """Replace the runners that are gone of all running jobs: to be called on a schedule."""
     using = router.db_for_write(Job)
     with no_bulk_signals("signal_patch_jobs"), transaction.atomic(using=using):
+        databases.begin_to_write(connections[using])
         running = list(Job.objects.using(using).filter(status=Job.Status.RUNNING).select_for_update())
         for job in running:
             _send(job, missing_runners(job))

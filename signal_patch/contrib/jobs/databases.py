@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.db import Error, OperationalError
 
+from .models import Lane
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from django.db.backends.base.base import BaseDatabaseWrapper
-    from django.db.models import QuerySet
 
 
 class Trouble(Enum):
@@ -49,16 +50,25 @@ def trouble(error: BaseException) -> Trouble | None:
     return next(filter(None, map(_trouble, _causes(error))), None)
 
 
-def begin_step(connection: BaseDatabaseWrapper, lane: QuerySet[Any], idle_seconds: float) -> None:
+def begin_to_write(connection: BaseDatabaseWrapper) -> None:
     """
-    Send the first statement of a step's transaction.
+    Send the first statement of a transaction that reads before it writes.
 
-    SQLite cannot turn a transaction that reads into one that writes while another connection writes, so
-    there it begins with a write, and waits its turn. PostgreSQL is told to end the session if the worker is
-    silent for too long, so that a frozen worker gives back its lane and the locks on its rows.
+    SQLite cannot turn a transaction that reads into one that writes while another connection writes; begun
+    with a write, it waits its turn. The others lock the rows that they read.
     """
     if not connection.features.has_select_for_update:
-        lane.update(done=False)
+        Lane.objects.using(connection.alias).filter(pk=-1).update(done=True)
+
+
+def begin_step(connection: BaseDatabaseWrapper, idle_seconds: float) -> None:
+    """
+    Send the first statements of a step's transaction.
+
+    PostgreSQL is told to end the session if the worker is silent for too long, so that a frozen worker gives
+    back its lane and the locks on its rows.
+    """
+    begin_to_write(connection)
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute(

@@ -82,7 +82,7 @@ class Step:
         """Return the lane, locked, or None if it is done, another worker has it or has moved it on."""
         lanes = Lane.objects.using(self.using).filter(pk=self.lane_id, done=False)
         connection = connections[self.using]
-        databases.begin_step(connection, lanes, self.definition.idle_seconds)
+        databases.begin_step(connection, self.definition.idle_seconds)
         skip_locked = connection.features.has_select_for_update_skip_locked
         lane = lanes.select_for_update(skip_locked=skip_locked).first()
         if lane is None or (self.limit is not None and lane.cursor != self.cursor):

@@ -73,15 +73,24 @@ def work(job_id: int, seconds: float = 20.0, steps: int | None = None) -> Outcom
             if outcome.is_left:
                 queue.enqueue_in(timedelta(seconds=outcome.delay), run, job_id)
     """
+    using = router.db_for_write(Job)
+    try:
+        job = control.find(job_id)
+    except Error as error:
+        if databases.trouble(error) is None:
+            raise
+        # Such as a connection that the server has closed since the last message.
+        connections[using].close()
+        return Outcome(Status.BUSY, BUSY_PAUSE)
     # The ledger's own rows are nobody's business.
     with no_bulk_signals("signal_patch_jobs"):
-        return _Worker(job_id, time.monotonic() + seconds, steps).work()
+        return _Worker(job, using, time.monotonic() + seconds, steps).work()
 
 
 class _Worker:
-    def __init__(self, job_id: int, end: float, steps: int | None) -> None:
-        self.using = router.db_for_write(Job)
-        self.job = control.find(job_id)
+    def __init__(self, job: Job, using: str, end: float, steps: int | None) -> None:
+        self.job = job
+        self.using = using
         self.definition: BulkJob = registry.find(self.job.name)()
         self.end = end
         self.steps = steps
@@ -164,7 +173,7 @@ class _Worker:
     def _divide_locked(self, operation: Operation, lane: Lane) -> bool:
         with transaction.atomic(using=self.using, durable=True):
             same = self._lanes().filter(pk=lane.pk)
-            databases.begin_step(connections[self.using], same, self.definition.idle_seconds)
+            databases.begin_step(connections[self.using], self.definition.idle_seconds)
             # Waits for the step that the lane is in.
             locked = same.select_for_update().first()
             return locked is not None and lanes.divide(self.job, operation, locked) is not None
@@ -187,7 +196,7 @@ class _Worker:
         values: dict[str, Any] = {"attempts": F("attempts") + 1, "error": failures.summary(error)}
         if trouble is Trouble.TIMEOUT:
             values["step_size"] = Greatest(F("step_size") / 2, 1)
-        lane = Lane.objects.using(self.using).filter(pk=self.lane_id)
+        lane = self._lanes().filter(pk__in=[self.lane_id])
         try:
             lane.update(**values)
             return lane.values_list("attempts", flat=True).first() or 0
