@@ -45,9 +45,9 @@ class EveryRowOnce(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self._transaction: Any = transaction.atomic()
+        self._transaction = transaction.atomic()
         # Each example leaves no row behind.
-        self._transaction._from_testcase = True
+        self._transaction._from_testcase = True  # type: ignore[attr-defined]  # as TestCase does
         self._transaction.__enter__()
         self.rows: dict[int, tuple[str, int]] = {}
         self.audits: list[int] = []
