@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-from typing import Any
+from typing import Any, cast
 
 from django.db.models import F, QuerySet
 
 from signal_patch.contrib.jobs import BulkDeleteJob, BulkUpdateJob
+from tests.jobs.kills.dying import die_once
 from tests.jobs.models import Box, Country, Item, Pallet, Parcel, Reading
 
 
@@ -67,12 +69,10 @@ class RemoveBoxes(BulkDeleteJob):
 
 
 class DieOnce(Increase):
-    """Kills the process that first works on it: a box in the database remembers that."""
+    """Kills the process that first works on it."""
 
     def throttle(self) -> float | None:
-        if not Box.objects.exists():
-            Box.objects.create()
-            os.kill(os.getpid(), signal.SIGKILL)
+        die_once()
         return None
 
 
@@ -95,5 +95,8 @@ class Orphan(Increase):
     """Kills the process that has started this one, then waits for longer than a process works at a time."""
 
     def throttle(self) -> float | None:
-        os.kill(os.getppid(), signal.SIGKILL)
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        # Never another process, which may have adopted this one meanwhile.
+        os.kill(cast("int", parent.pid) if parent.is_alive() else os.getpid(), signal.SIGKILL)
         return 3.0

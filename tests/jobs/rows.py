@@ -30,10 +30,8 @@ def audits() -> list[tuple[int, int]]:
 
 def finish(job: Job) -> Outcome:
     """Work on a job until nothing is left of it or it has stopped."""
-    for _ in range(1000):
-        outcome = work(job.pk, seconds=0)
-        if not outcome.is_left:
-            break
+    outcomes = (work(job.pk, seconds=0) for _ in range(1000))
+    outcome = next(outcome for outcome in outcomes if not outcome.is_left)
     job.refresh_from_db()
     return outcome
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 from django.db.models.signals import post_save
-from hypothesis import settings, strategies as st
+from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -104,15 +104,11 @@ class EveryRowOnce(RuleBasedStateMachine):
         if found := list(self.job.lanes.filter(done=False).order_by("pk")):
             lanes.divide(self.job, Increase().operation({}), data.draw(st.sampled_from(found)))
 
-    @precondition(lambda self: self._is(Job.Status.RUNNING))
+    @precondition(lambda self: not self._is(Job.Status.DONE))
     @rule()
-    def pause(self) -> None:
-        control.pause(self.job.pk)
-
-    @precondition(lambda self: self._is(Job.Status.PAUSED))
-    @rule()
-    def resume(self) -> None:
-        control.resume(self.job.pk)
+    def pause_or_resume(self) -> None:
+        turn = control.pause if self._is(Job.Status.RUNNING) else control.resume
+        turn(self.job.pk)
 
     @rule(key=KEYS, colour=COLOURS)
     def insert_or_move(self, key: int, colour: str) -> None:
@@ -200,4 +196,10 @@ def test_every_row_once(settings_of_this_run: Any) -> None:
 def settings_of_this_run() -> Any:
     """Return the chosen profile with a tenth of its examples, each of which is many calls."""
     chosen = settings()
-    return settings(chosen, max_examples=chosen.max_examples // 10, stateful_step_count=20, deadline=None)
+    return settings(
+        chosen,
+        max_examples=chosen.max_examples // 10,
+        stateful_step_count=20,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )

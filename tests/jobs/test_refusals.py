@@ -151,33 +151,31 @@ def test_a_key_that_text_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_parameter_must_not_be_missing() -> None:
-    class Wanting(BulkUpdateJob):
+    class Wanting(Increase):
         name = "wanting"
 
-        def queryset(self, *, colour: str) -> QuerySet[Any]:
-            return Item.objects.filter(colour=colour)
-
-        def values(self, *, colour: str) -> dict[str, Any]:
-            return {"n": 1}
+        def queryset(self, *, colour: str) -> QuerySet[Item]:  # type: ignore[override]
+            return super().queryset(colour=colour)
 
     with pytest.raises(
         TypeError, match=r"wanting: missing a required.*argument: 'colour' of queryset.*given are none"
     ):
         Wanting.start()
+    assert Wanting.start(colour="red").parameters == {"colour": "red"}
 
 
 def test_two_jobs_of_one_name_are_refused() -> None:
     job_over(Item.objects, {"n": 1})
     with pytest.raises(ValueError, match="two bulk jobs are called 'tried': "):
 
-        class Other(BulkUpdateJob):
+        class Other(Increase):
             name = "tried"
 
-            def queryset(self) -> QuerySet[Any]:
-                return Item.objects.all()
 
-            def values(self) -> dict[str, Any]:
-                return {"n": 1}
+def test_a_queryset_of_no_row_is_a_job_that_is_done() -> None:
+    job = job_over(Item.objects.none, {"n": 1}).start()
+    assert job.status == Job.Status.DONE
+    assert job.sql.endswith("no row")
 
 
 def test_a_job_outside_of_the_apps_needs_a_name() -> None:

@@ -163,9 +163,8 @@ def in_key_order(queryset: QuerySet[Any]) -> QuerySet[Any, Any]:
 
 def _parts(expression: Any) -> Iterator[Any]:
     yield expression
-    for source in expression.get_source_expressions():
-        if source is not None:
-            yield from _parts(source)
+    for source in filter(None, expression.get_source_expressions()):
+        yield from _parts(source)
 
 
 def _with_parameters(sql: str, parameters: Any) -> str:
