@@ -164,6 +164,12 @@ def test_a_parameter_must_not_be_missing() -> None:
     assert Wanting.start(colour="red").parameters == {"colour": "red"}
 
 
+def test_options_of_the_signals_are_checked_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Increase, "signal_options", {"size": 3})
+    with pytest.raises(TypeError, match="unknown option 'size'"):
+        Increase.start()
+
+
 def test_two_jobs_of_one_name_are_refused() -> None:
     job_over(Item.objects, {"n": 1})
     with pytest.raises(ValueError, match="two bulk jobs are called 'tried': "):

@@ -11,6 +11,7 @@ from django.db import connections, router, transaction
 from django.utils import timezone
 
 from signal_patch import no_bulk_signals
+from signal_patch.options import Options
 
 from . import databases, engines, lanes, registry
 from .keys import from_text, to_text
@@ -133,7 +134,12 @@ def resume_all() -> list[Job]:
 
 
 def checked(definition: type[BulkJob], parameters: dict[str, Any]) -> Operation:
-    """Return a job's operation; ValueError, with all reasons, if it cannot be done in steps."""
+    """
+    Return a job's operation; ValueError, with all reasons, if it cannot be done in steps.
+
+    What Django's `update()` and `bulk_signals()` refuse is refused by their own errors.
+    """
+    Options.from_keywords(definition.signal_options)
     operation = definition().operation(parameters)
     reasons = list(operation.refusals())
     ledger = router.db_for_write(Job)
