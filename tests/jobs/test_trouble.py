@@ -34,6 +34,12 @@ with_lanes_locked = pytest.mark.skipif(
 )
 
 
+SEVERING = {
+    "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend(%s)"),
+    "mysql": ("SELECT connection_id()", "KILL %s"),
+}
+
+
 class Fail:
     """A receiver that raises these errors, one at each call, and then none."""
 
@@ -153,6 +159,18 @@ def test_errors_that_do_not_pass_are_no_trouble() -> None:
     assert databases.trouble(OperationalError(1054, "unknown column")) is None
 
 
+def sever() -> None:
+    """Let the server end this connection."""
+    ask, end = SEVERING[connection.vendor]
+    with connection.cursor() as cursor:
+        cursor.execute(ask)
+        (number,) = cursor.fetchone()
+    other = connection.copy()
+    with other.cursor() as cursor:
+        cursor.execute(end, [number])
+    other.close()
+
+
 @pytest.mark.django_db(transaction=True)
 @with_lanes_locked
 def test_a_lost_connection_is_made_anew(receivers: Receivers, pauses: list[float]) -> None:
@@ -162,7 +180,7 @@ def test_a_lost_connection_is_made_anew(receivers: Receivers, pauses: list[float
     def lose(**_: Any) -> None:
         if whole:
             whole.clear()
-            connection.connection.close()
+            sever()
 
     receivers.connect(pre_save, lose, Item)
     job = Increase.start()
@@ -176,7 +194,7 @@ def test_a_lost_connection_is_made_anew(receivers: Receivers, pauses: list[float
 def test_a_connection_that_has_been_lost_before_is_made_anew() -> None:
     items(3)
     job = Increase.start()
-    connection.connection.close()
+    sever()
     assert work(job.pk) == (Status.BUSY, working.BUSY_PAUSE)
     assert work(job.pk).status is Status.DONE
 
