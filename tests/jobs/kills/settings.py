@@ -10,6 +10,9 @@ from tests.database import databases
 
 DATABASES = {"default": databases()["default"]}
 DATABASES["default"]["NAME"] = os.environ["JOBS_DATABASE"]
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # There is one writer at a time, and the others may have to wait for long.
+    DATABASES["default"]["OPTIONS"] = {"timeout": 60}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = ["django_tasks_db", "signal_patch.contrib.jobs", "tests.jobs", "tests.jobs.kills"]
 SECRET_KEY = "for tests only"
