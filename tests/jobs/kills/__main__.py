@@ -75,7 +75,8 @@ def _run(engine: str, rows: int, kills: int, seed: int) -> bool:
                 seen = done
                 killed += workers.kill_one()
             workers.replace_the_dead()
-            control.resume_all()
+            if engine != "processes":
+                control.resume_all()
             job.refresh_from_db()
     finally:
         workers.end()
