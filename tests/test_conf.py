@@ -77,7 +77,7 @@ class TestTheApp:
         install(settings, {"MODELS": ["tests.Book"]})
         before = scopes.process.rules.entries
 
-        with override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS, "django.contrib.messages"]):
+        with override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS, "django.contrib.staticfiles"]):
             assert scopes.process.rules.entries == before
         assert is_enabled(Book)
         assert not is_enabled(Publisher)
