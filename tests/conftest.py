@@ -59,7 +59,7 @@ def _leaves_no_trace() -> Iterator[None]:
     assert not changed, "patches left behind"
     assert scopes.process.observe is None, "still observed"
     assert _live_receivers() == receivers, "receivers left behind"
-    assert not [*scopes._opened()], "a scope left open"
+    assert not scopes.process.open_scopes, "a scope left open"
     assert not in_flight._flights.values(), "rows left in flight"
     assert not in_flight._silent.values(), "left silent"
 

@@ -130,7 +130,7 @@ class TestInstalling:
         with pytest.raises(KeyError), bulk_signals():
             raise KeyError
         assert not is_enabled()
-        assert scopes.process.open_scopes == 0
+        assert not scopes.process.open_scopes
 
 
 class TestReentrancy:
@@ -310,7 +310,7 @@ class TestDecoratingGenerators:
         with pytest.raises(ZeroDivisionError):
             talk.throw(ZeroDivisionError())
         assert list(talk) == []
-        assert scopes.process.open_scopes == 0
+        assert not scopes.process.open_scopes
 
     @pytest.mark.parametrize("end", [lambda talk: talk.close(), lambda talk: talk.throw(GeneratorExit())])
     def test_close_runs_what_is_left_of_the_body_in_the_scope(self, end: Callable[[Any], object]) -> None:
@@ -412,7 +412,7 @@ class TestDecoratingGenerators:
         enable()
         asyncio.run(main())
         assert at_the_end == [False]
-        assert scopes.process.open_scopes == 0
+        assert not scopes.process.open_scopes
 
     def test_of_an_async_one_an_exception_out_of_the_body(self) -> None:
         @bulk_signals(Book)
@@ -427,7 +427,7 @@ class TestDecoratingGenerators:
                 await anext(generator)
 
         asyncio.run(main())
-        assert scopes.process.open_scopes == 0
+        assert not scopes.process.open_scopes
 
 
 @pytest.mark.parametrize(
@@ -467,7 +467,7 @@ class TestThreads:
             results = [future.result() for future in [pool.submit(work) for _ in range(4)]]
 
         assert results == [(True, False)] * 4
-        assert scopes.process.open_scopes == 0
+        assert not scopes.process.open_scopes
 
     def test_the_last_scope_of_any_thread_takes_the_patches_off(self) -> None:
         inside, leave = threading.Event(), threading.Event()
@@ -586,4 +586,4 @@ class TestTasks:
             return first, is_enabled()
 
         assert asyncio.run(main()) == (True, False)
-        assert scopes.process.open_scopes == 0
+        assert not scopes.process.open_scopes
