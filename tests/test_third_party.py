@@ -14,7 +14,7 @@ from django.db.models.signals import post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 
 from signal_patch import bulk_signals, no_bulk_signals
-from tests.fleet import column, rows, ships
+from tests.fleet import column, of_every_size, rows, ships
 from tests.models import Captain, Crane, Digger, Dirty, Historic, Machine, Officer, Person, Ship, Tracked
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from tests.recording import Receivers
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
-
-of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 2000])
 
 
 # django-auditlog reads the old row from the database in pre_save.
