@@ -335,8 +335,8 @@ def test_what_an_expression_sees_depends_on_whether_the_statement_reads_its_own_
     with bulk_signals(batch_size=batch_size):
         assert queryset().update(**values())
     assert typed_rows(model) == expected
-    assert truth.told == truth.stored
-    assert truth.announced == [] if pre_save not in heard else truth.holds("total")
+    assert truth.after == truth.stored
+    assert truth.before == [] if pre_save not in heard else truth.holds("total")
 
 
 @of_every_size
@@ -353,4 +353,4 @@ def test_a_change_by_a_receiver_does_not_show_in_other_columns(batch_size: int, 
         Ship.objects.update(tonnage=F("speed") + 1, speed=F("speed") + 5)
     assert column(Ship, "tonnage") == [2, 3]
     assert column(Ship, "speed") == [6, 7]
-    assert truth.told == truth.stored
+    assert truth.after == truth.stored

@@ -62,7 +62,7 @@ def test_stored_generated_columns_are_read_again(value: Any, batch_size: int, re
     truth = Truth(receivers, Cargo)
     with bulk_signals(batch_size=batch_size):
         Cargo.objects.update(weight=value)
-    assert [told["total"] for told in truth.told] == [(int, 15), (int, 20)]
+    assert [after["total"] for after in truth.after] == [(int, 15), (int, 20)]
     assert truth.holds("total")
 
 
@@ -72,7 +72,7 @@ def test_virtual_generated_columns_are_read_again(receivers: Receivers) -> None:
     rows(Crate, {"weight": 1}, {"weight": 2})
     truth = Truth(receivers, Crate)
     Crate.objects.update(weight=F("weight") + 4)
-    assert [told["doubled"] for told in truth.told] == [(int, 10), (int, 12)]
+    assert [after["doubled"] for after in truth.after] == [(int, 10), (int, 12)]
     assert truth.holds("doubled")
 
 
@@ -99,8 +99,8 @@ def test_generated_columns_follow_a_receivers_change(receivers: Receivers) -> No
     receivers.connect(pre_save, double, Cargo)
     truth = Truth(receivers, Cargo)
     Cargo.objects.update(urgency=1)
-    assert truth.told[0]["total"] == (int, 6)
-    assert truth.told == truth.stored
+    assert truth.after[0]["total"] == (int, 6)
+    assert truth.after == truth.stored
 
 
 def test_generated_columns_can_be_referred_to(receivers: Receivers) -> None:
@@ -115,7 +115,7 @@ def test_columns_with_a_database_default_are_loaded_and_updated(receivers: Recei
     rows(Cargo, {}, {})
     truth = Truth(receivers, Cargo)
     Cargo.objects.update(weight=1)
-    assert truth.told[0]["urgency"] == (int, 5)
+    assert truth.after[0]["urgency"] == (int, 5)
     Cargo.objects.update(urgency=F("urgency") + 1)
     assert column(Cargo, "urgency") == [6, 6]
     assert truth.holds("total")
@@ -248,7 +248,7 @@ def test_uuid_keys_and_texts_are_values(receivers: Receivers) -> None:
     truth = Truth(receivers, Buoy)
     new = uuid.uuid4()
     Buoy.objects.filter(pk=buoy.pk).update(id=str(new), colour=Upper("colour"))
-    assert truth.told[0] == {"id": (uuid.UUID, new), "colour": (str, "RED")}
+    assert truth.after[0] == {"id": (uuid.UUID, new), "colour": (str, "RED")}
     assert truth.holds()
 
 

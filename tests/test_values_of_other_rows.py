@@ -175,8 +175,8 @@ def test_receivers_change_rows_that_get_such_values(batch_size: int, receivers: 
         Ship.objects.update(speed=Subquery(fastest()))
     assert column(Ship, "speed") == [53, 3, 53]
     assert column(Ship, "name") == ["Ann3", "Bob", "Cid3"]
-    assert truth.told[0]["speed"] == (int, 53)
-    assert truth.told == truth.stored
+    assert truth.after[0]["speed"] == (int, 53)
+    assert truth.after == truth.stored
 
 
 def test_an_expression_over_the_rows_own_columns_is_evaluated_when_its_batch_comes(
@@ -192,4 +192,4 @@ def test_an_expression_over_the_rows_own_columns_is_evaluated_when_its_batch_com
     truth = Truth(receivers, Ship)
     with bulk_signals(batch_size=1):
         Ship.objects.update(speed=F("speed") + 100)
-    assert [told["speed"][1] for told in truth.told] == [101, 112, 123]
+    assert [after["speed"][1] for after in truth.after] == [101, 112, 123]
