@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from enum import Enum
-from threading import Lock, RLock
+from threading import RLock
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
-from weakref import ReferenceType, ref
+from weakref import ref
 
 from django.apps import apps
 
-from signal_patch.blocks import is_running
 from signal_patch.specs import Spec, covers, is_never_signalled, is_permanent, resolved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from django.db.models import Model
@@ -128,7 +127,7 @@ class Process:
         "holds_inserts",
         "marks_rows",
         "observe",
-        "opened",
+        "open_scopes",
         "overridden",
         "pending",
         "removal_due",
@@ -137,8 +136,8 @@ class Process:
 
     def __init__(self) -> None:
         self.rules = NOTHING
-        # Scopes of all threads and tasks, until their contexts forget them.
-        self.opened: set[ReferenceType[Opened]] = set()
+        # Of all threads and tasks.
+        self.open_scopes: set[Reference] = set()
         # The last open scope takes the patches off.
         self.removal_due = False
         # Labels given before the models were loaded, to be checked when they are.
@@ -152,46 +151,33 @@ class Process:
         # And with `batch_inserts`.
         self.holds_inserts = False
 
-    @property
-    def open_scopes(self) -> int:
-        """The number of scopes that are open in any thread or task."""
-        # Looked up, not counted up and down: an exception might come between a scope and its count.
-        scopes = (opened() for opened in list(self.opened))
-        return sum(scope is not None and scope.is_open() for scope in scopes)
-
 
 process: Final = Process()
 lock: Final = RLock()
 
 
-class Opened:
-    """The rules of a scope, which hold as long as it is open: a context may remember it for longer.
+class OpenScope:
+    """A scope that was entered is open until it is left, or until this object is gone.
 
-    It is open until it is left or, where an exception kept that from happening, until its block ends: the
-    lock is let go of, or is gone.
+    Only the `with` statement refers to it, so that it is gone with the statement. No variable of a function
+    may: somebody may keep the traceback of an exception, which keeps the variables of all functions in it.
     """
 
-    __slots__ = ("__weakref__", "_block", "rules")
-
-    def __init__(self, rules: Rules, block: ReferenceType[Lock]) -> None:
-        self.rules = rules
-        self._block = block
-
-    def is_open(self) -> bool:
-        return self.rules is not NOTHING and is_running(self._block)
-
-    def close(self) -> None:
-        self.rules = NOTHING
-
-    def is_of(self, block: ReferenceType[Lock]) -> bool:
-        return self._block is block
-
-    def decision(self, target: Spec) -> Decision:
-        return self.rules.decision(target) if self.is_open() else UNDECIDED
+    __slots__ = ("__weakref__",)
 
 
-# The open scopes, the innermost first.
-_open: Final[ContextVar[tuple[Opened, ...]]] = ContextVar("signal_patch_scopes", default=())
+class Reference(ref[OpenScope]):
+    """A weak reference to an open scope, found in a set by its own identity, also when its object is gone."""
+
+    __slots__ = ()
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+# The scopes of this context, the innermost first. A context may remember one for longer than it is open.
+_entered: Final[ContextVar[tuple[tuple[Reference, Rules], ...]]] = ContextVar(
+    "signal_patch_scopes", default=()
+)
 
 
 def options_for(model: type[Model], operation: str, default: Options | None = None) -> Options | None:
@@ -200,8 +186,8 @@ def options_for(model: type[Model], operation: str, default: Options | None = No
     The innermost open scope that speaks of the model decides, else the process; `default` holds if no scope
     speaks and the process is not on.
     """
-    for opened in _open.get():
-        decision = opened.decision(model)
+    for reference, rules in _entered.get():
+        decision = rules.decision(model) if reference in process.open_scopes else UNDECIDED
         if decision is not UNDECIDED:
             return _permitted(decision, operation)
     decision = process.rules.decision(model)
@@ -257,35 +243,35 @@ def is_anything_on(operation: str | None = None) -> bool:
     return any(is_on(spec, operation) for rules in _in_effect() for spec in rules.on())
 
 
-def enter(opened: Opened) -> None:
+def reference_to(scope: OpenScope) -> Reference:
+    """Return the reference by which an open scope is known."""
+    # The callback is C code: an exception in a Python callback of a reference would be lost.
+    return Reference(scope, process.open_scopes.discard)
+
+
+def enter(reference: Reference, rules: Rules) -> None:
     """Open a scope in this context."""
-    # Taken out by C code: an exception in a Python callback of a reference would be lost.
-    process.opened.add(ref(opened, process.opened.discard))
-    _open.set((opened, *_opened()))
+    process.open_scopes.add(reference)
+    _entered.set(((reference, rules), *_open()))
 
 
-def leave(*blocks: ReferenceType[Lock]) -> None:
-    """Close the innermost scope of this context that the first of these locks keeps open that keeps one open.
+def leave(reference: Reference) -> None:
+    """Close a scope.
 
-    An async generator may be finalised in another task, where there is none.
+    Never `ContextVar.reset()`: an async generator may be finalised in another task, where its token is not
+    valid.
     """
-    kept = (opened for block in blocks for opened in _opened() if opened.is_of(block))
-    opened = next(kept, None)
-    if opened is not None:
-        opened.close()
+    process.open_scopes.discard(reference)
+    _entered.set(tuple(_open()))
 
 
-def forget_closed() -> None:
-    """Drop what is no longer open from this context.
-
-    Never `ContextVar.reset()`: an async generator may be finalised in another task, where its token is
-    not valid.
-    """
-    _open.set(tuple(_opened()))
+def innermost(rules: Rules, default: Reference) -> Reference:
+    """Return the innermost open scope of this context with these rules, or the default."""
+    return next((reference for reference, entered in _open() if entered is rules), default)
 
 
-def _opened() -> Iterator[Opened]:
-    return (opened for opened in _open.get() if opened.is_open())
+def _open() -> list[tuple[Reference, Rules]]:
+    return [entry for entry in _entered.get() if entry[0] in process.open_scopes]
 
 
 def resolve_pending() -> None:
@@ -304,9 +290,8 @@ def await_models(specs: Iterable[Spec]) -> bool:
     return bool(process.pending)
 
 
-def _in_effect() -> Iterator[Rules]:
-    yield from (opened.rules for opened in _opened())
-    yield process.rules
+def _in_effect() -> list[Rules]:
+    return [*(rules for _, rules in _open()), process.rules]
 
 
 def _permitted(decision: Decision, operation: str) -> Options | None:

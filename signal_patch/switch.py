@@ -5,34 +5,27 @@ from __future__ import annotations
 from contextvars import ContextVar
 from functools import partial, wraps
 from inspect import isasyncgenfunction, isclass, isgeneratorfunction, isroutine
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast, overload
-from weakref import ref
 
 from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 
 from signal_patch import callers, patches, scopes
-from signal_patch.blocks import is_running
 from signal_patch.options import Keywords, Operation, Options, changed, check_operation
+from signal_patch.scopes import OpenScope, Reference, Rules
 from signal_patch.specs import EVERYTHING, Spec, label_of, named
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterable
     from types import TracebackType
-    from weakref import ReferenceType
 
     from typing_extensions import Unpack
-
-    from signal_patch.scopes import Rules
 
     Decorated = TypeVar("Decorated", bound=Callable[..., Any])
     Leave = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], None]
 
-# The lock of the `with` statement that is about to enter a scope, and that scope's own.
-_loaded: Final[ContextVar[tuple[ReferenceType[Lock], ReferenceType[Lock]] | None]] = ContextVar(
-    "signal_patch_loaded", default=None
-)
+# What the `with` statement that is about to enter a scope keeps open, and that scope's rules.
+_loaded: Final[ContextVar[tuple[Reference, Rules] | None]] = ContextVar("signal_patch_loaded", default=None)
 
 
 def enable(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywords]) -> None:
@@ -179,12 +172,12 @@ def no_bulk_signals(*models: Spec) -> Scope:
 
 
 class _Exit:
-    """`Scope.__exit__()`, bound to the `with` statement that has loaded it, and not to the scope.
+    """`Scope.__exit__`: a function of its own for each `with` statement.
 
-    An exception from a signal handler may come before its first line. So what a block has opened is kept
-    open by a lock that only the loaded method refers to, and that is gone with the block; no frame refers to
-    it, whose traceback somebody might keep. A `with` statement loads `__exit__()` before it calls
-    `__enter__()` ("The with statement" in Python's language reference).
+    The exception of a signal handler may come at the first instruction of `__exit__()`, before that has done
+    anything. So a scope is open while an `OpenScope` exists to which only this function refers; both are gone
+    with the statement. The statement loads `__exit__` before it calls `__enter__()` ("The with statement" in
+    Python's language reference).
     """
 
     @overload
@@ -194,11 +187,13 @@ class _Exit:
     def __get__(self, scope: Scope | None, kind: type[Scope] | None = None) -> _Exit | Leave:
         if scope is None:
             return self
-        block = _locked()
-        bound = partial(_exit, ref(block), ref(scope._existence))
-        vars(bound)["block"] = block
-        _loaded.set((ref(block), ref(scope._existence)))
-        return bound
+        opened = OpenScope()
+        reference = scopes.reference_to(opened)
+        leave = partial(scope._leave, reference)
+        # An argument would be a variable of `_leave()`, which a traceback keeps.
+        vars(leave)["opened"] = opened
+        _loaded.set((reference, scope._rules))
+        return leave
 
     def __call__(
         self,
@@ -214,29 +209,53 @@ class _Exit:
 class Scope:
     """What holds inside a `with` block or a decorated function.
 
-    It keeps nothing of the blocks that it opens, so one object may be entered again while it is open, and by
-    any number of threads and tasks.
+    One object may be entered again while it is open, and by any number of threads and tasks.
     """
 
-    __slots__ = ("_existence", "_rules")
+    __slots__ = ("_by_hand", "_rules")
 
     def __init__(self, specs: tuple[Spec, ...], rules: Rules) -> None:
         self._rules = rules
-        # What is opened without a `with` statement is open for as long as there is this object, at most.
-        self._existence = _locked()
+        # What was entered without a `with` statement is open for as long as there is this object, at most.
+        self._by_hand: dict[Reference, OpenScope] = {}
         with scopes.lock:
             _await_models(specs)
 
     def __enter__(self) -> None:
-        opened = scopes.Opened(self._rules, _block_entering(ref(self._existence)))
+        reference = self._take_loaded() or self._opened_by_hand()
         try:
-            _enter(opened)
+            # The patches stay when the scope is left: to change a class for each block makes it slow.
+            with scopes.lock:
+                patches.install(self._rules.options())
+                scopes.enter(reference, self._rules)
         except BaseException:
             # Nobody leaves what has not been entered.
-            opened.close()
+            self._by_hand.pop(reference, None)
             raise
 
     __exit__ = _Exit()
+
+    def _take_loaded(self) -> Reference | None:
+        """Return what the `with` statement that enters this scope keeps open, if it is one."""
+        loaded = _loaded.get()
+        _loaded.set(None)
+        if loaded is not None and loaded[1] is self._rules and loaded[0]() is not None:
+            return loaded[0]
+        return None
+
+    def _opened_by_hand(self) -> Reference:
+        opened = OpenScope()
+        reference = scopes.reference_to(opened)
+        self._by_hand[reference] = opened
+        return reference
+
+    def _leave(self, reference: Reference, *_: object) -> None:
+        """Close what a `with` statement has opened or, by hand, the innermost that this object has opened."""
+        if reference not in scopes.process.open_scopes:
+            reference = scopes.innermost(self._rules, reference)
+        scopes.leave(reference)
+        self._by_hand.pop(reference, None)
+        _tidy_up()
 
     def __call__(self, function: Decorated) -> Decorated:
         _check_decorated(function)
@@ -264,22 +283,16 @@ class Scope:
     def _called(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def within(*args: Any, **keywords: Any) -> Any:
-            try:
-                with _entered(self._rules):
-                    return function(*args, **keywords)
-            finally:
-                _tidy_up()
+            with self:
+                return function(*args, **keywords)
 
         return within
 
     def _awaited(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         async def within(*args: Any, **keywords: Any) -> Any:
-            try:
-                with _entered(self._rules):
-                    return await function(*args, **keywords)
-            finally:
-                _tidy_up()
+            with self:
+                return await function(*args, **keywords)
 
         return within
 
@@ -328,43 +341,8 @@ class Scope:
         return within
 
 
-def _enter(opened: scopes.Opened) -> None:
-    # The patches stay when the scope is left: to change a class for each block makes it slow for good.
-    with scopes.lock:
-        patches.install(opened.rules.options())
-        scopes.enter(opened)
-
-
-def _entered(rules: Rules) -> Lock:
-    """Open a scope for the length of a block: `with _entered(rules):`."""
-    block = Lock()
-    _enter(scopes.Opened(rules, ref(block)))
-    return block
-
-
-def _block_entering(existence: ReferenceType[Lock]) -> ReferenceType[Lock]:
-    """Return the lock of the `with` statement that enters a scope; where there is none, the scope's own."""
-    loaded = _loaded.get()
-    _loaded.set(None)
-    if loaded is not None and loaded[1] is existence and is_running(loaded[0]):
-        return loaded[0]
-    return existence
-
-
-def _exit(block: ReferenceType[Lock], existence: ReferenceType[Lock], *_: object) -> None:
-    scopes.leave(block, existence)
-    _tidy_up()
-
-
-def _locked() -> Lock:
-    lock = Lock()
-    lock.acquire()
-    return lock
-
-
 def _tidy_up() -> None:
-    """Do what is to be done after a scope is closed; it may be left to the next one."""
-    scopes.forget_closed()
+    """Take the patches off if this was the last scope to need them; it may be left to the next one."""
     with scopes.lock:
         if scopes.process.removal_due:
             _remove_if_all_is_off()
@@ -400,6 +378,6 @@ def _remove_if_all_is_off() -> None:
     if scopes.process.rules.on():
         return
     scopes.process.rules = scopes.NOTHING
-    scopes.process.removal_due = scopes.process.open_scopes > 0 or scopes.process.observe is not None
+    scopes.process.removal_due = bool(scopes.process.open_scopes) or scopes.process.observe is not None
     if not scopes.process.removal_due:
         patches.remove()

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType
 
 import pytest
+from django.apps import apps
 from django.apps.registry import Apps
+from django.db import connection
 from django.db.models import Model, QuerySet
 from django.db.models.deletion import Collector
 from django.db.models.sql import UpdateQuery
@@ -59,7 +61,7 @@ def _leaves_no_trace() -> Iterator[None]:
     assert not changed, "patches left behind"
     assert scopes.process.observe is None, "still observed"
     assert _live_receivers() == receivers, "receivers left behind"
-    assert not [*scopes._opened()], "a scope left open"
+    assert not scopes.process.open_scopes, "a scope left open"
     assert not in_flight._flights.values(), "rows left in flight"
     assert not in_flight._silent.values(), "left silent"
 
@@ -79,3 +81,28 @@ def receivers(_leaves_no_trace: None) -> Iterator[Receivers]:
 def log(receivers: Receivers) -> Log:
     """A log of every signal that is sent from the start of the test; ``log.clear()`` after the set-up."""
     return receivers.record()
+
+
+@pytest.fixture(params=["returning", "without returning"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run a test on the database as it is, and on one without INSERT … RETURNING, like MySQL."""
+    if request.param == "returning":
+        yield
+        return
+    if connection.vendor == "postgresql":
+        pytest.skip("PostgreSQL has no last_insert_id()")
+    for name in ("can_return_columns_from_insert", "can_return_rows_from_bulk_insert"):
+        monkeypatch.setattr(type(connection.features), name, False)
+        vars(connection.features).pop(name, None)
+    _forget_what_is_returned()
+    yield
+    monkeypatch.undo()
+    _forget_what_is_returned()
+
+
+def _forget_what_is_returned() -> None:
+    """Drop what Django has cached of the features (Options.db_returning_fields, Django 5.2 to 6.1)."""
+    for model in apps.get_models():
+        vars(model._meta).pop("db_returning_fields", None)
+        for field in model._meta.concrete_fields:
+            vars(field).pop("db_returning", None)

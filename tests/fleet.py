@@ -1,16 +1,21 @@
-"""Rows for the tests, made without a signal of ours."""
+"""Rows for the tests, created without signals, and the batch sizes by which they are processed."""
 
 from __future__ import annotations
 
 import datetime
+from decimal import Decimal
 from typing import Any, TypeVar
 
-from django.db.models import Model
+import pytest
+from django.db.models import Model, QuerySet
 
 from signal_patch import no_bulk_signals
-from tests.models import Ship
+from tests.models import Berth, Port, Sailor, Ship
 
 LAUNCH = datetime.datetime(2021, 3, 4, 5, 6, 7, 89, tzinfo=datetime.timezone.utc)
+
+# Of a few rows: each in a batch of its own, in several batches, all in one.
+of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 2000])
 
 Row = TypeVar("Row", bound=Model)
 
@@ -24,6 +29,50 @@ def rows(model: type[Row], *values: dict[str, Any], using: str = "default") -> l
 def ships(*speeds: int, **values: Any) -> list[Ship]:
     """Return a ship for each of the speeds, named a, b, c…"""
     return rows(Ship, *({"name": chr(97 + i), "speed": s, **values} for i, s in enumerate(speeds)))
+
+
+def harbour() -> list[Ship]:
+    """Return ships whose every order differs from that of their keys."""
+    north, south = rows(Port, {"code": "N", "name": "north"}, {"code": "S", "name": "south"})
+    first, second, third = rows(
+        Berth, {"port": north, "number": 3}, {"port": south, "number": 1}, {"port": south, "number": 2}
+    )
+    fleet = rows(
+        Ship,
+        {"name": "cc", "speed": 2, "berth": first, "flag": north},
+        {"name": "AAA", "speed": 3, "berth": third, "flag": south},
+        {"name": "b", "speed": 1, "berth": second, "flag": south},
+        {"name": "dddd", "speed": 1, "berth": second, "flag": north},
+    )
+    rows(Sailor, *({"ship": ship, "name": name} for ship in fleet[:3] for name in ("zoe", ship.name, "moe")))
+    return fleet
+
+
+def faster_ships(*speeds: int, **values: Any) -> list[Ship]:
+    """Return ships as loaded from the database, each going ten times as fast as its row says."""
+    ships(*speeds, **values)
+    fleet = list(Ship.objects.order_by("pk"))
+    for ship in fleet:
+        ship.speed *= 10
+    return fleet
+
+
+def three_ships() -> list[Ship]:
+    """Return ships with a value in every kind of column, whose speeds are 1, 2 and 3."""
+    north, south = rows(Port, {"code": "N", "name": "north"}, {"code": "S", "name": "south"})
+    first, second = rows(Berth, {"port": north, "number": 3}, {"port": south, "number": 4})
+    common = {"launched": LAUNCH, "notes": ["old", {"deep": [1]}]}
+    return rows(
+        Ship,
+        {"name": "Ann", "speed": 1, "tonnage": 30, "price": Decimal("1.11"), "berth": first, **common},
+        {"name": "Bob", "speed": 2, "tonnage": 20, "price": Decimal("2.22"), "berth": second, **common},
+        {"name": "Cid", "speed": 3, "tonnage": 10, "price": Decimal("3.35"), "flag": south, **common},
+    )
+
+
+def fastest(**conditions: Any) -> QuerySet[Any, Any]:
+    """Return a query for the highest speed of the ships that meet the conditions."""
+    return Ship.objects.filter(**conditions).order_by("-speed").values("speed")[:1]
 
 
 def column(model: type[Model], name: str, using: str = "default") -> list[Any]:

@@ -12,7 +12,7 @@ from django.db.models.functions import Concat, Upper
 
 from signal_patch import bulk_signals
 from signal_patch.dispatch.values import columns
-from tests.fleet import column, rows
+from tests.fleet import column, of_every_size, rows
 from tests.models import Order, Port, Ship
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from tests.recording import Receivers
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
-
-of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 2000])
 
 
 def harbours() -> list[Port]:

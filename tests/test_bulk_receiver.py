@@ -14,7 +14,7 @@ from django.dispatch import receiver
 from django.test.utils import CaptureQueriesContext
 
 from signal_patch import bulk_receiver, bulk_signals, disable, enable, no_bulk_signals
-from tests.fleet import column, rows, ships
+from tests.fleet import column, of_every_size, rows, ships
 from tests.models import Berth, Book, Loud, Publisher, Sailor, Shelf, Ship, Token
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from tests.recording import Receivers
 
 pytestmark = pytest.mark.django_db
-
-of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 2000])
 
 
 class Lists(list[dict[str, Any]]):

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 import signal_patch
 from signal_patch import bulk_signals
 from tests.cascade_models import Harbour, Note
-from tests.fleet import column, rows, ships
+from tests.fleet import column, of_every_size, rows, ships
 from tests.models import Berth, Officer, Port, Sailor, Ship
 from tests.recording import field_values
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from tests.recording import Log, Receivers
 
 pytestmark = pytest.mark.django_db
-
-of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 2000])
 
 
 def moored_ships(count: int) -> list[Ship]:

@@ -15,7 +15,7 @@ from django_cte import CTE, with_cte
 
 import signal_patch
 from signal_patch import bulk_signals, patches
-from tests.fleet import column, rows
+from tests.fleet import column, of_every_size, rows
 from tests.queryset_models import Hub, Packet, Stamp
 from tests.startup import Project
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from tests.recording import Log, Receivers
 
 pytestmark = pytest.mark.django_db
-
-of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 2000])
 
 IN_PLACE: dict[str, Callable[[], Any]] = {
     "inplace()": lambda: Packet.objects.all().inplace(),

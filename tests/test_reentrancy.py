@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 
 from signal_patch import bulk_signals
 from signal_patch.dispatch.signals import in_flight
-from tests.fleet import column, rows, ships
+from tests.fleet import column, of_every_size, rows, ships
 from tests.models import (
     Beacon,
     Berth,
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
 
-of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 2000])
 of_both_signals = pytest.mark.parametrize("signal", [pre_save, post_save], ids=["pre_save", "post_save"])
 
 

@@ -11,7 +11,7 @@ from django.core.files.base import ContentFile
 
 from signal_patch import bulk_signals
 from tests.fields import Point
-from tests.fleet import column, rows
+from tests.fleet import column, of_every_size, rows
 from tests.models import Chart, Ship, Strongbox, Survey, Wreck
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tests.recording import Receivers
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
-
-of_every_size = pytest.mark.parametrize("batch_size", [1, 2000])
 
 
 class Named(dict):  # type: ignore[type-arg]  # a class of a project's own

@@ -19,7 +19,7 @@ from easyaudit.signals import model_signals as easy_audit
 from reversion.models import Version
 
 from signal_patch import bulk_signals, no_bulk_signals
-from tests.fleet import column, rows, ships
+from tests.fleet import column, of_every_size, rows, ships
 from tests.loops import Outcome, Work
 from tests.models import (
     Book,
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from tests.recording import Receivers
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
-
-of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 2000])
 
 
 # django-auditlog reads the old row from the database in pre_save.

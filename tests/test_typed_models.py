@@ -12,7 +12,7 @@ from django.db.models.signals import post_init, post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 
 from signal_patch import bulk_signals
-from tests.fleet import column, rows
+from tests.fleet import column, of_every_size, rows
 from tests.queryset_models import (
     Animal,
     Cat,
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from tests.recording import Receivers
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
-
-of_every_size = pytest.mark.parametrize("batch_size", [1, 2000])
 
 TYPED: dict[str, tuple[type[Model], type[Model], str]] = {
     "from_db()": (Craft, Dinghy, "dinghy"),

@@ -17,7 +17,7 @@ from signal_patch import bulk_signals
 from signal_patch.dispatch.writing.updating import BRANCHES
 from tests.converting_fields import Gem
 from tests.fields import Point
-from tests.fleet import LAUNCH, column, rows, ships
+from tests.fleet import LAUNCH, column, of_every_size, rows, ships
 from tests.models import Beacon, Berth, Cargo, Chart, Port, Ship, Sighting, Strongbox, Survey, Wreck
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from tests.recording import Receivers
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
-
-of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 2000])
 
 
 @of_every_size

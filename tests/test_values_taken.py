@@ -13,7 +13,7 @@ from django.db.models import F, OuterRef, Subquery, Value
 from django.db.models.signals import post_save, pre_save
 
 from signal_patch import bulk_signals, no_bulk_signals
-from tests.fleet import column, rows
+from tests.fleet import column, of_every_size, rows
 from tests.models import Reading
 from tests.refusals import refusal
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from tests.recording import Receivers
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
-
-of_every_size = pytest.mark.parametrize("batch_size", [1, 2000])
 
 DAY = datetime.date(2021, 2, 3)
 ROW = {"day": DAY, "token": uuid.UUID(int=5), "data": {"a": 1}, "price": 2}

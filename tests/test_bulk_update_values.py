@@ -1,0 +1,172 @@
+"""`bulk_update()`: expressions on the instances become values (contract.md, sections 1.5 and 4)."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db.models import (
+    Case,
+    F,
+    JSONField,
+    OuterRef,
+    Subquery,
+    Value,
+    When,
+)
+from django.db.models.functions import Concat, Now
+
+from signal_patch import bulk_signals
+from tests.fleet import LAUNCH, column, faster_ships, of_every_size, rows, ships
+from tests.models import (
+    Cargo,
+    Port,
+    Ship,
+    Survey,
+)
+
+if TYPE_CHECKING:
+    from tests.recording import Receivers
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
+
+
+@of_every_size
+def test_expressions_are_values_before_and_after_the_write(batch_size: int, receivers: Receivers) -> None:
+    fleet = faster_ships(1, 2, 3, tonnage=5)
+    fleet[0].speed = F("speed") + 100
+    fleet[1].name = Concat("name", Value("!"))
+    fleet[2].price = F("speed") * Decimal("1.5")
+    fleet[2].status = Case(When(name="c", then=Value("sunk")))
+    log = receivers.record(Ship)
+    truth = receivers.check_truth(Ship)
+    with bulk_signals(batch_size=batch_size):
+        assert Ship.objects.bulk_update(fleet, ["price", "speed", "name", "status"]) == 3
+    for signal in ("pre_save", "post_save"):
+        values = [sent.values for sent in log.of(signal)]
+        assert [value["speed"] for value in values] == [101, 20, 30]
+        assert [value["name"] for value in values] == ["a", "b!", "c"]
+        assert [value["status"] for value in values] == ["afloat", "afloat", "sunk"]
+        assert str(values[2]["price"]) == "4.50"
+    assert column(Ship, "speed") == [101, 20, 30]
+    assert truth == [True] * 3
+
+
+@pytest.mark.parametrize("names", [["speed", "tonnage"], ["tonnage", "speed"]])
+@of_every_size
+def test_expressions_over_each_other_are_told_as_the_databases_own_set_has_them(
+    names: list[str], batch_size: int, receivers: Receivers
+) -> None:
+    fleet = ships(1, 2, 3, tonnage=10)
+    fleet[0].speed, fleet[0].tonnage = F("tonnage"), F("speed")
+    fleet[1].speed, fleet[1].tonnage = F("tonnage") + F("speed"), 7
+    fleet[2].speed, fleet[2].tonnage = 5, F("speed") * 2
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.bulk_update(fleet, names)
+    held = list(Ship.objects.order_by("pk").values_list("speed", "tonnage"))
+    for signal in ("pre_save", "post_save"):
+        assert [(sent.values["speed"], sent.values["tonnage"]) for sent in log.of(signal)] == held
+
+
+@of_every_size
+def test_expressions_that_read_other_rows_count_before_the_first_write(
+    batch_size: int, receivers: Receivers
+) -> None:
+    fleet = faster_ships(1, 2, 3)
+    for ship in fleet:
+        other = Ship.objects.exclude(pk=OuterRef("pk")).order_by("-speed")
+        ship.speed = Subquery(other.values("speed")[:1])
+    truth = receivers.check_truth(Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.bulk_update(fleet, ["speed"])
+    assert column(Ship, "speed") == [3, 3, 2]
+    assert truth == [True] * 3
+
+
+def test_a_value_that_is_empty_by_definition_is_null(receivers: Receivers) -> None:
+    ships(1, 2)
+    fleet = list(Ship.objects.order_by("pk"))
+    fleet[0].slug = Subquery(Port.objects.none().values("name"))
+    fleet[1].slug = "b"
+    truth = receivers.check_truth(Ship)
+    log = receivers.record(Ship)
+    assert Ship.objects.bulk_update(fleet, ["slug"]) == 2
+    assert [sent.values["slug"] for sent in log] == [None, "b"] * 2
+    assert column(Ship, "slug") == [None, "b"]
+    assert truth == [True, True]
+
+
+@of_every_size
+def test_a_null_of_json_that_is_of_another_row_stays_one(batch_size: int, receivers: Receivers) -> None:
+    other, *_ = rows(Survey, {"findings": Value(None, JSONField())}, {}, {})
+    surveys = list(Survey.objects.exclude(pk=other.pk))
+    truth = receivers.check_truth(Survey)
+    for survey in surveys:
+        survey.findings = Subquery(Survey.objects.filter(pk=other.pk).values("findings"))
+    with bulk_signals(batch_size=batch_size):
+        Survey.objects.bulk_update(surveys, ["findings"])
+    assert not Survey.objects.filter(findings__isnull=True).exists()
+    assert truth == [True, True]
+
+
+def test_what_the_database_alone_decides_is_read_again(receivers: Receivers) -> None:
+    fleet = faster_ships(1, 2)
+    for ship in fleet:
+        ship.launched = Now()
+    truth = receivers.check_truth(Ship)
+    Ship.objects.bulk_update(fleet, ["launched"])
+    # The speed is not named, and so is not the row's.
+    for ship in fleet:
+        assert ship.launched == Ship.objects.get(pk=ship.pk).launched
+    assert len(truth) == 2
+
+
+def test_generated_columns_are_read_again(receivers: Receivers) -> None:
+    rows(Cargo, {"weight": 1, "amount": 3}, {"weight": 1, "amount": 4})
+    lots = list(Cargo.objects.order_by("pk"))
+    for cargo in lots:
+        cargo.weight = 10
+    truth = receivers.check_truth(Cargo)
+    Cargo.objects.bulk_update(lots, ["weight"])
+    assert [cargo.total for cargo in lots] == [30, 40]
+    assert truth == [True, True]
+
+
+CONSTANTS: dict[str, Any] = {
+    "speed": "7",
+    "name": 7,
+    "status": Ship.Status.SUNK,
+    "price": Decimal(15),
+    "notes": ("a", {1: 2}),
+    "launched": "2020-01-02T03:04:05Z",
+    "slug": None,
+    "tonnage": True,
+}
+
+
+@of_every_size
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_constants_become_the_fields_python_type(name: str, batch_size: int, receivers: Receivers) -> None:
+    ships(1, 2, launched=LAUNCH)
+    fleet = list(Ship.objects.order_by("pk"))
+    for ship in fleet:
+        setattr(ship, name, CONSTANTS[name])
+    truth = receivers.check_truth(Ship)
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size):
+        Ship.objects.bulk_update(fleet, [name])
+    assert truth == [True, True]
+    for sent in log:
+        assert type(sent.values[name]) is type(column(Ship, name)[0])
+        assert str(sent.values[name]) == str(column(Ship, name)[0])
+
+
+def test_an_auto_now_field_is_written_as_it_is_as_django_does(receivers: Receivers) -> None:
+    fleet = faster_ships(1)
+    fleet[0].changed = LAUNCH
+    receivers.record(Ship)
+    Ship.objects.bulk_update(fleet, ["changed"])
+    assert column(Ship, "changed") == [LAUNCH]
+    assert column(Ship, "speed") == [1]
