@@ -26,8 +26,7 @@ from django.db.models.sql.where import AND, WhereNode
 
 from signal_patch.dispatch.rows.choosing import foreign_joins
 from signal_patch.dispatch.rows.keys import condition
-
-from .statements import Statements
+from signal_patch.receivers.statements import Statements
 
 if TYPE_CHECKING:
     from django.db.models import Model

@@ -1,5 +1,4 @@
-"""
-Bulk operations as jobs: in steps that commit, by any number of processes and machines.
+"""Bulk operations as jobs: in steps that commit, by any number of processes and machines.
 
     # shop/bulk_jobs.py
     class RaisePrices(BulkUpdateJob):
@@ -24,7 +23,7 @@ range later are changed if their step has not run.
 
 from __future__ import annotations
 
-from .definitions import BulkDeleteJob, BulkUpdateJob
-from .signals import job_progressed
+from signal_patch.contrib.jobs.definitions import BulkDeleteJob, BulkUpdateJob
+from signal_patch.contrib.jobs.signals import job_progressed
 
 __all__ = ["BulkDeleteJob", "BulkUpdateJob", "job_progressed"]

@@ -8,9 +8,9 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 
-from . import control
-from .models import Job
-from .progress import progress_of
+from signal_patch.contrib.jobs import control
+from signal_patch.contrib.jobs.models import Job
+from signal_patch.contrib.jobs.progress import progress_of
 
 ACTIONS: dict[str, Callable[[int], Job]] = {
     "pause": control.pause,

@@ -11,17 +11,16 @@ from django.db import connections, router, transaction
 from django.utils import timezone
 
 from signal_patch import no_bulk_signals
+from signal_patch.contrib.jobs import databases, engines, lanes, registry
+from signal_patch.contrib.jobs.keys import from_text, to_text
+from signal_patch.contrib.jobs.models import ALIVE, Job, Lane
 from signal_patch.options import Options
-
-from . import databases, engines, lanes, registry
-from .keys import from_text, to_text
-from .models import ALIVE, Job, Lane
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .definitions import BulkJob
-    from .operations import Operation
+    from signal_patch.contrib.jobs.definitions import BulkJob
+    from signal_patch.contrib.jobs.operations import Operation
 
 UNFINISHED = (Job.Status.RUNNING, Job.Status.PAUSED, Job.Status.FAILED, Job.Status.CHANGED)
 
@@ -35,8 +34,7 @@ def start(
     engine: str | None = None,
     started_by: str = "",
 ) -> Job:
-    """
-    Write a job into the ledger, and ask its engine for runners once that has committed.
+    """Write a job into the ledger, and ask its engine for runners once that has committed.
 
     The arguments are those of `BulkJob.start()`. If the engine cannot be reached, its error is raised and the
     job is there all the same: `resume()` asks again.
@@ -82,8 +80,7 @@ def cancel(job_id: int) -> Job:
 
 
 def resume(job_id: int, *, confirm: bool = False) -> Job:
-    """
-    Go on with a job that is paused or has failed; of a running one, replace the runners that are gone.
+    """Go on with a job that is paused or has failed; of a running one, replace the runners that are gone.
 
     With `confirm` also one whose SQL is another than at its start: the rows that are left get the new SQL.
     """
@@ -134,8 +131,7 @@ def resume_all() -> list[Job]:
 
 
 def checked(definition: type[BulkJob], parameters: dict[str, Any]) -> Operation:
-    """
-    Return a job's operation; ValueError, with all reasons, if it cannot be done in steps.
+    """Return a job's operation; ValueError, with all reasons, if it cannot be done in steps.
 
     What Django's `update()` and `bulk_signals()` refuse is refused by their own errors.
     """

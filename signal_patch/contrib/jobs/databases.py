@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.db import Error, OperationalError
 
-from .models import Lane
+from signal_patch.contrib.jobs.models import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,8 +51,7 @@ def trouble(error: BaseException) -> Trouble | None:
 
 
 def begin_to_write(connection: BaseDatabaseWrapper) -> None:
-    """
-    Send the first statement of a transaction that reads before it writes.
+    """Send the first statement of a transaction that reads before it writes.
 
     SQLite cannot turn a transaction that reads into one that writes while another connection writes; begun
     with a write, it waits its turn. The others lock the rows that they read.
@@ -62,8 +61,7 @@ def begin_to_write(connection: BaseDatabaseWrapper) -> None:
 
 
 def begin_step(connection: BaseDatabaseWrapper, idle_seconds: float) -> None:
-    """
-    Send the first statements of a step's transaction.
+    """Send the first statements of a step's transaction.
 
     PostgreSQL is told to end the session if the worker is silent for too long, so that a frozen worker gives
     back its lane and the locks on its rows.

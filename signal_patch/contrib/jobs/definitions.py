@@ -6,23 +6,21 @@ import inspect
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from . import registry
-from .operations import Delete, Update
+from signal_patch.contrib.jobs import registry
+from signal_patch.contrib.jobs.operations import Delete, Update
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from django.db.models import QuerySet
 
+    from signal_patch.contrib.jobs.models import Job
+    from signal_patch.contrib.jobs.operations import Operation
     from signal_patch.options import Keywords
-
-    from .models import Job
-    from .operations import Operation
 
 
 class BulkJob(ABC):
-    """
-    A bulk operation that is done in steps. Subclass `BulkUpdateJob` or `BulkDeleteJob`, not this class.
+    """A bulk operation that is done in steps. Subclass `BulkUpdateJob` or `BulkDeleteJob`, not this class.
 
     `name` is what commands and the ledger call it: `app_label.ClassName`, unless the body says otherwise.
     The first step of a lane changes `first_step` rows, later ones as many as take `target_seconds`. A worker
@@ -63,8 +61,7 @@ class BulkJob(ABC):
         started_by: str = "",
         **parameters: Any,
     ) -> Job:
-        """
-        Write the job into the ledger, and ask the engine for so many runners once that has committed.
+        """Write the job into the ledger, and ask the engine for so many runners once that has committed.
 
         The parameters must be JSON. `on_error` says what happens when a row fails: the job stops, or the row
         is recorded and skipped ("skip"). `engine` is one of "processes", "celery" and "tasks", or the path of
@@ -74,7 +71,7 @@ class BulkJob(ABC):
             RaisePrices.start(country="fr", runners=8)
         """
         # Not at the top: this module is imported before the models are loaded.
-        from .control import start
+        from signal_patch.contrib.jobs.control import start
 
         return start(
             cls, parameters, runners=runners, on_error=on_error, engine=engine, started_by=started_by
@@ -82,15 +79,14 @@ class BulkJob(ABC):
 
 
 class BulkUpdateJob(BulkJob, abstract=True):
-    """
-    An `update()` that is done in steps.
+    """An `update()` that is done in steps.
 
-        class RaisePrices(BulkUpdateJob):
-            def queryset(self, *, country):
-                return Product.objects.filter(country=country)
+    class RaisePrices(BulkUpdateJob):
+        def queryset(self, *, country):
+            return Product.objects.filter(country=country)
 
-            def values(self, *, country):
-                return {"price": F("price") * Decimal("1.1")}
+        def values(self, *, country):
+            return {"price": F("price") * Decimal("1.1")}
     """
 
     @abstractmethod
@@ -103,8 +99,7 @@ class BulkUpdateJob(BulkJob, abstract=True):
 
 
 class BulkDeleteJob(BulkJob, abstract=True):
-    """
-    A `delete()` that is done in steps.
+    """A `delete()` that is done in steps.
 
     PROTECT and RESTRICT are found in the step in which they occur, when the steps before it have committed.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .control import checked, parameters_as_json
+from signal_patch.contrib.jobs.control import checked, parameters_as_json
 
 if TYPE_CHECKING:
-    from .definitions import BulkJob
+    from signal_patch.contrib.jobs.definitions import BulkJob
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,7 @@ class Explanation:
 
 
 def explain(definition: type[BulkJob], parameters: dict[str, Any]) -> Explanation:
-    """
-    Return what a job would do with these parameters, and change nothing.
+    """Return what a job would do with these parameters, and change nothing.
 
     ValueError, with the reasons, if it cannot run as a job.
     """

@@ -7,14 +7,13 @@ from traceback import format_exception, format_exception_only
 
 from django.db import transaction
 
-from . import databases, pace
-from .models import FailedRow, Job, Lane
-from .steps import Result, Step
+from signal_patch.contrib.jobs import databases, pace
+from signal_patch.contrib.jobs.models import FailedRow, Job, Lane
+from signal_patch.contrib.jobs.steps import Result, Step
 
 
 def narrow_down(failed: Step, error: Exception) -> None:
-    """
-    Look for the row because of which a step failed, and record it.
+    """Look for the row because of which a step failed, and record it.
 
     The first half of the rows is tried in a step of its own. If it succeeds it stays committed, and the row
     is among the others; else it is among these. Another worker may take the lane meanwhile: then the rest is

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 
-from .keys import Scale, from_text, to_text
-from .models import Lane
-from .operations import between, in_key_order
+from signal_patch.contrib.jobs.keys import Scale, from_text, to_text
+from signal_patch.contrib.jobs.models import Lane
+from signal_patch.contrib.jobs.operations import between, in_key_order
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
 
-    from .models import Job
-    from .operations import Operation
+    from signal_patch.contrib.jobs.models import Job
+    from signal_patch.contrib.jobs.operations import Operation
 
 # A key that cannot be computed is found by counting; so many rows are looked at, however long the lane is.
 COUNTED_ROWS = 20_000
@@ -53,8 +53,7 @@ def by_size(job: Job, lanes: list[Lane]) -> list[Lane]:
 
 
 def divide(job: Job, operation: Operation, lane: Lane) -> Lane | None:
-    """
-    Give the second half of what is left of a lane to a new one, and return that.
+    """Give the second half of what is left of a lane to a new one, and return that.
 
     None if it is not worth it: fewer rows are left than for two steps. The caller holds the lane's lock.
     """

@@ -51,8 +51,7 @@ class Job(models.Model):
 
 
 class Lane(models.Model):
-    """
-    A range of the primary key that one step at a time works through, in the order of the key.
+    """A range of the primary key that one step at a time works through, in the order of the key.
 
     Keys are text, so that one table serves every type of key; None stands for no lower limit. A row belongs
     to the lane if its key is beyond `after` and not beyond `upto`; it has been dealt with if its key is not

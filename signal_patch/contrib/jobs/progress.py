@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from django.utils import timezone
 
-from .lanes import JobScale
-from .models import ALIVE, Job
+from signal_patch.contrib.jobs.lanes import JobScale
+from signal_patch.contrib.jobs.models import ALIVE, Job
 
 if TYPE_CHECKING:
-    from .models import Lane
+    from signal_patch.contrib.jobs.models import Lane
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,7 @@ class LaneProgress:
 
 @dataclass(frozen=True)
 class Progress:
-    """
-    What can be told without a look at the rows: shares are of the range of the key, not of the rows in it.
+    """What can be told without a look at the rows: shares are of the range of the key, not of the rows in it.
 
     `rate` is rows a second, `seconds_left` what the rest will take with as many workers; both are None while
     nobody works.

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 from django.apps import apps
 
 if TYPE_CHECKING:
-    from .definitions import BulkJob
+    from signal_patch.contrib.jobs.definitions import BulkJob
 
 _jobs: dict[str, type[BulkJob]] = {}
 
 
 def register(job: type[BulkJob]) -> None:
-    """
-    Make a job known by its name: the one in its body or, without one, `app_label.ClassName`.
+    """Make a job known by its name: the one in its body or, without one, `app_label.ClassName`.
 
     ValueError if another class has the name already, or if there is none: the class is in no installed app.
     """

@@ -11,16 +11,16 @@ from django.db import connections, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from . import databases, pace
-from .keys import from_text, to_text
-from .models import Job, Lane
-from .signals import job_progressed
+from signal_patch.contrib.jobs import databases, pace
+from signal_patch.contrib.jobs.keys import from_text, to_text
+from signal_patch.contrib.jobs.models import Job, Lane
+from signal_patch.contrib.jobs.signals import job_progressed
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
 
-    from .definitions import BulkJob
-    from .operations import Operation
+    from signal_patch.contrib.jobs.definitions import BulkJob
+    from signal_patch.contrib.jobs.operations import Operation
 
 
 class Result(Enum):
@@ -32,8 +32,7 @@ class Result(Enum):
 
 @dataclass
 class Step:
-    """
-    One step of a lane.
+    """One step of a lane.
 
     With `limit` it takes at most so many rows, and only if the cursor is still where `cursor` says: this is
     how the row that fails is looked for. When `run()` raises, the transaction has been rolled back, and

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from .engines.celery import work_on as work_on
+from signal_patch.contrib.jobs.engines.celery import work_on as work_on

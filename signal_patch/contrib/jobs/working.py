@@ -17,17 +17,16 @@ from django.db.models.functions import Greatest
 from django.utils import timezone
 
 from signal_patch import no_bulk_signals
-
-from . import control, databases, failures, lanes, registry
-from .databases import Trouble
-from .models import Job, Lane
-from .steps import Result, Step
+from signal_patch.contrib.jobs import control, databases, failures, lanes, registry
+from signal_patch.contrib.jobs.databases import Trouble
+from signal_patch.contrib.jobs.models import Job, Lane
+from signal_patch.contrib.jobs.steps import Result, Step
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
 
-    from .definitions import BulkJob
-    from .operations import Operation
+    from signal_patch.contrib.jobs.definitions import BulkJob
+    from signal_patch.contrib.jobs.operations import Operation
 
 logger = logging.getLogger("signal_patch.jobs")
 
@@ -61,8 +60,7 @@ class Outcome(NamedTuple):
 
 
 def work(job_id: int, seconds: float = 20.0, steps: int | None = None) -> Outcome:
-    """
-    Work on a job for about so many seconds, or so many steps, and return what is left.
+    """Work on a job for about so many seconds, or so many steps, and return what is left.
 
     At least one step is tried. Any number of processes may call it at the same time, and any of them may be
     killed: nothing is lost but the step that it was in. While the outcome `is_left`, the caller must have it

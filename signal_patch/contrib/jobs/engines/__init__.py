@@ -20,8 +20,7 @@ SECONDS: Final = 20.0
 
 
 class Engine(ABC):
-    """
-    A way to have `work()` called somewhere else.
+    """A way to have `work()` called somewhere else.
 
     To write one of your own, let `send()` put a message into your queue. Its handler calls `work()`, and
     sends the message again while the outcome `is_left`. `SIGNAL_PATCH_JOBS_ENGINE` names the class.

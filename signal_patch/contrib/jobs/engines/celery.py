@@ -6,8 +6,8 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from ..working import work
-from . import SECONDS, Engine
+from signal_patch.contrib.jobs.engines import SECONDS, Engine
+from signal_patch.contrib.jobs.working import work
 
 try:
     from celery import shared_task

@@ -15,7 +15,7 @@ def work_until_done(job_id: int) -> None:
     # Ctrl-C goes to all processes of a terminal; the parent ends its children.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     django.setup()
-    from ..working import work
+    from signal_patch.contrib.jobs.working import work
 
     parent = multiprocessing.parent_process()
     while parent is not None and parent.is_alive():

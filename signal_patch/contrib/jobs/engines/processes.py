@@ -8,9 +8,9 @@ from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Final
 
-from ..working import work
-from . import Engine
-from .child import work_until_done
+from signal_patch.contrib.jobs.engines import Engine
+from signal_patch.contrib.jobs.engines.child import work_until_done
+from signal_patch.contrib.jobs.working import work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,8 +40,7 @@ def run_steps(job_id: int, steps: int) -> None:
 
 
 def run_in_processes(job_id: int, processes: int, report: Callable[[], object]) -> None:
-    """
-    Work on a job in so many processes until it is done or stopped, and report about every second.
+    """Work on a job in so many processes until it is done or stopped, and report about every second.
 
     A process that is killed is replaced. RuntimeError if one ends with an error, which it has printed. They
     are started anew rather than forked, so that they share no connection with this one.

@@ -9,8 +9,8 @@ import django
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from ..working import work
-from . import SECONDS, Engine
+from signal_patch.contrib.jobs.engines import SECONDS, Engine
+from signal_patch.contrib.jobs.working import work
 
 if django.VERSION >= (6, 0):
     from django.tasks import task
@@ -32,8 +32,7 @@ def work_on(job_id: int, seconds: float = SECONDS) -> None:
 
 
 class TasksEngine(Engine):
-    """
-    Uses the task backend `default`.
+    """Uses the task backend `default`.
 
     Where it does not deliver the tasks of a dead worker again, a runner is lost with the worker, but no work:
     `bulk_jobs resume`, on a schedule, replaces it.
