@@ -56,6 +56,9 @@ def by_loop(objs: list[Any]) -> None:
         obj.save(force_insert=True)
 
 
+# The signals
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -120,14 +123,14 @@ def test_the_same_list_of_the_same_objects_comes_back_from_a_generator(log: Log)
 
 
 @pytest.mark.parametrize("objs", [[], iter(()), (), None])
-def test_nothing_to_create_is_nothing_to_tell(objs: Any, log: Log) -> None:
+def test_nothing_to_create_is_nothing_to_send(objs: Any, log: Log) -> None:
     with signal_patch.no_bulk_signals():
         plain = Publisher.objects.bulk_create(objs)
     assert Publisher.objects.bulk_create(objs) == plain
     assert not log
 
 
-def test_proxies_of_instances_are_told_of_as_a_save_tells_of_them(log: Log) -> None:
+def test_proxies_of_instances_send_what_a_save_sends(log: Log) -> None:
     publisher = Publisher(name="a")
     objs: list[Any] = [SimpleLazyObject(lambda: publisher), Publisher(name="b")]
     assert Publisher.objects.bulk_create(objs) == objs
@@ -137,7 +140,7 @@ def test_proxies_of_instances_are_told_of_as_a_save_tells_of_them(log: Log) -> N
     assert publisher.pk is not None
 
 
-def test_batches_tell_before_and_after_each(log: Log) -> None:
+def test_signals_are_sent_before_and_after_each_batch(log: Log) -> None:
     seen: list[tuple[int, int]] = []
     with signal_patch.bulk_signals(batch_size=2, progress=lambda *counts: seen.append(counts)):
         Publisher.objects.bulk_create([Publisher(name=str(n)) for n in range(5)], batch_size=1)
@@ -229,6 +232,9 @@ class Unsaved:
         return [Book(title="fine"), Book(publisher=Publisher(name="unsaved"))]
 
 
+# Refusals
+
+
 @pytest.mark.parametrize(
     ("model", "make", "arguments"),
     [
@@ -310,6 +316,9 @@ def test_a_target_may_be_unique_by_an_index_that_the_database_alone_knows(receiv
     Shelf.objects.bulk_create(objs, **upserting("width", update_fields=["colour"]))
     assert post_saved(log) == [(objs[0], False), (objs[1], True)]
     assert Shelf.objects.get(label="old").colour == "red"
+
+
+# What only the database knows
 
 
 def test_expressions_are_values_at_post_save(log: Log, either_way: None) -> None:

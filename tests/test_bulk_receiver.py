@@ -1,4 +1,4 @@
-"""Receivers of lists (contract 8.1)."""
+"""Receivers of lists (contract.md, section 8.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exceptions from outside, at any instruction: the next operation sends all its signals (contract 1.8, 2)."""
+"""After an exception at any instruction the next operation sends its signals (contract.md, section 1.8)."""
 
 from __future__ import annotations
 

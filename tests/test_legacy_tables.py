@@ -157,7 +157,7 @@ def test_a_key_of_two_columns_that_is_none_is_refused(
 
 
 @pytest.mark.parametrize("rows", [("a", 2, "w"), (None, 2, "w")], ids=["shared", "null"])
-def test_rows_with_a_key_of_their_own_are_changed_and_told(
+def test_rows_with_a_key_of_their_own_are_changed_and_signalled(
     rows: tuple[Any, ...], receivers: Receivers
 ) -> None:
     _fill(Legacy, ("a", 1, "w"), ("b", 3, "w"), ("c", 4, "w"), rows)

@@ -185,8 +185,8 @@ def test_a_decimal_whose_column_has_no_scale_stays_as_it_is(receivers: Receivers
     assert column(Gauge, "level") == [1, Decimal("2.5")]
     Gauge.objects.update(level=Decimal("1.0625"))
     assert column(Gauge, "level") == [Decimal("1.0625")] * 2
-    told = [sent.values["level"] for sent in log]
-    assert told == [1, Decimal("2.5"), 1, Decimal("2.5"), *[Decimal("1.0625")] * 4]
+    seen = [sent.values["level"] for sent in log]
+    assert seen == [1, Decimal("2.5"), 1, Decimal("2.5"), *[Decimal("1.0625")] * 4]
 
 
 @pytest.mark.parametrize("number", [0, 1])
