@@ -225,14 +225,14 @@ def test_the_async_form_sends_the_same(receivers: Receivers) -> None:
     assert names == [(obj.pk, True) for obj in objs]
 
 
+# Refusals
+
+
 class Unsaved:
     """Makes a book of a publisher that has no row."""
 
     def __call__(self) -> list[Any]:
         return [Book(title="fine"), Book(publisher=Publisher(name="unsaved"))]
-
-
-# Refusals
 
 
 @pytest.mark.parametrize(

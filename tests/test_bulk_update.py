@@ -116,6 +116,9 @@ def test_signals_follow_the_callers_order(receivers: Receivers) -> None:
     assert [sent.instance for sent in log.of("post_save")] == fleet
 
 
+# Refusals, and where nothing is sent
+
+
 REFUSED: dict[str, Callable[[QuerySet[Any], list[Ship]], int]] = {
     "no fields": lambda qs, fleet: qs.bulk_update(fleet, []),
     "unknown field": lambda qs, fleet: qs.bulk_update(fleet, ["sped"]),
@@ -137,9 +140,6 @@ REFUSED: dict[str, Callable[[QuerySet[Any], list[Ship]], int]] = {
     "missing argument": lambda qs, fleet: qs.bulk_update(fleet),  # type: ignore[call-arg]  # the mistake
     "no objects": lambda qs, fleet: qs.bulk_update(None, ["speed"]),  # type: ignore[arg-type]  # the mistake
 }
-
-
-# Refusals, and where nothing is sent
 
 
 @pytest.mark.parametrize("refused", REFUSED.values(), ids=REFUSED)
@@ -266,6 +266,9 @@ def test_an_instance_that_nobody_loaded_is_that_of_its_row_after_the_write(recei
     assert fleet[1]._state.adding
 
 
+# All or nothing
+
+
 class Refusal(Exception):
     pass
 
@@ -279,9 +282,6 @@ def _refusing(call: int) -> Callable[..., None]:
             raise Refusal
 
     return refuse
-
-
-# All or nothing
 
 
 @of_every_size
