@@ -68,8 +68,10 @@ def _report_observation() -> None:
 def _set_others(settings: Settings) -> None:
     """Do what the setting says of other things than the switch."""
     from signal_patch import callers
+    from signal_patch.signals import limits
 
     callers.quiet.replace(settings.quiet)
+    limits.warn_rows, limits.max_rows = settings.warn_rows, settings.max_rows
     # Who does not observe does not load it.
     if settings.observe or "signal_patch.observing" in sys.modules:
         from signal_patch.observing import observe_process

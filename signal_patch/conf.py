@@ -14,7 +14,7 @@ from signal_patch.specs import named, suggestion
 
 _NAMES = ("MODELS", "EXCLUDE")
 _OPTIONS = tuple(field.name.upper() for field in fields(Options))
-_VALID = (*_NAMES, *_OPTIONS, "AUTOENABLE", "QUIET", "OBSERVE", "OBSERVE_IGNORE")
+_VALID = (*_NAMES, *_OPTIONS, "AUTOENABLE", "QUIET", "OBSERVE", "OBSERVE_IGNORE", "WARN_ROWS", "MAX_ROWS")
 _OBSERVE = (True, False, "log", "raise", "collect")
 
 
@@ -58,6 +58,14 @@ class Settings:
     def observe_ignore(self) -> list[str]:
         return list(self._given().get("OBSERVE_IGNORE", []))
 
+    @property
+    def warn_rows(self) -> int | None:
+        return self._rows("WARN_ROWS", 10_000)
+
+    @property
+    def max_rows(self) -> int | None:
+        return self._rows("MAX_ROWS", None)
+
     def wrong_names(self) -> list[str]:
         """Return a message for each label that names nothing, once the models are loaded."""
         given = self._given()
@@ -67,6 +75,10 @@ class Settings:
             for error in map(_wrong, given.get(name, []))
             if error
         ]
+
+    def _rows(self, name: str, default: int | None) -> int | None:
+        given: int | None = self._given().get(name, default)
+        return given
 
     def _given(self) -> dict[str, Any]:
         given = getattr(settings, "SIGNAL_PATCH", {}) if self._value is None else self._value
@@ -78,6 +90,8 @@ class Settings:
         _check_paths("QUIET", given.get("QUIET", []), "'shop.utils.import_books'")
         _check_observe(given.get("OBSERVE", False))
         _check_paths("OBSERVE_IGNORE", given.get("OBSERVE_IGNORE", []), "'shop.jobs' or 'shop.jobs.expire'")
+        for name in ("WARN_ROWS", "MAX_ROWS"):
+            _check_rows(name, given.get(name))
         _check_options(given)
         return given
 
@@ -119,6 +133,12 @@ def _is_path(path: object) -> bool:
 def _check_observe(value: object) -> None:
     if not isinstance(value, bool | str) or value not in _OBSERVE:
         raise _wrong_value("OBSERVE", f"must be one of {', '.join(map(repr, _OBSERVE))}, not {value!r}")
+
+
+def _check_rows(name: str, value: object) -> None:
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not is_number and value is not None:
+        raise _wrong_value(name, f"must be a whole number of rows, or None for no limit, not {value!r}")
 
 
 def _check_options(given: dict[str, Any]) -> None:

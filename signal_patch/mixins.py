@@ -40,7 +40,11 @@ class SignalEnhancedQuerySetMixins(Base):
         _check_options(cls)
         _check_bases(cls)
         cls.signal_site = callers.definition_site()
-        patches.install_row_markers()
+        options = cls.signal_options
+        with scopes.lock:
+            if scopes.await_models(options.batch_inserts):
+                patches.await_models()
+            patches.install_row_markers(options)
 
     def update(self, **kwargs: Any) -> int:
         """Update the rows, as Django does, and send `pre_save` and `post_save` for each."""

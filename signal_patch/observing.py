@@ -222,7 +222,7 @@ def _run(
     is_meant = scopes.is_silenced(model) or callers.quiet.is_caller()
     result = _call(operation, queryset, original, args, keywords)
     rows = _rows(operation, result, args)
-    if rows and not any(in_flight.is_any_in_flight(using, model) for using in connections):
+    if rows and not _is_any_in_flight(model):
         name = "update" if operation == "update_batch" else operation
         fields, site = _fields(operation, args, keywords), callers.call_site()
         for observation in observations:
@@ -242,6 +242,13 @@ def _call(
     # The update() inside it is not the caller's.
     with in_flight.silence(queryset.model):
         return original(queryset, *args, **keywords)
+
+
+def _is_any_in_flight(model: type[Model]) -> bool:
+    # In any database: a router that is asked which of them it is may answer differently the next time.
+    return in_flight.innermost_flight() is not None and any(
+        in_flight.is_any_in_flight(using, model) for using in connections
+    )
 
 
 def _senders(queryset: Any) -> list[type[Model]]:

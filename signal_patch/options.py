@@ -9,6 +9,8 @@ from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, get_args
 
+from signal_patch.specs import Spec, named
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -28,6 +30,8 @@ class Keywords(TypedDict, total=False):
     progress: Progress | bool | None
     delete_batch_size: int | None
     prefetch: Iterable[str]
+    batch_inserts: Iterable[Spec]
+    batch_reads: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,8 @@ class Options:
     """What holds for the models of one `enable()` or `bulk_signals()`.
 
     Whatever is wrong with a value is raised here, when the switch is turned: TypeError for a value of
-    the wrong kind, ValueError for one out of range, ImportError for a bar without tqdm.
+    the wrong kind, ValueError for one out of range, LookupError for a model that is not there, ImportError
+    for a bar without tqdm.
     """
 
     operations: frozenset[Operation] = OPERATIONS
@@ -45,6 +50,8 @@ class Options:
     progress: Progress | bool | None = None
     delete_batch_size: int | None = None
     prefetch: Iterable[str] = ()
+    batch_inserts: Iterable[Spec] = ()
+    batch_reads: bool = False
 
     def __post_init__(self) -> None:
         # The class is frozen for everyone else; slots leave no other way to normalise.
@@ -56,6 +63,10 @@ class Options:
         _check_switch("write_back", self.write_back)
         _check_progress(self.progress)
         object.__setattr__(self, "prefetch", _names("prefetch", self.prefetch))
+        _check_switch("batch_reads", self.batch_reads)
+        if self.batch_reads and not self.lock:
+            raise ValueError("batch_reads needs lock=True: others may change rows that are not locked")
+        object.__setattr__(self, "batch_inserts", named(self.batch_inserts, "batch_inserts"))
 
     @classmethod
     def from_keywords(cls, keywords: Keywords) -> Options:

@@ -260,17 +260,20 @@ ASYNC: tuple[Place, ...] = (
 AWAITING: tuple[Place, ...] = ((Apps, "get_app_configs", get_app_configs),)
 
 
-def install() -> None:
-    """Put the patches on where they are not on yet."""
+def install(options: Iterable[Options]) -> None:
+    """Put the patches on where they are not on yet, and those that the options need."""
     with scopes.lock:
         _put_on(ENTRY_POINTS + ROW_MARKERS)
+        _put_on_for(options)
 
 
-def install_row_markers() -> None:
-    """Put on, for good, what a mixin needs."""
+def install_row_markers(options: Options) -> None:
+    """Put on, for good, what a mixin with these options needs."""
     with scopes.lock:
         scopes.process.marks_rows = True
+        scopes.process.holds_inserts |= bool(options.batch_inserts)
         _put_on(ROW_MARKERS)
+        _put_on_for([options])
 
 
 def install_async() -> None:
@@ -279,10 +282,22 @@ def install_async() -> None:
         _put_on(ASYNC)
 
 
+def _put_on_for(options: Iterable[Options]) -> None:
+    if any(chosen.batch_inserts for chosen in options):
+        from signal_patch.receivers import batch_inserts
+
+        _put_on(batch_inserts.PLACES)
+
+
 def remove() -> None:
     """Take the patches off; one that another library has wrapped in a closure stays, inert."""
     with scopes.lock:
         _take_off(ENTRY_POINTS + ASYNC if scopes.process.marks_rows else ENTRY_POINTS + ASYNC + ROW_MARKERS)
+        if ours(Model, "_do_insert") and not scopes.process.holds_inserts:
+            from signal_patch.receivers import batch_inserts
+
+            _take_off(batch_inserts.PLACES)
+            batch_inserts.HeldKey.take_off()
 
 
 def await_models() -> None:

@@ -91,6 +91,9 @@ class Rules:
     def on(self) -> list[Spec]:
         return [spec for spec, options in self.entries.items() if options is not None]
 
+    def options(self) -> list[Options]:
+        return [options for options in self.entries.values() if options is not None]
+
     def decision(self, target: Spec) -> Decision:
         """Return what these rules say of a model, of an app, or of everything."""
         if not self.entries:
@@ -120,7 +123,16 @@ NOTHING: Final = Rules({}, {})
 class Process:
     """What the whole process shares. Write under `lock`."""
 
-    __slots__ = ("marks_rows", "observe", "open_scopes", "overridden", "pending", "removal_due", "rules")
+    __slots__ = (
+        "holds_inserts",
+        "marks_rows",
+        "observe",
+        "open_scopes",
+        "overridden",
+        "pending",
+        "removal_due",
+        "rules",
+    )
 
     def __init__(self) -> None:
         self.rules = NOTHING
@@ -136,6 +148,8 @@ class Process:
         self.observe: Observe | None = None
         # A mixin is in use: rows in flight are marked whether or not the switch is on.
         self.marks_rows = False
+        # And with `batch_inserts`.
+        self.holds_inserts = False
 
 
 process: Final = Process()

@@ -1,16 +1,50 @@
-"""Who listens to the signals of a model's rows."""
+"""The signal that tells of bulk operations, and who listens to the signals of rows.
+
+`bulk_dispatched` is sent after each bulk operation that has sent signals, and after each batch of a longer
+one, inside its transaction: for metrics. What a receiver of it raises is logged by Django. Its arguments:
+
+- `sender`: the model; `using`: the alias of the database
+- `operation`: "update", "bulk_update", "bulk_create" or "delete"
+- `rows`: how many this batch had; `done`, `total`: how many the operation has had so far, and has in all
+- `batches`, `statements`, `seconds`, `seconds_in_receivers`: of the operation so far; statements that
+  receivers run do not count; of a delete, whose signals Django sends, they do, and the last is None
+- `site`: the line of the project's code that called it, a `signal_patch.callers.Site`, or None
+- `finished`: whether the operation is at its end
+"""
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from django.db.models.signals import ModelSignal, post_delete, post_save, pre_delete, pre_save
+from django.dispatch import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from django.db.models import Model
+
+bulk_dispatched: Final = Signal()
+
+# Each operation at DEBUG, those of more than WARN_ROWS rows at WARNING.
+logger: Final = logging.getLogger("signal_patch")
+
+
+class TooManyRows(RuntimeError):
+    """A bulk operation has more rows than the setting MAX_ROWS allows; no signal has been sent."""
+
+
+class Limits:
+    """The settings WARN_ROWS and MAX_ROWS, in rows; None is no limit."""
+
+    def __init__(self) -> None:
+        self.warn_rows: int | None = 10_000
+        self.max_rows: int | None = None
+
+
+limits: Final = Limits()
 
 BY_NAME: Final[dict[str, ModelSignal]] = {
     "pre_save": pre_save,

@@ -20,8 +20,8 @@ Spec: TypeAlias = type[Model] | str
 EVERYTHING: Spec = Model
 
 
-def named(words: Iterable[Spec]) -> tuple[Spec, ...]:
-    """Return the specs that these words stand for.
+def named(words: Iterable[Spec], argument: str = "exclude") -> tuple[Spec, ...]:
+    """Return the specs that these words stand for; `argument` is what they were given as.
 
     TypeError: no collection, or in it what is neither a model class nor a string. ValueError: a string that
     can be no label. LookupError, once the models are loaded: a label that no model or app has; the message
@@ -30,7 +30,7 @@ def named(words: Iterable[Spec]) -> tuple[Spec, ...]:
     if isinstance(words, str | QuerySet) or not isinstance(words, Iterable):
         # Models that are to be on are arguments of their own, and so always a tuple.
         raise TypeError(
-            f"exclude must be a collection of models, such as ['shop.Price'], not {_described(words)[0]}"
+            f"{argument} must be a collection of models, such as ['shop.Price'], not {_described(words)[0]}"
         )
     return tuple(_spec(word) for word in words)
 

@@ -33,10 +33,10 @@ def enable(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywor
 
     A model is a class, `"app_label.Model"` or `"app_label"`, and stands for all that inherits from it.
     Turned on twice, the later options hold; what is on already stays on. Options are `operations`,
-    `batch_size`, `lock`, `write_back`, `progress`, `delete_batch_size` and `prefetch`. Whatever is wrong with
-    the arguments is raised before anything changes; names given before the models are loaded are checked
-    when they are. Names in `prefetch` are checked when an operation begins, so name the models that have
-    them.
+    `batch_size`, `lock`, `write_back`, `progress`, `delete_batch_size`, `prefetch`, `batch_inserts` and
+    `batch_reads`. Whatever is wrong with the arguments is raised before anything changes; models named
+    before they are loaded are looked up when they are. What `prefetch` names is looked up when an operation
+    begins, so name the models that have it.
 
         enable("shop", exclude=["shop.Price"], batch_size=500)
     """
@@ -88,7 +88,7 @@ def restore(rules: Rules) -> None:
     with scopes.lock:
         scopes.process.rules = rules
         if rules.on():
-            patches.install()
+            patches.install(rules.options())
         _remove_if_all_is_off()
 
 
@@ -97,7 +97,7 @@ def set_observer(observe: scopes.Observe | None) -> None:
     with scopes.lock:
         scopes.process.observe = observe
         if observe is not None:
-            patches.install()
+            patches.install(())
             patches.install_async()
         elif scopes.process.removal_due:
             _remove_if_all_is_off()
@@ -133,9 +133,9 @@ def _turn_on(
     rules: Rules, on: tuple[Spec, ...], off: tuple[Spec, ...], options: Options, origin: scopes.Origin
 ) -> None:
     """Make the process's rules of these; call it under the lock."""
-    _await_models(on + off)
+    _await_models((*on, *off, *options.batch_inserts))
     # First, as an exception may come in between: patches alone change nothing.
-    patches.install()
+    patches.install([options])
     scopes.process.rules = rules.turned(on, options, origin).turned(off, None, origin)
     scopes.process.removal_due = False
 
@@ -154,9 +154,10 @@ def bulk_signals(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[
         async def reprice(): ...
     """
     on, off = named(models) or (EVERYTHING,), named(exclude)
+    chosen = Options.from_keywords(options)
     origin = scopes.Origin("bulk_signals()", callers.call_site())
-    rules = scopes.NOTHING.turned(on, Options.from_keywords(options), origin)
-    return Scope(on + off, rules.turned(off, None, origin))
+    rules = scopes.NOTHING.turned(on, chosen, origin).turned(off, None, origin)
+    return Scope((*on, *off, *chosen.batch_inserts), rules)
 
 
 def no_bulk_signals(*models: Spec) -> Scope:
@@ -225,7 +226,7 @@ class Scope:
         try:
             # The patches stay when the scope is left: to change a class for each block makes it slow.
             with scopes.lock:
-                patches.install()
+                patches.install(self._rules.options())
                 scopes.enter(reference, self._rules)
         except BaseException:
             # Nobody leaves what has not been entered.

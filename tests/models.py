@@ -20,6 +20,7 @@ from tests import (
     cascade_models as cascade_models,
     key_models as key_models,
     queryset_models as queryset_models,
+    receiver_models as receiver_models,
 )
 from tests.converting_fields import GemField, LabelField, LoweredField, RaisedField, SealedField
 from tests.fields import (

@@ -7,13 +7,44 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.auth",
+    "django.contrib.admin",
+    "django.contrib.messages",
+    "django.contrib.sessions",
     "auditlog",
+    "easyaudit",
     "polymorphic",
+    "reversion",
+    "signal_patch.contrib.jobs",
     "simple_history",
     "tests",
+    "tests.jobs",
     "tests.parity",
 ]
+# Otherwise it listens to all models. The tests connect its receivers where they want them.
+DJANGO_EASY_AUDIT_WATCH_MODEL_EVENTS = False
+DJANGO_EASY_AUDIT_WATCH_AUTH_EVENTS = False
+DJANGO_EASY_AUDIT_WATCH_REQUEST_EVENTS = False
+DJANGO_EASY_AUDIT_PROPAGATE_EXCEPTIONS = True
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+ROOT_URLCONF = "tests.jobs.urls"
 SECRET_KEY = "for tests only"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
 USE_TZ = True
 if DATABASES["default"]["ENGINE"].endswith("postgresql"):
     # Without it, what is in an hstore comes as text.

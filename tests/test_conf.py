@@ -11,7 +11,7 @@ from django.test import override_settings
 from signal_patch import disable, enable, is_enabled, scopes
 from signal_patch.conf import Settings
 from signal_patch.options import Options
-from tests.models import Book, Novel, Publisher
+from tests.models import Book, Novel, Publisher, Reader
 from tests.startup import SETUP, Project
 
 if TYPE_CHECKING:
@@ -49,11 +49,20 @@ class TestTheApp:
                 "LOCK": False,
                 "WRITE_BACK": False,
                 "PROGRESS": print,
+                "PREFETCH": ["publisher"],
+                "BATCH_INSERTS": ["tests.Reader"],
+                "BATCH_READS": False,
             },
         )
 
         assert scopes.options_for(Book, "update") == Options(
-            operations=frozenset({"update"}), batch_size=50, lock=False, write_back=False, progress=print
+            operations=frozenset({"update"}),
+            batch_size=50,
+            lock=False,
+            write_back=False,
+            progress=print,
+            prefetch=["publisher"],
+            batch_inserts=[Reader],
         )
         assert not is_enabled(Book, "delete")
         assert not is_enabled(Novel)
@@ -68,7 +77,7 @@ class TestTheApp:
         install(settings, {"MODELS": ["tests.Book"]})
         before = scopes.process.rules.entries
 
-        with override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS, "django.contrib.messages"]):
+        with override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS, "django.contrib.staticfiles"]):
             assert scopes.process.rules.entries == before
         assert is_enabled(Book)
         assert not is_enabled(Publisher)
@@ -203,7 +212,7 @@ class TestSettings:
             ),
             (
                 {"size": 5},
-                r"SIGNAL_PATCH\['size'\]: unknown key; valid are AUTOENABLE, BATCH_SIZE, ",
+                r"SIGNAL_PATCH\['size'\]: unknown key; valid are AUTOENABLE, BATCH_INSERTS, ",
             ),
             (["tests"], r"SIGNAL_PATCH must be a dictionary, not \['tests'\]"),
             (None, "SIGNAL_PATCH must be a dictionary, not None"),
@@ -413,6 +422,17 @@ class TestWhileModelsAreLoading:
         )
 
         assert project.fails().startswith("LookupError: 'library.Bok'")
+
+    def test_a_wrong_name_in_the_options_of_a_mixin_fails_at_setup(self, project: Project) -> None:
+        project.append(
+            "library/models.py",
+            "from signal_patch.mixins import SignalEnhancedQuerySetMixins\n"
+            "from signal_patch.options import Options\n"
+            "class Listed(SignalEnhancedQuerySetMixins, models.QuerySet):\n"
+            "    signal_options = Options(batch_inserts=['library.Bok'])",
+        )
+
+        assert project.fails().startswith("LookupError: 'library.Bok': app 'library' has no such model")
 
     def test_in_ready_names_resolve_at_once(self, project: Project) -> None:
         project.write(

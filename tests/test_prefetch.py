@@ -21,8 +21,6 @@ from tests.recording import field_values
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import pytest_django
-
     from tests.recording import Log, Receivers
 
 pytestmark = pytest.mark.django_db
@@ -198,11 +196,3 @@ def test_a_parent_row_may_be_named(receivers: Receivers) -> None:
     with bulk_signals(prefetch=["person_ptr"]):
         Officer.objects.update(rank="r")
     assert seen == ["o"]
-
-
-def test_the_setting_has_it_too(settings: pytest_django.Settings) -> None:
-    settings.SIGNAL_PATCH = {"MODELS": ["tests.Ship"], "PREFETCH": ["berth"]}
-    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "signal_patch"]
-    options = signal_patch.scopes.options_for(Ship, "update")
-    assert options is not None
-    assert options.prefetch == ("berth",)

@@ -47,6 +47,7 @@ def test_the_public_names_are_few() -> None:
         "bulk_signals",
         "disable",
         "enable",
+        "explain",
         "is_enabled",
         "no_bulk_signals",
         "observe",

@@ -5,17 +5,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import reversion
 from auditlog.models import LogEntry
 from auditlog.registry import auditlog
+from django.conf import settings
 from django.db import connection
 from django.db.models import F, Subquery, Value
 from django.db.models.functions import Concat
 from django.db.models.signals import post_save, pre_save
 from django.test.utils import CaptureQueriesContext
+from easyaudit.models import CRUDEvent
+from easyaudit.signals import model_signals as easy_audit
+from reversion.models import Version
 
 from signal_patch import bulk_signals, no_bulk_signals
 from tests.fleet import column, of_every_size, rows, ships
-from tests.models import Captain, Crane, Digger, Dirty, Historic, Machine, Officer, Person, Ship, Tracked
+from tests.loops import Outcome, Work
+from tests.models import (
+    Book,
+    Captain,
+    Crane,
+    Digger,
+    Dirty,
+    Historic,
+    Machine,
+    Officer,
+    Person,
+    Ship,
+    Tracked,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -226,6 +244,151 @@ def test_dirty_fields_are_seen_before_the_save_and_not_by_its_sweeper_twice(
     with bulk_signals(batch_size=batch_size):
         Dirty.objects.update(size=F("size") + 10, name="z")
     assert seen == [{"size": 1, "name": "a"}, {"size": 2, "name": "b"}]
+
+
+# Their own statements may be batched: what they record is the same.
+
+BATCHED: dict[str, dict[str, Any]] = {
+    "inserts": {"batch_inserts": ["auditlog", "easyaudit", "reversion", "tests.HistoricalHistoric"]},
+    "reads": {"batch_reads": True},
+}
+BATCHED["both"] = BATCHED["inserts"] | BATCHED["reads"]
+
+
+def _make_ships(count: int = 4) -> None:
+    rows(Ship, *({"id": number, "name": f"n{number}", "notes": [number]} for number in range(1, count + 1)))
+
+
+def _make_books(count: int = 4) -> None:
+    rows(Book, *({"id": number, "title": f"n{number}"} for number in range(1, count + 1)))
+
+
+def _make_historic(count: int = 4) -> None:
+    rows(Historic, *({"id": number, "name": f"n{number}", "size": number} for number in range(1, count + 1)))
+
+
+def _make_dirty(count: int = 4) -> None:
+    rows(Dirty, *({"id": number, "name": f"n{number}", "size": number} for number in range(1, count + 1)))
+
+
+def _note_dirty_fields(seen: list[Any], instance: Any) -> None:
+    seen.append(instance.get_dirty_fields())
+
+
+def _historic(*tables: Any) -> Work:
+    values = {"size": 7, "name": "z"}
+    return Work(_make_historic, Historic, lambda: values, [], [Historic.history.model, *tables], TIMES)
+
+
+TIMES = frozenset({"changed", "history_date", "timestamp", "datetime", "date_created", "revision_id"})
+LIBRARIES: dict[str, Callable[[], Work]] = {
+    "simple-history": lambda: _historic(),
+    "auditlog": lambda: Work(
+        _make_ships, Ship, lambda: {"speed": 5, "notes": ["new"], "name": "z"}, [], [LogEntry], TIMES
+    ),
+    "simple-history and auditlog": lambda: _historic(LogEntry),
+    "easy-audit": lambda: Work(_make_books, Book, lambda: {"title": "z"}, [], [CRUDEvent], TIMES),
+    "reversion": lambda: Work(_make_books, Book, lambda: {"title": "z"}, [], [Version], TIMES),
+    "dirtyfields": lambda: Work(
+        _make_dirty,
+        Dirty,
+        lambda: {"size": 9},
+        [(pre_save, _note_dirty_fields), (post_save, _note_dirty_fields)],
+        [Dirty],
+    ),
+}
+
+
+@pytest.fixture
+def _listening(
+    audited: None, dirty: None, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    auditlog.register(Historic)
+    reversion.register(Book)
+    # At once, and not when the transaction is over, which it never is.
+    monkeypatch.setattr(settings, "TEST", True, raising=False)
+    for signal, receive in ((pre_save, easy_audit.pre_save), (post_save, easy_audit.post_save)):
+        receivers.connect(signal, receive, Book)
+    yield
+    reversion.unregister(Book)
+    auditlog.unregister(Historic)
+
+
+def _recorded(work: Work, run: Callable[[], object], **options: Any) -> Outcome:
+    def within_a_revision() -> None:
+        with reversion.create_revision():
+            run()
+
+    return work.by(within_a_revision, **options)
+
+
+def _save_each(work: Work) -> Callable[[], None]:
+    def save() -> None:
+        for obj in work.changed():
+            obj.save(update_fields=[*work.values()])
+
+    return save
+
+
+@of_every_size
+@pytest.mark.usefixtures("_listening")
+@pytest.mark.parametrize("options", BATCHED.values(), ids=BATCHED)
+@pytest.mark.parametrize("library", LIBRARIES.values(), ids=LIBRARIES)
+def test_batched_they_record_what_they_record_for_a_loop(
+    library: Callable[[], Work], options: dict[str, Any], batch_size: int
+) -> None:
+    work = library()
+    loop = _recorded(work, _save_each(work), off=True)
+    assert all(loop.rows.values())
+    by_update = _recorded(work, work.update, batch_size=batch_size, **options)
+    assert by_update.error is None
+    assert _sorted(by_update) == _sorted(loop)
+
+
+def _sorted(outcome: Outcome) -> Any:
+    """Return it with what trackers saw in no order: batches show all rows before the write."""
+    return sorted(map(str, outcome.seen)), outcome.rows
+
+
+@pytest.mark.usefixtures("_listening")
+@pytest.mark.parametrize("operation", ["bulk_update", "bulk_create", "delete"])
+@pytest.mark.parametrize("library", LIBRARIES.values(), ids=LIBRARIES)
+def test_batched_they_record_what_they_record_otherwise(library: Callable[[], Work], operation: str) -> None:
+    work = library()
+    model: Any = work.sender
+    runs: dict[str, Callable[[], object]] = {
+        "bulk_update": lambda: model.objects.bulk_update(work.changed(), [*work.values()]),
+        "bulk_create": lambda: model.objects.bulk_create([model(id=key, **work.values()) for key in (7, 8)]),
+        "delete": lambda: model.objects.all().delete(),
+    }
+    batched = _recorded(work, runs[operation], **BATCHED["both"])
+    assert batched.error is None
+    assert batched.of() == _recorded(work, runs[operation]).of()
+
+
+CONSTANT = {
+    "simple-history": _make_historic,
+    "auditlog": _make_ships,
+    "simple-history and auditlog": _make_historic,
+}
+
+
+@pytest.mark.usefixtures("audited")
+@pytest.mark.parametrize("name", CONSTANT)
+def test_a_batch_takes_as_many_statements_however_many_rows_it_has(name: str, dirty: None) -> None:
+    def statements(count: int) -> int:
+        work = LIBRARIES[name]()
+        work.make = lambda: CONSTANT[name](count)
+        outcome = work.by_update(**BATCHED["both"])
+        assert all(len(found) >= count for found in outcome.rows.values())
+        return len(outcome.statements)
+
+    if name == "simple-history and auditlog":
+        auditlog.register(Historic)
+    try:
+        assert statements(30) == statements(4)
+    finally:
+        auditlog.unregister(Historic)
 
 
 # django-polymorphic's querysets yield instances of subclasses.

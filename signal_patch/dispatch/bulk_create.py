@@ -1,28 +1,28 @@
-"""`QuerySet.bulk_create()`, as a loop of `save(force_insert=True)` would tell it."""
+"""`QuerySet.bulk_create()`, with the signals that a loop of `save(force_insert=True)` sends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import async_to_sync
-from django.db import transaction
-from django.db.models.signals import post_save, pre_save
+from django.db.models.signals import pre_save
 
 from signal_patch.dispatch import transactions
-from signal_patch.dispatch.progress import reporting
+from signal_patch.dispatch.operation import BulkSave
+from signal_patch.dispatch.progress import in_receivers
 from signal_patch.dispatch.rows import querysets
-from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
-from signal_patch.dispatch.telling import tell_after
+from signal_patch.dispatch.rows.selection import Batch
+from signal_patch.dispatch.signals import in_flight, rounds, sending
 from signal_patch.dispatch.values.columns import first_written
+from signal_patch.dispatch.values.tracking import Changes
 from signal_patch.dispatch.writing.inserting import Inserter
+from signal_patch.dispatch.writing.refresh import Written
 
 if TYPE_CHECKING:
     from django.db.models import Model, QuerySet
 
-    from signal_patch.dispatch.telling import Told
+    from signal_patch.dispatch.operation import SavedRow
     from signal_patch.options import Options
 
 
@@ -56,11 +56,10 @@ def bulk_create(
         _refuse_arguments(queryset, original, arguments)
     _refuse(instances)
     rounds.check(options, senders)
-    operation = _BulkCreate(queryset, senders, options, original, arguments)
+    using = querysets.database_for_write(queryset)
+    operation = BulkCreate(queryset, using, senders, options, original, instances, arguments)
     operation.inserter.refuse_target()
-    with transaction.atomic(using=operation.using, savepoint=False):
-        transactions.begin_write(operation.using, transactions.INSERT, first_written(queryset.model, ()))
-        loops.run(lambda: operation.run(instances), (pre_save, post_save), senders)
+    operation.execute()
     return given
 
 
@@ -99,97 +98,95 @@ def _refuse(objs: list[Any]) -> None:
             obj._prepare_related_fields_for_save(operation_name="bulk_create")
 
 
-class _BulkCreate:
+class BulkCreate(BulkSave[Batch]):
+    """The insertion of the caller's instances.
+
+    Its signals have no `update_fields`. The keys of a batch may be yet to be made.
+    """
+
+    name = "bulk_create"
+
     def __init__(
         self,
         queryset: QuerySet[Any],
+        using: str,
         senders: list[type[Model]],
         options: Options,
         original: Callable[..., list[Any]],
+        objs: list[Any],
         arguments: dict[str, Any],
     ) -> None:
-        self.model = queryset.model
-        self.options = options
-        self.using = querysets.database_for_write(queryset)
-        self.inserter = Inserter(queryset, self.using, options, original, arguments)
-        self.senders = senders
-        self.key_of: Callable[[Any], Any] = attrgetter(self.model._meta.pk.attname)
-        self.awaits_pre_save = sending.is_awaited(pre_save, senders)
-        self.awaits_post_save = sending.is_awaited(post_save, senders)
+        super().__init__(queryset, using, senders, options, original)
+        self.objs = objs
+        self.inserter = Inserter(queryset, using, options, original, arguments)
 
-    def run(self, objs: list[Any]) -> None:
-        done = 0
-        with reporting(self.options, self.model._meta.label) as report:
-            for batch in self._batches(objs):
-                self._process(batch)
-                done += len(batch)
-                report(done, len(objs))
+    def begin(self) -> None:
+        transactions.begin_write(self.using, transactions.INSERT, first_written(self.model, ()))
 
-    def _batches(self, objs: list[Any]) -> Iterator[list[Any]]:
-        size = self.options.batch_size
+    @property
+    def total(self) -> int:
+        return len(self.objs)
+
+    def batches(self) -> Iterator[Batch]:
+        objs, size = self.objs, self.options.batch_size
         if len(objs) > size:
-            # As Django does, those with a key first: a new key must not be one that the caller
-            # gives to a later instance.
+            # As Django does, those with a key first: a new key must not be one that the caller gives to a
+            # later instance.
             objs = sorted(objs, key=lambda obj: not obj._is_pk_set())
         for start in range(0, len(objs), size):
-            yield objs[start : start + size]
+            batch = objs[start : start + size]
+            yield Batch(self._keys(batch), batch)
 
-    def _process(self, batch: list[Any]) -> None:
-        self._tell_before(batch)
-        written = self.inserter.insert(batch)
-        keys = self._keys(obj for obj, _ in written)
-        already_in_flight = in_flight.keys_in_flight(self.using, self.model, keys)
-        if already_in_flight:
-            written = [pair for key, pair in zip(keys, written, strict=True) if key not in already_in_flight]
-        flight = in_flight.flight_of(self.using, {self.model: keys})
-        with in_flight.flying(flight):
-            told: Told = [(obj, None, created) for obj, created in written]
-            with rounds.opened(post_save, self.senders):
-                tell_after(told, self.using, flight, awaited=self.awaits_post_save)
+    def _keys(self, objs: list[Any]) -> list[Any]:
+        return in_flight.stored_keys(self.model, map(querysets.key_getter(self.model), objs))
 
-    def _tell_before(self, batch: list[Any]) -> None:
-        given = self._keys(batch)
-        keys = [key for key in given if in_flight.is_key(key)]
-        already_in_flight = (
-            self._already_in_flight(batch, given)
-            if in_flight.is_any_in_flight(self.using, self.model)
-            else ()
-        )
-        flight = in_flight.flight_of(self.using, {self.model: keys})
-        with in_flight.flying(flight):
-            to_signal = [obj for obj in batch if id(obj) not in already_in_flight]
-            rounds.begin_batch(self.options, to_signal)
-            with rounds.opened(pre_save, self.senders):
-                if self.awaits_pre_save:
-                    async_to_sync(self._await_sent)(to_signal, flight)
-                else:
-                    self._send(to_signal, flight)
+    def take_off(self, batch: Batch) -> in_flight.Flight:
+        batch.to_signal = batch.pairs
+        if in_flight.is_any_in_flight(self.using, self.model):
+            held = in_flight.keys_in_flight(self.using, self.model, batch.keys)
+            batch.to_signal = [
+                (key, obj)
+                for key, obj in batch.pairs
+                if key not in held and not self._updates_one_in_flight(obj)
+            ]
+        return in_flight.flight_of(self.using, {self.model: filter(in_flight.is_key, batch.keys)})
 
-    def _send(self, objs: list[Any], flight: in_flight.Flight) -> None:
-        for obj in objs:
-            # Its receivers may give it a key.
-            flight.instance = obj
-            sending.send_pre_save(obj, self.using, None)
-
-    async def _await_sent(self, objs: list[Any], flight: in_flight.Flight) -> None:
-        """Do as `_send`, all in one coroutine."""
-        for obj in objs:
-            flight.instance = obj
-            await sending.asend_pre_save(obj, self.using, None)
-
-    def _keys(self, objs: Iterable[Any]) -> list[Any]:
-        return in_flight.stored_keys(self.model, map(self.key_of, objs))
-
-    def _already_in_flight(self, batch: list[Any], keys: list[Any]) -> set[int]:
-        """Return which instances stand for a row whose signals are being sent up the stack."""
-        held = in_flight.keys_in_flight(self.using, self.model, keys)
-        return {
-            id(obj)
-            for key, obj in zip(keys, batch, strict=True)
-            if key in held or self._is_update_of_flying(obj)
-        }
-
-    def _is_update_of_flying(self, obj: Any) -> bool:
+    def _updates_one_in_flight(self, obj: Any) -> bool:
         if not self.inserter.updates:
             return False
         return bool(in_flight.keys_in_flight(self.using, self.model, self.inserter.rivals(obj)))
+
+    def assign(self, batch: Batch) -> None:
+        """Assign nothing: receivers see the instances as the caller gives them."""
+
+    @in_receivers
+    def send_pre_save(self, batch: Batch) -> dict[Any, Changes]:
+        objs = [obj for _, obj in batch.to_signal]
+        self.rounds.begin_batch(objs)
+        with self.rounds.open(pre_save):
+            sending.send_each(pre_save, self.senders, self._each_in_flight(objs))
+        # All fields are written.
+        return {}
+
+    def _each_in_flight(self, objs: list[Any]) -> Iterator[sending.Arguments]:
+        for obj in objs:
+            # Its receivers may give it a key.
+            self.flight.instance = obj
+            yield sending.pre_save_arguments(obj, self.using, None)
+
+    def write(self, batch: Batch, _changes: dict[Any, Changes]) -> Written:
+        inserted = self.inserter.insert(batch.instances)
+        return Written(len(inserted), inserted=inserted)
+
+    def refresh(self, _batch: Batch, written: Written) -> list[SavedRow]:
+        # The INSERT has told what the rows hold.
+        return [(obj, None, created) for obj, created in written.inserted]
+
+    def send_post_save(self, saved: list[SavedRow]) -> int:
+        keys = self._keys([obj for obj, *_ in saved])
+        already_in_flight = in_flight.keys_in_flight(self.using, self.model, keys, besides=self.flight)
+        if already_in_flight:
+            saved = [row for key, row in zip(keys, saved, strict=True) if key not in already_in_flight]
+        # The rows have got their keys, and those that were left out are not in flight any more.
+        self.flight.land(self.model, keys)
+        return super().send_post_save(saved)

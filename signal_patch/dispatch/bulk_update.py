@@ -1,35 +1,40 @@
-"""`QuerySet.bulk_update()`, as a loop of `save(update_fields=…)` would tell it."""
+"""`QuerySet.bulk_update()`, with the signals that a loop of `save(update_fields=…)` sends."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field as dataclass_field
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections, transaction
 from django.db.models import BinaryField, QuerySet, Value
-from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import UpdateQuery
 
 from signal_patch.dispatch import transactions
-from signal_patch.dispatch.progress import reporting
-from signal_patch.dispatch.rows import querysets, selection
-from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
-from signal_patch.dispatch.telling import Teller
+from signal_patch.dispatch.operation import BulkSave, Operation
+from signal_patch.dispatch.rows import choosing, querysets
+from signal_patch.dispatch.rows.selection import Batch
+from signal_patch.dispatch.signals import in_flight, rounds, sending
 from signal_patch.dispatch.values import columns
-from signal_patch.dispatch.values.expressions import UNKNOWN, Tried, read_by, resolved_to_save
+from signal_patch.dispatch.values.expressions import UNKNOWN, JsonNull, Tried, resolved_to_save
 from signal_patch.dispatch.values.per_row import PerRow
-from signal_patch.dispatch.values.plan import Assigned, reads_its_table, reads_other_rows
-from signal_patch.dispatch.values.tracking import Changes
+from signal_patch.dispatch.values.plan import reads_assigned, reads_other_rows
+from signal_patch.dispatch.values.tracking import Changes, ChangeTracker
 from signal_patch.dispatch.writing import updating
+from signal_patch.dispatch.writing.refresh import Written
+from signal_patch.dispatch.writing.rehearsal import rehearse
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
 
+    from signal_patch.dispatch.operation import SavedRow
     from signal_patch.options import Options
 
     ModelField = Field[Any, Any]
+    ChangesByKey = dict[Any, Changes]
+    # By the field and the key of the row.
     Expressions = dict[ModelField, dict[Any, Any]]
+    Pairs = list[tuple[Any, Model]]
 
 
 def bulk_update(
@@ -54,164 +59,130 @@ def bulk_update(
             return original(queryset, objs, names, batch_size=batch_size)
     # With no objects, Django checks the names of the fields and executes nothing.
     original(queryset, (), names, batch_size=batch_size)
-    operation = _BulkUpdate(queryset, senders, names, batch_size, options, original)
-    operation.refuse(objs)
+    using = querysets.database_for_write(queryset)
+    operation = BulkUpdate(queryset, using, senders, options, original, objs, names, batch_size)
+    operation.refuse()
     rounds.check(options, senders)
-    given = operation.expressions_given()
-    try:
-        with transaction.atomic(using=operation.using, savepoint=False):
-            operation.begin(objs)
-            return loops.run(lambda: operation.run(objs), (pre_save, post_save), senders)
-    except BaseException:
-        # The rows are as they were. Whoever tries again means the expressions, not what they gave.
-        for obj, field, expression in given:
-            columns.assign(obj, field, expression)
-        raise
+    return operation.execute()
 
 
-class _BulkUpdate:
+@dataclass(slots=True)
+class GivenBatch(Batch):
+    """Some of the caller's instances.
+
+    `expressions` are those that they hold. `matching` are the keys of the rows that the queryset matches
+    before the write, which may change that; or None, if the queryset has no conditions.
+    """
+
+    expressions: Expressions = dataclass_field(default_factory=dict)
+    matching: set[Any] | None = None
+
+
+class BulkUpdate(BulkSave[GivenBatch]):
+    """The update of rows with what the caller's instances of them hold."""
+
+    name = "bulk_update"
+
     def __init__(
         self,
         queryset: QuerySet[Any],
+        using: str,
         senders: list[type[Model]],
-        names: list[str],
-        batch_size: int | None,
         options: Options,
         original: Callable[..., int],
+        objs: tuple[Any, ...],
+        names: list[str],
+        batch_size: int | None,
     ) -> None:
-        self.queryset = queryset
-        self.model = queryset.model
+        super().__init__(queryset, using, senders, options, original)
+        self.objs = objs
         self.names = names
         self.batch_size = batch_size
-        self.options = options
-        self.original = original
-        self.using = querysets.database_for_write(queryset)
-        self.connection = connections[self.using]
-        self.lock = options.lock and self.connection.features.has_select_for_update
         self.fields: list[ModelField] = [self.model._meta.get_field(name) for name in names]
-        self.teller = Teller(
-            senders,
-            self.using,
-            options,
-            frozenset(field.name for field in self.fields),
-            self.fields,
-            may_hold_expressions=True,
-        )
-        # By the model whose table has the columns: each table has a statement of its own.
-        self.owners: dict[type[Model], list[ModelField]] = defaultdict(list)
-        for field in self.fields:
-            if not field.generated:
-                self.owners[columns.concrete(field.model)].append(field)
-        self.size = min(options.batch_size, querysets.largest_batch(self.using, self.model))
+        self.update_fields = frozenset(field.name for field in self.fields)
+        self.size = min(options.batch_size, querysets.largest_batch(using, self.model))
+        self.expressions = InstanceExpressions(self, self.fields, self.size)
         # The named fields of which only the row tells what becomes of an instance's value.
         self.unknown: dict[ModelField, None] = {}
-        self.is_single = True
-        # The instances that hold expressions, once these are known to be valid.
-        self.computed: list[Any] = []
 
-    def refuse(self, objs: tuple[Any, ...]) -> None:
-        """Raise what Django raises for this queryset, for an object that refers to an unsaved one, and
-        for a value that can't be assigned.
+    # What Django refuses, and the order of things.
+
+    def refuse(self) -> None:
+        """Raise what Django raises for this queryset, for an object that refers to an unsaved one, and for
+        a value that can't be assigned.
         """
         if any(field.is_relation for field in self.fields):
-            for obj in objs:
+            for obj in self.objs:
                 # Model._prepare_related_fields_for_save, Django 5.2 to 6.1.
                 obj._prepare_related_fields_for_save(operation_name="bulk_update", fields=self.fields)
-        self.computed = [obj for obj in objs if self._is_computed(obj)]
+        computed = [obj for obj in self.objs if self.expressions.are_on(obj)]
         # Where there are no rows, the statement is built and not run.
         nowhere = querysets.none(self.queryset)
-        with in_flight.silence(self.model):
-            self.original(nowhere, self.computed or objs[:1], self.names, batch_size=self.batch_size)
-        self._normalize(objs)
+        self._original(nowhere, computed or self.objs[:1])
+        # Once they are known to be valid.
+        self.expressions.note(computed)
+        self._normalize(self.objs)
         if self.unknown:
             # What cannot be predicted Django may take, or refuse.
-            with in_flight.silence(self.model):
-                self.original(nowhere, objs, self.names, batch_size=self.batch_size)
+            self._original(nowhere, self.objs)
 
-    def _is_computed(self, obj: Model) -> bool:
-        return any(hasattr(getattr(obj, field.attname), "resolve_expression") for field in self.fields)
+    def _original(self, queryset: QuerySet[Any], objs: Sequence[Any]) -> int:
+        with in_flight.silence(self.model):
+            matched: int = self.original(queryset, objs, self.names, batch_size=self.batch_size)
+        return matched
 
-    def expressions_given(self) -> list[tuple[Model, ModelField, Any]]:
-        """Return the expressions on the instances, which are to give way to values."""
-        held = ((obj, field, getattr(obj, field.attname)) for obj in self.computed for field in self.fields)
-        return [item for item in held if hasattr(item[2], "resolve_expression")]
+    def _rehearsal(self) -> int:
+        matched: int = self.original(
+            querysets.copied(self.queryset), self.objs, self.names, batch_size=self.batch_size
+        )
+        return matched
 
-    def begin(self, objs: tuple[Any, ...]) -> None:
-        """Lock the rows of the instances, before any of them is read."""
+    def execute(self) -> int:
+        try:
+            return super().execute()
+        except BaseException:
+            self.expressions.give_back()
+            raise
+
+    def begin(self) -> None:
         field = columns.first_written(self.model, self.names)
         transactions.begin_write(self.using, transactions.UPDATE, field)
         if self.lock:
-            querysets.lock(querysets.all_rows(self.queryset, self.using), {obj.pk for obj in objs})
+            all_rows = querysets.all_rows(self.queryset, self.using)
+            querysets.lock(all_rows, {obj.pk for obj in self.objs})
 
-    def run(self, objs: tuple[Any, ...]) -> int:
-        if self.computed:
-            self._precompute(objs)
-        size = self._size(objs)
-        self.is_single = len(objs) <= size
-        matched = 0
-        with reporting(self.options, self.model._meta.label) as report:
-            for start in range(0, len(objs), size):
-                batch = objs[start : start + size]
-                matched += self._process([(obj.pk, obj) for obj in batch])
-                report(start + len(batch), len(objs))
-        return matched
+    @property
+    def total(self) -> int:
+        return len(self.objs)
 
-    def _size(self, objs: tuple[Any, ...]) -> int:
+    def batches(self) -> Iterator[GivenBatch]:
+        self.expressions.rehearse(self.objs, self._rehearsal)
+        self.expressions.precompute()
+        size = self._size()
+        for start in range(0, self.total, size):
+            objs = list(self.objs[start : start + size])
+            batch = GivenBatch([obj.pk for obj in objs], objs)
+            if self._is_set_order(objs):
+                batch.instances = self._whole(batch)
+            yield batch
+
+    def _size(self) -> int:
         """Return how many instances make a batch: as many as in Django's own, if a key is given twice.
 
         What becomes of the second, and how often its row counts, depends on whether one statement has
         both (QuerySet.bulk_update, Django 5.2 to 6.1).
         """
-        if len({obj.pk for obj in objs}) == len(objs):
+        if len({obj.pk for obj in self.objs}) == len(self.objs):
             return self.size
-        return self._size_of_statement(objs)
+        return self._size_of_statement()
 
-    def _size_of_statement(self, objs: tuple[Any, ...]) -> int:
+    def _size_of_statement(self) -> int:
         """Return how many instances are in one statement of Django's (QuerySet.bulk_update, 5.2 to 6.1)."""
         pk = self.model._meta.pk
-        largest = self.connection.ops.bulk_batch_size([pk, pk, *self.fields], objs)
+        largest: int = self.connection.ops.bulk_batch_size([pk, pk, *self.fields], self.objs)
         return min(self.batch_size or largest, largest)
 
-    def _process(self, pairs: list[tuple[Any, Model]]) -> int:
-        keys = [key for key, _ in pairs]
-        distinct = len(set(keys))
-        by_class = in_flight.keys_by_class(self.model, keys, (obj for _, obj in pairs))
-        already_in_flight = in_flight.keys_in_flight_of(self.using, by_class)
-        flight = in_flight.flight_of(self.using, by_class)
-        with in_flight.flying(flight):
-            if self._is_set_order(pairs):
-                pairs = self._whole(pairs)
-            present = self._present_beforehand(keys)
-            expressions = self._expressions(pairs)
-            self._show(self._as_written(expressions, pairs), pairs)
-            to_signal = (
-                [pair for pair in pairs if pair[0] not in already_in_flight] if already_in_flight else pairs
-            )
-            changes = self.teller.before(to_signal)
-            self._prepare(changes, pairs)
-            hidden = self._hide(expressions, changes, pairs)
-            self._store_files(pairs)
-            matched = self._write(pairs)
-            if matched > distinct:
-                updating.refuse_twins(QuerySet(self.model, using=self.using), keys)
-            if present is not None:
-                to_signal = [pair for pair in to_signal if pair[0] in present]
-            self._write_extras(to_signal, changes)
-            missing = (distinct if present is None else len(present)) - matched
-            for obj, field, shown in hidden if missing else ():
-                # What was to be written tells which rows were.
-                columns.assign(obj, field, shown)
-            refresh_fields = self._refresh_fields(expressions)
-            if distinct < len(keys):
-                # Of two instances with one key, the row holds the values of the first.
-                refresh_fields = [*self.fields, *(field for changed in changes.values() for field in changed)]
-            told = self.teller.settle(to_signal, changes, refresh_fields, missing=missing)
-            for instance, *_ in told:
-                # As save_base() leaves it (Django 5.2 to 6.1).
-                instance._state.adding, instance._state.db = False, self.using
-            return matched - self.teller.after(told, flight)
-
-    def _is_set_order(self, pairs: list[tuple[Any, Model]]) -> bool:
+    def _is_set_order(self, objs: list[Any]) -> bool:
         """Return whether the instances are those of `set_RELATED_order()`, which nobody has loaded.
 
         It makes them of a key and a place only (method_set_order, Django 5.2 to 6.1).
@@ -219,184 +190,19 @@ class _BulkUpdate:
         return (
             self.names == ["_order"]
             and self.model._meta.order_with_respect_to is not None
-            and all(obj._state.adding for _, obj in pairs)
+            and all(obj._state.adding for obj in objs)
         )
 
-    def _whole(self, pairs: list[tuple[Any, Model]]) -> list[tuple[Any, Model]]:
+    def _whole(self, batch: GivenBatch) -> list[Model]:
         """Return the rows as they are, given the new values by attribute, where there is a row."""
-        stored = querysets.with_keys(querysets.all_rows(self.queryset, self.using), [key for key, _ in pairs])
-        found = {obj.pk: obj for obj in self._read(stored)}
-        for key, obj in pairs:
+        stored = querysets.with_keys(querysets.all_rows(self.queryset, self.using), batch.keys)
+        found = {obj.pk: obj for obj in (querysets.current(stored) if self.lock else stored)}
+        for key, obj in batch.pairs:
             for field in self.fields:
                 columns.assign(found.get(key, obj), field, getattr(obj, field.attname))
-        return [(key, found.get(key, obj)) for key, obj in pairs]
+        return [found.get(key, obj) for key, obj in batch.pairs]
 
-    def _present_beforehand(self, keys: list[Any]) -> set[Any] | None:
-        """Return which keys a queryset with conditions matches: the write may change that."""
-        if not self.queryset.query.where:
-            return None
-        found = querysets.with_keys(selection.chosen(self.queryset, self.using), keys)
-        return set(querysets.keys_of(selection.chosen_by_committed(found) if self.lock else found))
-
-    def _read(self, locked: QuerySet[Any]) -> QuerySet[Any]:
-        """Return a queryset of rows that are locked, so that it reads them as they are."""
-        return querysets.current(locked) if self.lock else locked
-
-    # Expressions on the instances are shown to receivers as values, and put back for the
-    # write, which is Django's.
-
-    def _expressions(self, pairs: list[tuple[Any, Model]]) -> Expressions:
-        found: Expressions = defaultdict(dict)
-        for field in self.fields:
-            for key, obj in pairs:
-                value = getattr(obj, field.attname)
-                if hasattr(value, "resolve_expression"):
-                    found[field].setdefault(key, value)
-        return found
-
-    def _as_written(self, expressions: Expressions, pairs: list[tuple[Any, Model]]) -> Expressions:
-        """Return expressions that give before the write what these give in it."""
-        if not expressions or self.connection.vendor != "mysql":
-            return expressions
-        found = {field: dict(by_key) for field, by_key in expressions.items()}
-        for key, obj in pairs:
-            for owner, owned in self.owners.items():
-                assigned = Assigned(owner, self.connection)
-                for field in owned:
-                    value = getattr(obj, field.attname)
-                    if hasattr(value, "resolve_expression"):
-                        resolved = self._resolved(owner, value)
-                        seen = assigned.seen_by(resolved)
-                        if owner is columns.concrete(self.model):
-                            found[field][key] = seen
-                        elif assigned.shows(read_by(resolved)):
-                            found[field][key] = assigned.of_ancestor(seen)
-                        value = seen
-                    else:
-                        value = Value(value, output_field=field)
-                    assigned.note(field, value)
-        return found
-
-    def _resolved(self, owner: type[Model], expression: Any) -> Any:
-        query = UpdateQuery(owner)
-        query.get_initial_alias()
-        return resolved_to_save(expression, query)
-
-    def _show(
-        self,
-        expressions: Expressions,
-        pairs: list[tuple[Any, Model]],
-        select: Callable[..., Any] = columns.as_column,
-    ) -> None:
-        if not expressions:
-            return
-        previews = {
-            f"signal_patch_{index}": Tried(
-                select(PerRow(self.model, field, by_key, Value(None)), field, self.connection)
-            )
-            for index, (field, by_key) in enumerate(expressions.items())
-        }
-        all_rows: QuerySet[Any] = QuerySet(self.model, using=self.using)
-        chosen = querysets.with_keys(all_rows, [key for key, _ in pairs]).annotate(**previews)
-        if self.lock:
-            chosen = querysets.with_committed(querysets.current(chosen), previews)
-        values = {key: rest for key, *rest in querysets.keyed(chosen, *previews)}
-        for key, obj in pairs:
-            for field, value in zip(expressions, values.get(key, ()), strict=False):
-                # What can't be read stays the expression that it is.
-                if key in expressions[field] and value is not UNKNOWN:
-                    shown = columns.scaled(field, value, self.connection)
-                    columns.assign(obj, field, shown)
-
-    def _prepare(self, changes: dict[Any, Changes], pairs: list[tuple[Any, Model]]) -> None:
-        """Give the instances what `Field.pre_save` made of a change: Django writes what they hold."""
-        # Of two instances with one key, the changes are the latter's.
-        holders = dict(pairs) if changes else {}
-        for key, changed in changes.items():
-            for field, value in changed.items():
-                # To set an image is to read its file.
-                if getattr(holders[key], field.attname) is not value:
-                    columns.assign(holders[key], field, value)
-
-    def _hide(
-        self, expressions: Expressions, changes: dict[Any, Changes], pairs: list[tuple[Any, Model]]
-    ) -> list[tuple[Model, ModelField, Any]]:
-        """Put the expressions back for the write, and return what was shown in their place."""
-        hidden: list[tuple[Model, ModelField, Any]] = []
-        for field, by_key in expressions.items():
-            for key, obj in pairs:
-                # What a receiver has put in the place of the value is what gets saved.
-                if key not in by_key or field in (changed := changes.get(key, {})):
-                    continue
-                if not self._is_overtaken(field, by_key[key], changed):
-                    hidden.append((obj, field, getattr(obj, field.attname)))
-                    columns.assign(obj, field, by_key[key])
-        return hidden
-
-    def _store_files(self, pairs: list[tuple[Any, Model]]) -> None:
-        """Store the files that wait in the named fields, as save() does before it names them in the row."""
-        for field in filter(columns.holds_files, self.fields):
-            for _, obj in pairs:
-                if columns.file_state(getattr(obj, field.attname))[1] is not None:
-                    field.pre_save(obj, False)
-
-    def _is_overtaken(self, field: ModelField, expression: Any, by: Collection[ModelField]) -> bool:
-        """Return whether an expression would see in MariaDB's SET what other fields are set to before."""
-        if not by or self.connection.vendor != "mysql":
-            return False
-        owner = columns.concrete(field.model)
-        return not read_by(self._resolved(owner, expression)).isdisjoint(by)
-
-    def _precompute(self, objs: tuple[Any, ...]) -> None:
-        """Replace expressions that read other rows by what they give before the first write.
-
-        And those that see the old row, because another one reads the table, in columns that are set before
-        them.
-        """
-        # Elsewhere it does not matter what is in one statement.
-        size = self._size_of_statement(objs) if self.connection.vendor == "mysql" else len(objs)
-        for start in range(0, len(objs), size):
-            computed = [obj for obj in objs[start : start + size] if self._is_computed(obj)]
-            at_once = self._set_at_once(computed)
-            for part in (computed[i : i + self.size] for i in range(0, len(computed), self.size)):
-                self._precompute_part([(obj.pk, obj) for obj in part], at_once)
-
-    def _precompute_part(
-        self, pairs: list[tuple[Any, Model]], at_once: dict[ModelField, list[ModelField]]
-    ) -> None:
-        expressions = self._expressions(pairs)
-        in_turn = self._as_written(expressions, pairs)
-        precomputed: Expressions = {}
-        for field, by_key in expressions.items():
-            before = at_once.get(field)
-            seen = in_turn[field] if before is None else by_key
-            precomputed[field] = {
-                key: value
-                for key, value in seen.items()
-                if reads_other_rows(value, self.model) or self._is_overtaken(field, by_key[key], before or ())
-            }
-        found = {field: by_key for field, by_key in precomputed.items() if by_key}
-        self._show(found, pairs, columns.as_precomputed)
-
-    def _set_at_once(self, computed: list[Any]) -> dict[ModelField, list[ModelField]]:
-        """Return the fields whose statement reads the table that it writes, each with those set before it."""
-        if not computed or self.connection.vendor != "mysql":
-            return {}
-        return {
-            field: owned[:place]
-            for owner, owned in self.owners.items()
-            if len(owned) > 1 and self._reads_its_table(owner, owned, computed)
-            for place, field in enumerate(owned)
-        }
-
-    def _reads_its_table(self, owner: type[Model], owned: list[ModelField], computed: list[Any]) -> bool:
-        held = [getattr(obj, field.attname) for obj in computed for field in owned]
-        resolved = [self._resolved(owner, value) for value in held if hasattr(value, "resolve_expression")]
-        # Each of several tables is written by the keys of its rows.
-        is_alone = owner is columns.concrete(self.model) and len(self.owners) == 1
-        query = self.queryset.query.chain(UpdateQuery) if is_alone else UpdateQuery(owner)
-        query.get_initial_alias()
-        return reads_its_table(query, resolved, self.using)
+    # What is assigned.
 
     def _normalize(self, objs: tuple[Any, ...]) -> None:
         """Turn the instances' constants, and their keys, into what their rows will hold."""
@@ -429,6 +235,66 @@ class _BulkUpdate:
         one, other = (field.get_db_prep_value(key, self.connection) for key in (stored, value))
         return bool(one == other)
 
+    def assign(self, batch: GivenBatch) -> None:
+        batch.matching = self._matching(batch.keys)
+        batch.expressions = self.expressions.replace_by_values(batch.pairs)
+
+    def _matching(self, keys: list[Any]) -> set[Any] | None:
+        if not self.queryset.query.where:
+            return None
+        found = querysets.with_keys(choosing.chosen(self.queryset, self.using), keys)
+        return set(querysets.keys_of(choosing.chosen_by_committed(found) if self.lock else found))
+
+    def new_tracker(self, tracked: Collection[ModelField]) -> ChangeTracker:
+        return ChangeTracker(tracked, self.connection, may_hold_expressions=True)
+
+    # What is written.
+
+    def write(self, batch: GivenBatch, changes: ChangesByKey) -> Written:
+        self._prepare(changes, batch)
+        replaced = self.expressions.put_back(batch, changes)
+        self._store_files(batch)
+        distinct = len(set(batch.keys))
+        matched = self._write(batch, distinct)
+        if batch.matching is not None:
+            batch.to_signal = [pair for pair in batch.to_signal if pair[0] in batch.matching]
+        self._write_extras(batch.to_signal, changes)
+        expected = distinct if batch.matching is None else len(batch.matching)
+        if matched < expected:
+            # What was to be written tells which rows were.
+            for obj, field, value in replaced:
+                columns.assign(obj, field, value)
+        # Of two instances with one key, the row holds the values of the first.
+        is_ambiguous = distinct < len(batch.keys)
+        unknown = self._written(changes) if is_ambiguous else self._unpredicted(batch)
+        return Written(matched, changes, expected - matched, unknown)
+
+    def _prepare(self, changes: ChangesByKey, batch: GivenBatch) -> None:
+        """Give the instances what `Field.pre_save` made of a change: Django writes what they hold."""
+        # Of two instances with one key, the changes are the latter's.
+        holders = dict(batch.pairs) if changes else {}
+        for key, changed in changes.items():
+            for field, value in changed.items():
+                # To set an image is to read its file.
+                if getattr(holders[key], field.attname) is not value:
+                    columns.assign(holders[key], field, value)
+
+    def _store_files(self, batch: GivenBatch) -> None:
+        """Store the files that wait in the named fields, as save() does before it names them in the row."""
+        for field in filter(columns.holds_files, self.fields):
+            for obj in batch.instances:
+                if columns.file_state(getattr(obj, field.attname))[1] is not None:
+                    field.pre_save(obj, False)
+
+    def _write(self, batch: GivenBatch, distinct: int) -> int:
+        # Django's statement narrows a queryset that is its own clone to the rows that it writes.
+        is_single = len(batch.keys) == self.total
+        queryset = self.queryset if is_single else querysets.copied(self.queryset)
+        matched = self._original(queryset, batch.instances)
+        if matched > distinct:
+            updating.refuse_twins(QuerySet(self.model, using=self.using), batch.keys)
+        return matched
+
     def _write_extras(self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> None:
         for (model, extra), chosen in self._extras(pairs, changes).items():
             # The write may have undone the queryset's own conditions.
@@ -453,13 +319,171 @@ class _BulkUpdate:
                 groups[model, tuple(extra)].append((key, obj))
         return groups
 
-    def _write(self, pairs: list[tuple[Any, Model]]) -> int:
-        objs = [obj for _, obj in pairs]
-        # Django's statement narrows a queryset that is its own clone to the rows that it writes.
-        queryset = self.queryset if self.is_single else querysets.copied(self.queryset)
-        with in_flight.silence(self.model):
-            return self.original(queryset, objs, self.names, batch_size=self.batch_size)
+    def _written(self, changes: ChangesByKey) -> list[ModelField]:
+        return [*self.fields, *(field for changed in changes.values() for field in changed)]
 
-    def _refresh_fields(self, expressions: Expressions) -> list[ModelField]:
+    def _unpredicted(self, batch: GivenBatch) -> list[ModelField]:
         custom = [field for field in self.fields if not columns.is_predictable(field)]
-        return list(dict.fromkeys([*expressions, *custom, *self.unknown]))
+        return list(dict.fromkeys([*batch.expressions, *custom, *self.unknown]))
+
+    def refresh(self, batch: GivenBatch, written: Written) -> list[SavedRow]:
+        saved = super().refresh(batch, written)
+        for instance, *_ in saved:
+            # As save_base() leaves it (Django 5.2 to 6.1).
+            instance._state.adding, instance._state.db = False, self.using
+        return saved
+
+
+class InstanceExpressions:
+    """The expressions that the caller's instances hold in the fields to write.
+
+    Receivers see the values that they give; Django's statement gets the expressions.
+    """
+
+    def __init__(self, operation: Operation, fields: list[ModelField], size: int) -> None:
+        self.queryset = operation.queryset
+        self.model = operation.model
+        self.using = operation.using
+        self.connection = operation.connection
+        self.lock = operation.lock
+        self.fields = fields
+        self.size = size
+        self.given: list[tuple[Model, ModelField, Any]] = []
+        # The instances that hold them.
+        self.computed: list[Model] = []
+        # By field and key, where Django's statement has been rehearsed.
+        self.rehearsed: dict[tuple[ModelField, Any], Any] = {}
+        # By the model whose table has the columns: each table has a statement of its own.
+        self.owners: dict[type[Model], list[ModelField]] = defaultdict(list)
+        for field in fields:
+            if not field.generated:
+                self.owners[columns.concrete(field.model)].append(field)
+
+    def are_on(self, obj: Model) -> bool:
+        """Return whether an instance holds expressions."""
+        return any(hasattr(getattr(obj, field.attname), "resolve_expression") for field in self.fields)
+
+    def note(self, objs: list[Model]) -> None:
+        """Note the expressions that these instances hold, to `give_back()` them."""
+        self.computed = objs
+        held = ((obj, field, getattr(obj, field.attname)) for obj in objs for field in self.fields)
+        self.given = [item for item in held if hasattr(item[2], "resolve_expression")]
+
+    def give_back(self) -> None:
+        """Put the expressions noted back on their instances, whose rows are as they were.
+
+        Whoever tries again means the expressions, not what they gave.
+        """
+        for obj, field, expression in self.given:
+            columns.assign(obj, field, expression)
+
+    def replace_by_values(self, pairs: Pairs) -> Expressions:
+        """Replace the expressions on the instances by what they give, and return them."""
+        expressions = self._expressions(pairs)
+        self._show(expressions, pairs)
+        self._show_rehearsed(pairs)
+        return expressions
+
+    def _expressions(self, pairs: list[tuple[Any, Model]]) -> Expressions:
+        found: Expressions = defaultdict(dict)
+        for field in self.fields:
+            for key, obj in pairs:
+                value = getattr(obj, field.attname)
+                if hasattr(value, "resolve_expression"):
+                    found[field].setdefault(key, value)
+        return found
+
+    def _show(
+        self,
+        expressions: Expressions,
+        pairs: list[tuple[Any, Model]],
+        select: Callable[..., Any] = columns.as_column,
+    ) -> None:
+        if not expressions:
+            return
+        previews = {
+            f"signal_patch_{index}": Tried(
+                select(PerRow(self.model, field, by_key, Value(None)), field, self.connection)
+            )
+            for index, (field, by_key) in enumerate(expressions.items())
+        }
+        all_rows: QuerySet[Any] = QuerySet(self.model, using=self.using)
+        chosen = querysets.with_keys(all_rows, [key for key, _ in pairs]).annotate(**previews)
+        if self.lock:
+            chosen = querysets.with_committed(querysets.current(chosen), previews)
+        values = {key: rest for key, *rest in querysets.keyed(chosen, *previews)}
+        for key, obj in pairs:
+            for field, value in zip(expressions, values.get(key, ()), strict=False):
+                # What can't be read stays the expression that it is.
+                if key in expressions[field] and value is not UNKNOWN:
+                    shown = columns.scaled(field, value, self.connection)
+                    columns.assign(obj, field, shown)
+
+    def put_back(self, batch: GivenBatch, changes: ChangesByKey) -> list[tuple[Model, ModelField, Any]]:
+        """Put the expressions back on the instances for the write, and return the values they had given."""
+        replaced: list[tuple[Model, ModelField, Any]] = []
+        for field, by_key in batch.expressions.items():
+            for key, obj in batch.pairs:
+                # What a receiver has put in the place of the value is what gets saved.
+                if key not in by_key or field in (changed := changes.get(key, {})):
+                    continue
+                replaced.append((obj, field, getattr(obj, field.attname)))
+                columns.assign(obj, field, self._written(field, key, by_key[key], changed))
+        return replaced
+
+    def _written(self, field: ModelField, key: Any, expression: Any, changed: Changes) -> Any:
+        """Return what the statement gets: an expression, or the value that the rehearsal gave.
+
+        Where the row is not locked, the value might undo what another transaction writes meanwhile. But
+        the expression must not read what a receiver has put in the place of what was assigned before.
+        """
+        return self.rehearsed.get((field, key), expression) if self.lock or changed else expression
+
+    def precompute(self) -> None:
+        """Replace expressions that read other rows by what they give before the first write."""
+        for start in range(0, len(self.computed), self.size):
+            pairs = [(obj.pk, obj) for obj in self.computed[start : start + self.size]]
+            reading = {
+                field: {
+                    key: value
+                    for key, value in by_key.items()
+                    if (field, key) not in self.rehearsed and reads_other_rows(value, self.model)
+                }
+                for field, by_key in self._expressions(pairs).items()
+            }
+            found = {field: by_key for field, by_key in reading.items() if by_key}
+            self._show(found, pairs, columns.as_precomputed)
+
+    def rehearse(self, objs: Sequence[Model], statement: Callable[[], int]) -> None:
+        """Learn from Django's own statement what expressions give that read what is assigned before them."""
+        needing = {(field, obj.pk) for obj in self.computed for field in self._reading_assigned(obj)}
+        if not needing:
+            return
+        fields = list(dict.fromkeys(field for field in self.fields if any(f is field for f, _ in needing)))
+        keys = list(dict.fromkeys(obj.pk for obj in objs))
+        found = rehearse(statement, self.model, self.using, keys, fields)
+        self.rehearsed = {
+            (field, key): value
+            for key, values in found.items()
+            for field, value in zip(fields, values, strict=True)
+            if (field, key) in needing
+        }
+
+    def _reading_assigned(self, obj: Model) -> Iterator[ModelField]:
+        """Yield the fields whose expressions read columns that their statement has assigned before."""
+        for owner, owned in self.owners.items():
+            query = UpdateQuery(owner)
+            query.get_initial_alias()
+            for place, field in enumerate(owned):
+                value = getattr(obj, field.attname)
+                if hasattr(value, "resolve_expression") and reads_assigned(
+                    resolved_to_save(value, query), set(owned[:place]), self.connection
+                ):
+                    yield field
+
+    def _show_rehearsed(self, pairs: Pairs) -> None:
+        for field in {field for field, _ in self.rehearsed}:
+            for key, obj in pairs:
+                if (field, key) in self.rehearsed:
+                    value = self.rehearsed[field, key]
+                    columns.assign(obj, field, None if isinstance(value, JsonNull) else value)

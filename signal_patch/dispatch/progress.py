@@ -1,21 +1,175 @@
-"""Telling the user how far a bulk operation is."""
+"""How far a bulk operation is: for its `progress` option, the signal `bulk_dispatched` and the log."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from functools import wraps
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from django.db import connections
+
+from signal_patch.callers import call_site
+from signal_patch.signals import TooManyRows, bulk_dispatched, limits, logger
 
 if TYPE_CHECKING:
-    from signal_patch.options import Options
+    from django.db.models import Model
+
+    from signal_patch.callers import Site
+    from signal_patch.options import Progress
+
+    T = TypeVar("T", bound=Callable[..., Any])
+
+_current: ContextVar[Report | None] = ContextVar("signal_patch_report", default=None)
+
+
+class Report:
+    """One bulk operation; to be called after each batch, with the rows done and the rows in all.
+
+    Seconds and statements count from its making on; statements only if somebody listens to `bulk_dispatched`,
+    and without those of receivers.
+    """
+
+    def __init__(self, operation: str, model: type[Model], using: str) -> None:
+        self.operation = operation
+        self.model = model
+        self.using = using
+        self.done = self.total = self.batches = self.statements = 0
+        self.seconds_in_receivers = 0.0
+        self.show: Progress = _nothing
+        self.is_heard = bulk_dispatched.has_listeners(model)
+        self._rows_of_batch = 0
+        self._rounds = 0
+        self._site: Site | None = None
+        self._started = perf_counter()
+
+    @property
+    def site(self) -> Site | None:
+        """The line of the project's code that called the operation."""
+        self._site = self._site or call_site()
+        return self._site
+
+    @property
+    def name(self) -> str:
+        return f"{self.model._meta.label}.{self.operation}()"
+
+    @property
+    def seconds(self) -> float:
+        return perf_counter() - self._started
+
+    def begin(self, total: int) -> None:
+        """Refuse an operation of more rows than the setting MAX_ROWS allows; call it before any signal."""
+        if limits.max_rows is not None and total > limits.max_rows:
+            raise TooManyRows(
+                f"{self.name} of {total} rows, more than MAX_ROWS ({limits.max_rows}), at {self.site}: do it "
+                "in parts, or without signals, under no_bulk_signals()"
+            )
+
+    def __call__(self, done: int, total: int) -> None:
+        self._rows_of_batch = done - self.done
+        self.done, self.total = done, total
+        self.batches += 1
+        self.show(done, total)
+        if self.is_heard and done < total:
+            self._send(finished=False)
+
+    def end(self) -> None:
+        """Tell of an operation whose rows have all had their signals."""
+        if self.done:
+            if self.is_heard:
+                self._send(finished=True)
+            self._log()
+
+    @contextmanager
+    def in_receivers(self) -> Iterator[None]:
+        started = perf_counter()
+        self._rounds += 1
+        try:
+            yield
+        finally:
+            self._rounds -= 1
+            self.seconds_in_receivers += perf_counter() - started
+
+    def count(self, execute: Callable[..., T], *statement: Any) -> T:
+        """Count a statement, as a wrapper of `connection.execute_wrapper()`."""
+        self.statements += not self._rounds
+        return execute(*statement)
+
+    def _log(self) -> None:
+        is_large = limits.warn_rows is not None and self.total > limits.warn_rows
+        level = logging.WARNING if is_large else logging.DEBUG
+        if logger.isEnabledFor(level):
+            logger.log(
+                level,
+                "%s sent the signals of %d rows in %.2f s, called at %s",
+                self.name,
+                self.done,
+                self.seconds,
+                self.site,
+            )
+
+    def _send(self, *, finished: bool) -> None:
+        # A metric that fails is logged by Django, and no reason to roll the operation back.
+        bulk_dispatched.send_robust(
+            sender=self.model,
+            operation=self.operation,
+            using=self.using,
+            rows=self._rows_of_batch,
+            done=self.done,
+            total=self.total,
+            batches=self.batches,
+            statements=self.statements,
+            seconds=self.seconds,
+            # Django sends the signals of a delete.
+            seconds_in_receivers=None if self.operation == "delete" else self.seconds_in_receivers,
+            site=self.site,
+            finished=finished,
+        )
 
 
 @contextmanager
-def reporting(options: Options, label: str) -> Iterator[Callable[[int, int], object]]:
-    """Yield a function of the rows done and the rows in all, to be called after each batch."""
-    if callable(options.progress):
-        yield options.progress
-    elif options.progress:
+def reporting(
+    operation: str, model: type[Model], using: str, progress: Progress | bool | None = None
+) -> Iterator[Report]:
+    """Yield the report of an operation, to be called after each batch."""
+    report = Report(operation, model, using)
+    counting = connections[using].execute_wrapper(report.count) if report.is_heard else nullcontext()
+    outer = _current.get()
+    with _showing(progress, model._meta.label) as report.show, counting:
+        _current.set(report)
+        try:
+            yield report
+        finally:
+            _current.set(outer)
+    report.end()
+
+
+def is_reporting(operation: str, model: type[Model]) -> bool:
+    """Return whether this context is within such an operation of the model."""
+    report = _current.get()
+    return report is not None and report.operation == operation and report.model is model
+
+
+def in_receivers(function: T) -> T:
+    """Count the time of a function, and no statements of it, as that of receivers."""
+
+    @wraps(function)
+    def timed(*args: Any, **keywords: Any) -> Any:
+        # Signals are sent within a report only.
+        with cast("Report", _current.get()).in_receivers():
+            return function(*args, **keywords)
+
+    return cast("T", timed)
+
+
+@contextmanager
+def _showing(progress: Progress | bool | None, label: str) -> Iterator[Progress]:
+    if callable(progress):
+        yield progress
+    elif progress:
         with _bar(label) as show:
             yield show
     else:
@@ -27,7 +181,7 @@ def _nothing(done: int, total: int) -> None:
 
 
 @contextmanager
-def _bar(label: str) -> Iterator[Callable[[int, int], object]]:
+def _bar(label: str) -> Iterator[Progress]:
     # tqdm comes with the `progress` extra only; Options has refused True without it.
     from tqdm import tqdm
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 import django
 
-from .database import describe, throwaway
-from .table import HEADS, markdown, row
+from .database import describe, has_packages, throwaway
+from .table import HEADS, Line, markdown, row
 
 if TYPE_CHECKING:
     from .measures import Bench
@@ -32,8 +33,22 @@ QUICK = (
     "bulk_update",
     "bulk_create",
 )
+# With other packages: see requirements.txt.
+RECEIVERS = (
+    "history",
+    "audit",
+    "history_and_audit",
+    "history_peer",
+    "insert",
+    "read",
+    "relation",
+    "cache",
+    "options_idle",
+    "options_worst",
+)
 # They take minutes.
 SLOW = ("memory", "scale")
+NAMES = (*RECEIVERS, *QUICK, *SLOW)
 MILLION = 1_000_000
 
 
@@ -54,12 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(bench: Bench, options: argparse.Namespace) -> None:
-    from .measures import MEASURES
-
+    measures = known_measures()
     print(heading(options, bench), end="\n\n")
     print(markdown(HEADS, ()))
     for name in chosen(options):
-        for line in MEASURES[name](bench):
+        for line in measures[name](bench):
             print(row(line.cells()))
     print(f"\n{costs(bench)}")
     if options.peers:
@@ -72,14 +86,23 @@ def report(bench: Bench, options: argparse.Namespace) -> None:
         plot(options.db, bench.large, options.plot)
 
 
+def known_measures() -> Mapping[str, Callable[[Bench], list[Line]]]:
+    """Return the measures, by name; those that need packages that are not there are not among them."""
+    from .measures import MEASURES
+
+    if not has_packages():
+        return MEASURES
+    from .receivers import COMPARISONS
+
+    return MEASURES | {name: partial(found.lines, name) for name, found in COMPARISONS.items()}
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--db", choices=["sqlite", "postgres", "mariadb"], default="sqlite")
     parser.add_argument("--rows", type=int, default=20_000, metavar="N")
     parser.add_argument("--rounds", type=int, default=11, metavar="N", help="how often each contender runs")
-    parser.add_argument(
-        "--measures", nargs="+", choices=[*QUICK, *SLOW], metavar="NAME", help=", ".join((*QUICK, *SLOW))
-    )
+    parser.add_argument("--measures", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     parser.add_argument(
         "--scale",
         type=int,
@@ -104,7 +127,8 @@ def chosen(options: argparse.Namespace) -> Sequence[str]:
     """Return the names of the measures to take."""
     if options.measures:
         return [*options.measures]
-    return (*QUICK, *SLOW) if options.scale else QUICK
+    quick = (*RECEIVERS, *QUICK) if has_packages() else QUICK
+    return (*quick, *SLOW) if options.scale else quick
 
 
 def heading(options: argparse.Namespace, bench: Bench) -> str:

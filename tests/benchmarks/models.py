@@ -4,6 +4,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from django.db import models
 
+from .database import has_packages
+
+if has_packages():
+    from . import receiver_models as receiver_models
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 

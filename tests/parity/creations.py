@@ -128,6 +128,7 @@ def creations(draw: st.DrawFn) -> Creation:
         hearing=draw(hearings(model)),
         batch_size=draw(st.integers(1, MAX_ROWS) | st.just(2000)),
         lock=draw(st.booleans()),
+        batched=draw(st.booleans()),
         values=tuple(draw(instances(model, place, clashing)) for place in places),
         arguments=given,
         lazily=draw(st.booleans()),

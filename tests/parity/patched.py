@@ -34,5 +34,8 @@ def receiving(scenario: Call) -> Receivers:
 
 
 def switched_on(scenario: Call) -> int:
-    with bulk_signals(batch_size=scenario.batch_size, write_back=scenario.write_back, lock=scenario.lock):
+    options: dict[str, Any] = {"write_back": scenario.write_back, "lock": scenario.lock}
+    if scenario.batched:
+        options |= {"batch_inserts": ["tests", "parity"], "batch_reads": scenario.lock}
+    with bulk_signals(batch_size=scenario.batch_size, **options):
         return scenario.call()

@@ -125,6 +125,7 @@ def relatings(draw: st.DrawFn) -> Relating:
         seeds=draw(st.lists(st.integers(0, 99), min_size=1, max_size=5)),
         hearing=hearing,
         batch_size=draw(batch_sizes(hearing)),
+        batched=draw(st.booleans()),
         flag=draw(st.integers(1, 2)),
         entries=tuple(draw(st.lists(st.integers(1, 5), max_size=4, unique=True))),
         method=draw(st.sampled_from(sorted(CALLS))),

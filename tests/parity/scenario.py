@@ -112,6 +112,8 @@ class Call(ABC):
     batch_size: int = 2000
     write_back: bool = True
     lock: bool = True
+    # What receivers insert and read is batched.
+    batched: bool = False
     # The order of the rows leaves no choice to the database.
     total_order: bool = True
 

@@ -295,6 +295,7 @@ def updates(draw: st.DrawFn) -> Update:
         hearing=hearing,
         batch_size=draw(batch_sizes(hearing)),
         write_back=draw(st.sampled_from([True, True, True, False])),
+        batched=draw(st.booleans()),
         lock=draw(st.booleans()),
         evaluated=draw(st.booleans()) and not is_refused(look),
         in_place=draw(rarely(4)),
@@ -325,6 +326,7 @@ def bulk_updates(draw: st.DrawFn) -> BulkUpdate:
         hearing=hearing,
         batch_size=draw(batch_sizes(hearing)),
         write_back=draw(st.sampled_from([True, True, True, False])),
+        batched=draw(st.booleans()),
         values=values,
         backwards=draw(st.booleans()),
         without_row=draw(rarely(6))

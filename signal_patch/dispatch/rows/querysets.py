@@ -1,8 +1,7 @@
-"""Querysets of our own over the rows of a model, and copies of the caller's."""
+"""Copies of the caller's querysets, and querysets over all rows of a model."""
 
 from __future__ import annotations
 
-import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
@@ -13,14 +12,14 @@ from django.db.models import Q, QuerySet
 from django.db.models.query import ModelIterable
 from django.db.models.sql import Query
 
+from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows.keys import condition
-from signal_patch.dispatch.values.expressions import in_share_mode
 
 if TYPE_CHECKING:
     from django.db.models import Model
 
 
-# So many keys make a statement of some hundred kilobytes, where the database sets no limit.
+# Where the database sets no limit: with this many keys a statement has some hundred kilobytes.
 LOCKED_AT_ONCE = 10_000
 
 
@@ -31,18 +30,18 @@ def database_for_write(queryset: Any) -> str:
 
 
 def copied(queryset: Any) -> Any:
-    """Return a copy of a queryset that can be changed without a change to the queryset.
+    """Return a copy of a queryset that can be changed without changing the queryset.
 
-    Some querysets are their own clones: cacheops' `inplace()`, or Django's with cloning disabled. cacheops
-    also replaces `QuerySet._clone` for all classes, so the copy of such a queryset is made of its attributes
-    (QuerySet._chain, _query, _result_cache, _prefetch_done, Django 5.2 to 6.1). The copy is its own clone,
-    too: whoever uses one twice copies it again.
+    Some querysets return themselves when they are cloned: cacheops' `inplace()`, and Django's own after
+    `_disable_cloning()`. cacheops also replaces `QuerySet._clone` for all classes. So a queryset that
+    returns itself is copied attribute by attribute (QuerySet._chain, _query, _result_cache, _prefetch_done,
+    Django 5.2 to 6.1). The copy returns itself, too, so it must be copied again before a second use.
     """
     clone = queryset._chain()
     if clone is not queryset and clone.query is not queryset.query:
         return clone
     clone = object.__new__(type(queryset))
-    # The property `query` applies a filter that a related manager has put off.
+    # The property `query` applies a related manager's deferred filter.
     query = queryset.query.chain()
     vars(clone).update(vars(queryset), _query=query, _result_cache=None, _prefetch_done=False)
     return clone
@@ -58,16 +57,15 @@ def none(queryset: Any) -> Any:
 def all_rows(queryset: Any, using: str) -> Any:
     """Return a queryset of the same class and hints over all rows of the model.
 
-    It goes through QuerySet's private state, because a subclass may do anything in the
-    public methods.
+    Sets private attributes, because a subclass may override the public methods.
     """
     clone = copied(queryset)
     clone.query = Query(queryset.model)
-    return _whole(clone, using)
+    return whole(clone, using)
 
 
-def _whole(clone: Any, using: str) -> Any:
-    """Make a queryset yield whole instances, whatever `values()` made it yield."""
+def whole(clone: Any, using: str) -> Any:
+    """Make a queryset yield instances, also after `values()`."""
     clone._fields = None
     clone._db = using
     clone._prefetch_related_lookups = ()
@@ -90,7 +88,7 @@ def with_keys(queryset: QuerySet[Any], keys: Sequence[Any]) -> Any:
 
 
 def key_getter(model: type[Model]) -> Callable[[Model], Any]:
-    """Return a function of an instance that gives its primary key, faster than `pk` does."""
+    """Return a function that returns an instance's primary key, faster than `pk` does."""
     opts = model._meta
     return attrgetter("pk" if opts.is_composite_pk else opts.pk.attname)
 
@@ -98,25 +96,14 @@ def key_getter(model: type[Model]) -> Callable[[Model], Any]:
 def largest_batch(using: str, model: type[Model]) -> int:
     """Return how many rows one statement can name by their keys.
 
-    Half of the parameters that the database takes in one statement: the other half is for
-    the values.
+    The keys get half of the parameters that the database takes in one statement, the values the other half.
     """
     connection = connections[using]
-    limit = connection.features.max_query_params
-    if connection.vendor == "sqlite":
-        limit = _sqlite_parameters(connection, limit)
+    limit = backends.of(connection).max_parameters(connection)
     if limit is None:
-        # With the one that tells that there are more, as many as a LIMIT can say.
+        # One row more than a batch is selected, and LIMIT takes no larger number than sys.maxsize.
         return sys.maxsize - 1
     return max(1, limit // 2 // len(model._meta.pk_fields))
-
-
-def _sqlite_parameters(connection: Any, limit: int | None) -> int | None:
-    # Django 5.2 assumes the 999 of an SQLite of old; from Python 3.11 on it can be returning_fields.
-    connection.ensure_connection()
-    if not hasattr(connection.connection, "getlimit"):
-        return limit
-    return int(connection.connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
 
 
 def keys_of(queryset: QuerySet[Any]) -> list[Any]:
@@ -124,65 +111,70 @@ def keys_of(queryset: QuerySet[Any]) -> list[Any]:
     if queryset.model._meta.is_composite_pk:
         return [key for key, *_ in keyed(queryset)]
     keys = QuerySet.values_list(queryset, "pk", flat=True)
-    # Chunk by chunk: a million rows as tuples take twice the room of their keys.
+    # In chunks: a million rows as tuples take twice the memory of their keys.
     return list(QuerySet.iterator(keys))
 
 
 def keyed(queryset: QuerySet[Any], *names: str) -> Iterable[Any]:
-    """Return a queryset's rows as the primary key and then the values of these names."""
+    """Return a queryset's rows as tuples: the primary key, then the values of these names."""
     parts = [field.attname for field in queryset.model._meta.pk_fields]
     if len(parts) == 1:
         return QuerySet.values_list(queryset, "pk", *names)
-    # Django 5.2 to 6.1 lose the parts of a composite "pk" beside annotations.
+    # values_list("pk", …) of a composite key fails beside annotations (Django 5.2 to 6.1).
     found = QuerySet.values_list(queryset, *parts, *names)
     return ((row[: len(parts)], *row[len(parts) :]) for row in found)
 
 
 def lock(queryset: QuerySet[Any], keys: Iterable[Any]) -> None:
-    """Lock the rows with the given keys, which have no order, in the order of their keys."""
+    """Lock the rows with the given keys, in the order of the keys."""
     ordered = in_order(keys)
     size = min(LOCKED_AT_ONCE, largest_batch(queryset.db, queryset.model))
     for start in range(0, len(ordered), size):
         chosen = with_keys(queryset, ordered[start : start + size])
         order_by_key(chosen.query)
-        keys_of(_locked(chosen, ()))
+        keys_of(locked(chosen, ()))
 
 
 def in_order(keys: Iterable[Any]) -> list[Any]:
-    """Return keys in their order."""
+    """Return keys in ascending order, or as they are if Python cannot compare them."""
     keys = list(keys)
     try:
         return sorted(keys)
     except TypeError:
-        # Within a statement the database puts them in order; keys of a class of its own Python may not.
+        # Each statement orders its own rows all the same.
         return keys
 
 
 def current(queryset: QuerySet[Any]) -> QuerySet[Any]:
-    """Have a queryset read rows that this transaction has locked or written as they are now.
+    """Make a queryset read the current values of rows that this transaction has locked or written.
 
-    MySQL and MariaDB show them in a plain SELECT as they were at its first one (REPEATABLE READ), though
-    others have changed them before they were locked; also once they are written, if that changed nothing.
+    On MySQL and MariaDB (REPEATABLE READ) a plain SELECT reads the snapshot of the transaction's first
+    SELECT: without changes committed between that and the lock, and without even an UPDATE of our own that
+    found the new values there already. A locking read returns the current values.
     """
-    return _locked(queryset, ()) if _reads_snapshots(queryset.db) else queryset
+    return locked(queryset, ()) if reads_snapshots(queryset.db) else queryset
 
 
 def with_committed(queryset: QuerySet[Any], names: Iterable[str]) -> QuerySet[Any]:
-    """Have the subqueries in some annotations read what is committed, as those of an UPDATE do.
+    """Make the subqueries in some annotations read committed rows, as the subqueries of an UPDATE do.
 
-    A lock of the outer query is none of theirs; an UPDATE of MySQL or MariaDB reads them in this very mode.
+    MySQL and MariaDB read the subqueries of an UPDATE in share mode. In a SELECT … FOR UPDATE they read a
+    snapshot, because the lock of the outer query does not extend to them.
     """
-    if _reads_snapshots(queryset.db):
+    backend = backends.of(connections[queryset.db])
+    if backend.reads_snapshots():
         annotations = queryset.query.annotations
-        annotations.update({name: in_share_mode(annotations[name]) for name in names})
+        annotations.update({name: backend.with_committed_subqueries(annotations[name]) for name in names})
     return queryset
 
 
-def _reads_snapshots(using: str) -> bool:
-    return connections[using].vendor == "mysql"
+def reads_snapshots(using: str) -> bool:
+    """Return whether a plain SELECT may read older values than a locking one: on MySQL and MariaDB."""
+    return backends.of(connections[using]).reads_snapshots()
 
 
-def _locked(queryset: QuerySet[Any], tables: tuple[str, ...]) -> QuerySet[Any]:
+def locked(queryset: QuerySet[Any], tables: tuple[str, ...]) -> QuerySet[Any]:
+    """Return a queryset that locks its rows, in these tables only if any are named."""
     return QuerySet.select_for_update(queryset, of=tables)
 
 

@@ -1,4 +1,4 @@
-"""Related objects: what `select_related()` and `prefetch_related()` name is loaded along with each batch."""
+"""The related objects that `select_related()` and `prefetch_related()` name, loaded with each batch."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from signal_patch.dispatch.values.expressions import nodes
 class Related:
     """What a queryset loads along with its rows.
 
-    `lookups` are those of `prefetch_related()`, `selected` is what `select_related()` has set, `filtered` are
-    the FilteredRelations that it may name, `paths` its relations as `prefetch_related()` would name them.
+    `lookups` are those of `prefetch_related()`. `selected` is what `select_related()` has set, `filtered`
+    the FilteredRelations that it may name. `paths` are the lookups that would prefetch the same relations.
     """
 
     lookups: tuple[Any, ...]
@@ -34,15 +34,15 @@ class Related:
         return bool(self.selected or self.lookups)
 
     def load_with(self, rows: Any, *, joined: bool) -> None:
-        """Have a queryset load it all: by joins, or in a statement for each relation.
+        """Make a queryset load them: by joins, or in a statement for each relation.
 
-        The related objects are loaded whole, whatever `only()` and `defer()` leave out.
+        The related objects are loaded whole, also where `only()` or `defer()` leaves fields out.
         """
         if joined:
             _select(rows.query, self.selected, self.filtered)
             rows._prefetch_related_lookups = self.lookups
         else:
-            # Those of the caller come first: a Prefetch with a queryset must not come second.
+            # The caller's come first: Django refuses a Prefetch with a queryset after the same lookup.
             rows._prefetch_related_lookups = (*self.lookups, *self.paths)
 
 
@@ -60,20 +60,20 @@ def of(queryset: Any, using: str) -> Related:
     try:
         _klass_info(query.model, query.select_related, filtered, using)
     except FieldError:
-        # A name that is no relation: Django's update() does not look at it.
+        # A name that is no relation. Django's update() ignores it, too.
         return Related(lookups)
     selected = query.select_related
     if filtered and isinstance(selected, dict):
         selected = {name: within for name, within in selected.items() if name not in filtered}
-    # Of a filtered relation only the join itself knows the objects.
+    # Only a join can load a filtered relation.
     paths = tuple(_paths(_klass_info(query.model, selected, {}, using)))
     return Related(lookups, query.select_related, filtered, paths)
 
 
 def _known(model: Any, lookups: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the lookups but those of which the model has not even the name: update() does not look at them.
+    """Return the lookups without those whose first name the model lacks; Django's update() ignores these.
 
-    A later lookup may go on from what an earlier one is to set (Prefetch.to_attr).
+    A lookup may also begin with an attribute that an earlier one sets (Prefetch.to_attr).
     """
     names = {getattr(lookup, "to_attr", None) for lookup in lookups}
     firsts = [getattr(lookup, "prefetch_through", lookup).split(LOOKUP_SEP)[0] for lookup in lookups]
@@ -85,7 +85,7 @@ def _known(model: Any, lookups: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _klass_info(model: Any, selected: Any, filtered: dict[str, Any], using: str) -> Any:
-    """Return the relations of a query, as its compiler knows them.
+    """Return the relations that `select_related()` joins, as the compiler describes them.
 
     (SQLCompiler.setup_query and klass_info, Django 5.2 to 6.1.)
     """
@@ -97,7 +97,7 @@ def _klass_info(model: Any, selected: Any, filtered: dict[str, Any], using: str)
 
 
 def _select(query: Any, selected: Any, filtered: dict[str, Any]) -> None:
-    # As Query.clone() copies them: the conditions are resolved when a join is made.
+    # A copy: the conditions are resolved when a join is made (Query.clone, Django 5.2 to 6.1).
     query._filtered_relations = {**filtered, **query._filtered_relations}
     query.select_related = selected
 
@@ -111,6 +111,6 @@ def _paths(klass_info: Any) -> Iterator[str]:
 
 
 def has_raw_sql(query: Query) -> bool:
-    """Return whether a query has SQL of its author's, whose columns may lack the name of their table."""
+    """Return whether a query contains raw SQL, whose columns may lack the name of their table."""
     parts = [query.where, *query.annotations.values(), *query.order_by]
     return any(isinstance(node, (ExtraWhere, RawSQL)) for part in parts for node in nodes(part))

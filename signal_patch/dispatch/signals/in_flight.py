@@ -6,7 +6,7 @@ call under way, not of the switch, and counts no longer than its block runs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ReferenceType, ref
 
@@ -71,6 +71,11 @@ class Flight:
             held |= {key for key in keys if key == stored and is_key(key)}
         return held
 
+    def land(self, model: type[Model], keys: Iterable[Any]) -> None:
+        """Hold only the rows of one model that have these keys, from now on."""
+        self.keys = {concrete(model): _hashable(keys)}
+        self.instance = None
+
     def speaks_of(self, model: type[Model]) -> bool:
         """Return whether rows of a concrete model are in this flight."""
         return bool(self.keys.get(model)) or self._has_instance_of(model)
@@ -122,17 +127,18 @@ def _stored_key(opts: Any, key: Any) -> Any:
         return key
 
 
-def keys_in_flight(using: str, model: type[Model], keys: Collection[Any]) -> set[Any]:
-    """Return those of the keys whose row is having its signals sent right now.
+def keys_in_flight(
+    using: str, model: type[Model], keys: Collection[Any], *, besides: Flight | None = None
+) -> set[Any]:
+    """Return those of the keys whose row is in flight, besides one of the flights.
 
-    Such a row was loaded by somebody up the stack, who will tell its receivers; telling
-    them again would make `Model.objects.filter(pk=instance.pk).update(…)` in a receiver,
-    written in order not to recurse, recurse.
+    Somebody up the stack sends the signals of such a row. To send them again would make
+    `Model.objects.filter(pk=instance.pk).update(…)` in a receiver, written in order not to recurse, recurse.
     """
     held: set[Any] = set()
     database = database_of(using)
     for flight in _flying():
-        if flight.database == database:
+        if flight.database == database and flight is not besides:
             held |= flight.holds(concrete(model), keys)
     return held
 
@@ -157,6 +163,12 @@ def _flying() -> Iterable[Flight]:
 def innermost_flight() -> Flight | None:
     """Return the rows whose signals are being sent right now, without those up the stack."""
     return next(reversed(list(_flying())), None)
+
+
+def open_rounds() -> Iterator[Round]:
+    """Return the rounds that somebody takes part in, the innermost first."""
+    flights = reversed(list(_flying()))
+    return (flight.round for flight in flights if flight.round is not None)
 
 
 def keys_by_class(

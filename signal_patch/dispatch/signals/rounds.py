@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import prefetch_related_objects
@@ -17,9 +17,10 @@ from signal_patch.dispatch.signals import in_flight, sending
 
 if TYPE_CHECKING:
     from django.db.models import Model
-    from django.db.models.deletion import Collector
 
     from signal_patch.options import Options
+    from signal_patch.receivers.batch_inserts import HeldRows
+    from signal_patch.receivers.batch_reads import BatchReads
 
     Arguments = dict[str, Any]
 
@@ -43,7 +44,7 @@ class ListReceiver(ABC):
 
 
 class Round:
-    """What the list receivers of one round are to get.
+    """What the list receivers of one round are to get, and the rows that are inserted at its end.
 
     `without` are senders whose instances come in no list: a delete may cascade models that are not on.
     """
@@ -51,6 +52,7 @@ class Round:
     def __init__(self, without: Collection[type[Model]] = ()) -> None:
         self.without = without
         self.lists: list[tuple[ListReceiver, Arguments, list[Model]]] = []
+        self.held: HeldRows | None = None
 
     def collect(self, receiver: ListReceiver, arguments: Arguments) -> bool:
         """Keep the instance for the receiver, or return False if its sender's come in no list."""
@@ -68,11 +70,13 @@ class Round:
         self.lists.append((receiver, arguments, []))
         return self.lists[-1][-1]
 
-    def send(self) -> None:
-        """Call the receivers with what was collected."""
+    def finish(self) -> None:
+        """Call the receivers with what was collected, and insert what receivers have saved."""
         lists, self.lists = self.lists, []
         for receiver, arguments, instances in lists:
             receiver.receive({"instances": instances, **arguments})
+        if self.held is not None:
+            self.held.write()
 
 
 def has_list_receivers(signal: ModelSignal, senders: Iterable[type[Model]]) -> bool:
@@ -94,48 +98,72 @@ def check(options: Options, senders: Iterable[type[Model]]) -> None:
             prefetching.check(sender, options.prefetch)
 
 
-def begin_batch(options: Options, instances: Iterable[Model]) -> None:
-    """Load what the receivers of a batch will ask for, before its first signal."""
-    if options.prefetch:
-        prefetch_related_objects(list(instances), *options.prefetch)
+class Rounds:
+    """The rounds of one operation, which its options open and close."""
+
+    def __init__(self, using: str, options: Options, senders: Collection[type[Model]]) -> None:
+        self.using = using
+        self.options = options
+        self.senders = senders
+        self.is_needed = bool(options.batch_inserts or options.batch_reads)
+        self.reads: BatchReads | None = None
+
+    def begin_batch(self, instances: Iterable[Model]) -> None:
+        """Load what the receivers of a batch will ask for, before its first signal."""
+        if self.options.prefetch:
+            prefetch_related_objects(list(instances), *self.options.prefetch)
+
+    def open(self, signal: ModelSignal) -> AbstractContextManager[None]:
+        """Open the round of a signal, which is sent inside the block for the rows that are in flight."""
+        if self.is_needed or has_list_receivers(signal, self.senders):
+            return self._opened(Round())
+        return nullcontext()
+
+    def open_delete(self, collector: Any) -> AbstractContextManager[None]:
+        """Open the rounds of a delete of the senders' rows: `Collector.delete()` runs inside the block."""
+        signals = (pre_delete, post_delete)
+        if self.is_needed or any(has_list_receivers(signal, self.senders) for signal in signals):
+            round_ = Round(without=collector.data.keys() - self.senders)
+            _divide(collector, round_.finish)
+            return self._opened(round_)
+        return nullcontext()
+
+    @contextmanager
+    def _opened(self, round_: Round) -> Iterator[None]:
+        flight: Any = in_flight.innermost_flight()
+        with ExitStack() as stack:
+            if self.options.batch_reads:
+                stack.enter_context(self._reads().answering(flight.keys))
+            if self.options.batch_inserts:
+                from signal_patch.receivers import batch_inserts
+
+                round_.held = stack.enter_context(
+                    batch_inserts.holding(self.options.batch_inserts, self.using)
+                )
+            flight.round = round_
+            try:
+                yield
+                round_.finish()
+            finally:
+                flight.round = None
+
+    def _reads(self) -> BatchReads:
+        if self.reads is None:
+            from signal_patch.receivers import batch_reads
+
+            self.reads = batch_reads.BatchReads(self.using)
+        return self.reads
 
 
-def opened(signal: ModelSignal, senders: Collection[type[Model]]) -> AbstractContextManager[object]:
-    """Open the round of a signal, which is sent inside the block for the rows that are in flight."""
-    return _opened(Round()) if has_list_receivers(signal, senders) else nullcontext()
-
-
-@contextmanager
-def _opened(round_: Round) -> Iterator[None]:
-    flight: Any = in_flight.innermost_flight()
-    flight.round = round_
-    try:
-        yield
-        round_.send()
-    finally:
-        flight.round = None
-
-
-def opened_for_delete(
-    collector: Collector, is_on: Callable[[type[Model]], bool]
-) -> AbstractContextManager[object]:
-    """Open the rounds of a delete, inside whose block `Collector.delete()` runs."""
-    senders = [model for model in collector.data if is_on(model)]
-    if has_list_receivers(pre_delete, senders) or has_list_receivers(post_delete, senders):
-        return _opened_for_delete(collector, senders)
-    return nullcontext()
-
-
-def _opened_for_delete(collector: Any, senders: Collection[type[Model]]) -> AbstractContextManager[None]:
-    round_ = Round(without=collector.data.keys() - senders)
+def _divide(collector: Any, finish: Callable[[], None]) -> None:
+    """Have rounds finished when Collector.delete() has sent the signals of one kind and one model."""
 
     def after_pre_delete() -> None:
-        round_.send()
+        finish()
         for model, rows in collector.data.items():
-            collector.data[model] = Rows(rows, round_.send)
+            collector.data[model] = Rows(rows, finish)
 
     collector.fast_deletes.insert(0, FirstFastDelete(after_pre_delete))
-    return _opened(round_)
 
 
 class FirstFastDelete:

@@ -1,4 +1,4 @@
-"""Who listens, and the signals of one instance."""
+"""Who listens, and how one signal is sent for many rows."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
+from asgiref.sync import async_to_sync
 from django.db.models import ImageField, Model, QuerySet
-from django.db.models.signals import ModelSignal, post_init, post_save, pre_save
+from django.db.models.signals import ModelSignal, post_delete, post_init, post_save, pre_delete, pre_save
 
 from signal_patch.dispatch.rows import loading
 from signal_patch.dispatch.rows.querysets import is_djangos
 from signal_patch.dispatch.values.columns import concrete
+
+Arguments = dict[str, Any]
 
 
 def senders(queryset: QuerySet[Any]) -> list[type[Model]]:
@@ -73,10 +76,10 @@ def _loads_other_classes(model: type[Model]) -> bool:
     """Return whether a model, or a receiver of `post_init`, may turn a row into another class."""
     if not loading.is_of_djangos_making(model):
         return True
-    if not (post_init.receivers and post_init.has_listeners(model)):
+    if not (post_init.receivers and any(found := receivers_of(post_init, model))):
         return False
     # An ImageField measures its image there (ImageField.contribute_to_class, Django 5.2 to 6.1).
-    receivers = chain(*receivers_of(post_init, model))
+    receivers = chain(*found)
     return not all(isinstance(getattr(receiver, "__self__", None), ImageField) for receiver in receivers)
 
 
@@ -96,49 +99,50 @@ def hears_saves(senders: Collection[type[Model]]) -> bool:
     return is_heard(pre_save, senders) or is_heard(post_save, senders)
 
 
-def send_pre_save(instance: Model, using: str, update_fields: frozenset[str] | None) -> None:
-    """Send `pre_save` with the arguments of `Model.save_base`."""
-    pre_save.send(
-        sender=type(instance),
-        instance=instance,
-        raw=False,
-        using=using,
-        update_fields=update_fields,
-    )
+def hears_deletes(senders: Collection[type[Model]]) -> bool:
+    """Return whether somebody listens to the deletes of the senders."""
+    return is_heard(pre_delete, senders) or is_heard(post_delete, senders)
 
 
-def send_post_save(instance: Model, using: str, update_fields: frozenset[str] | None, created: bool) -> None:
-    """Send `post_save` with the arguments of `Model.save_base`."""
-    post_save.send(
-        sender=type(instance),
-        instance=instance,
-        created=created,
-        update_fields=update_fields,
-        raw=False,
-        using=using,
-    )
+def pre_save_arguments(instance: Model, using: str, update_fields: frozenset[str] | None) -> Arguments:
+    """Return the arguments with which `Model.save_base` sends `pre_save`."""
+    return {
+        "sender": type(instance),
+        "instance": instance,
+        "raw": False,
+        "using": using,
+        "update_fields": update_fields,
+    }
 
 
-async def asend_pre_save(instance: Model, using: str, update_fields: frozenset[str] | None) -> None:
-    """Send `pre_save` from a coroutine, to receivers that are async."""
-    await pre_save.asend(
-        sender=type(instance),
-        instance=instance,
-        raw=False,
-        using=using,
-        update_fields=update_fields,
-    )
-
-
-async def asend_post_save(
+def post_save_arguments(
     instance: Model, using: str, update_fields: frozenset[str] | None, created: bool
-) -> None:
-    """Send `post_save` from a coroutine, to receivers that are async."""
-    await post_save.asend(
-        sender=type(instance),
-        instance=instance,
-        created=created,
-        update_fields=update_fields,
-        raw=False,
-        using=using,
-    )
+) -> Arguments:
+    """Return the arguments with which `Model.save_base` sends `post_save`."""
+    return {
+        "sender": type(instance),
+        "instance": instance,
+        "created": created,
+        "update_fields": update_fields,
+        "raw": False,
+        "using": using,
+    }
+
+
+def send_each(signal: ModelSignal, senders: Iterable[type[Model]], rows: Iterable[Arguments]) -> None:
+    """Send a signal once for each of these arguments.
+
+    Where only async receivers listen, one coroutine sends them all: a hop between this thread and an event
+    loop costs more than the rest of a row. A generator of arguments goes on, there too, when a signal has
+    been sent.
+    """
+    if is_awaited(signal, senders):
+        async_to_sync(_asend_each)(signal, rows)
+        return
+    for arguments in rows:
+        signal.send(**arguments)
+
+
+async def _asend_each(signal: ModelSignal, rows: Iterable[Arguments]) -> None:
+    for arguments in rows:
+        await signal.asend(**arguments)

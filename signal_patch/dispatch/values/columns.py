@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import FieldError, ValidationError
 from django.core.files import File
 from django.db.models import (
-    AutoField,
     BinaryField,
     CharField,
     DateField,
     DateTimeField,
     DecimalField,
-    DurationField,
     Field,
     FileField,
     FloatField,
@@ -28,15 +26,11 @@ from django.db.models import (
     JSONField,
     Model,
     TextField,
-    TimeField,
 )
-from django.db.models.functions import Cast
 
+from signal_patch.dispatch import backends
 from signal_patch.dispatch.values.expressions import (
     UNKNOWN,
-    CastToColumn,
-    Computed,
-    SelectedCast,
     WithJsonNull,
     read_by,
 )
@@ -73,13 +67,6 @@ _IMMUTABLE = (
 # Of these classes alone: a subclass may have attributes. Bytes are their own fingerprint.
 _UNCHANGING = frozenset(_IMMUTABLE) - {bytes}
 _BYTES = (bytes, bytearray, memoryview)
-_CAST_ON_MYSQL = (AutoField, DateField, DecimalField, DurationField, IntegerField, TimeField)
-# On SQLite a number inside a JSON value comes as a number, and goes into a column of text; on MariaDB and
-# MySQL a date comes as one. A cast to a length would cut what is too long.
-_CAST_TO_TEXT: dict[str, tuple[type[Field[Any, Any]], ...]] = {
-    "sqlite": (JSONField,),
-    "mysql": (CharField, TextField),
-}
 # A moment is a date by inheritance only.
 _KINDS: tuple[tuple[type[Field[Any, Any]], ...], ...] = (
     (IntegerField, FloatField, DecimalField),
@@ -109,7 +96,7 @@ def _is_left_to_django(field_class: type[Field[Any, Any]], name: str) -> bool:
 
 def is_plain(field: Field[Any, Any]) -> bool:
     """Return whether a field has no conversions of its own, nor has what it refers to."""
-    return is_plain_class(type(_target(field)))
+    return is_plain_class(type(target_field(field)))
 
 
 def has_known_type(field: Field[Any, Any]) -> bool:
@@ -117,7 +104,7 @@ def has_known_type(field: Field[Any, Any]) -> bool:
 
     Another may round, pad or rewrite what is stored in it.
     """
-    return _is_left_to_django(type(_target(field)), "db_type")
+    return _is_left_to_django(type(target_field(field)), "db_type")
 
 
 def is_predictable(field: Field[Any, Any]) -> bool:
@@ -125,8 +112,8 @@ def is_predictable(field: Field[Any, Any]) -> bool:
     return is_plain(field) and has_known_type(field)
 
 
-def _target(field: Any) -> Any:
-    """Follow a foreign key to the field whose values it holds."""
+def target_field(field: Any) -> Any:
+    """Return the field whose values a foreign key holds; any other field is its own."""
     while field.remote_field is not None:
         field = field.target_field
     return field
@@ -134,7 +121,7 @@ def _target(field: Any) -> Any:
 
 def is_of_class(field: Field[Any, Any], *classes: type[Field[Any, Any]]) -> bool:
     """Return whether a field, or the one whose values a foreign key holds, is of one of the classes."""
-    return isinstance(_target(field), classes)
+    return isinstance(target_field(field), classes)
 
 
 def predicted(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
@@ -157,7 +144,7 @@ def row_value(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrappe
     if value is None:
         # BooleanField.to_python() takes none where the column doesn't, which is for the database to refuse.
         return None
-    target = _target(field)
+    target = target_field(field)
     if isinstance(target, JSONField):
         return row_values(target, value)()
     if isinstance(target, BinaryField):
@@ -173,7 +160,7 @@ def row_values(field: JSONField, value: Any) -> Callable[[], Any]:
 
 def _bytes(field: BinaryField[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
     stored = bytes(field.to_python(value))
-    return memoryview(stored) if connection.vendor == "postgresql" else stored
+    return backends.of(connection).bytes_read(stored)
 
 
 def _exact_text(value: Any) -> Any:
@@ -189,13 +176,12 @@ def scaled(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) 
 
 def scaling(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> Callable[[Any], Any] | None:
     """Return a function that does `scaled` for the values of a field, or None if nothing is to do."""
-    target = _target(field)
+    target = target_field(field)
     if isinstance(target, (CharField, TextField)):
         return _as_text
     if not isinstance(target, DecimalField) or target.decimal_places is None:
         return None
-    # SQLite keeps the digits and Django rounds them in the converter; the servers round.
-    rounding = decimal.ROUND_HALF_EVEN if connection.vendor == "sqlite" else decimal.ROUND_HALF_UP
+    rounding = backends.of(connection).rounding()
     exponent = decimal.Decimal(1).scaleb(-target.decimal_places)
 
     def to_scale(value: Any) -> Any:
@@ -212,20 +198,8 @@ def _as_text(value: Any) -> Any:
 
 
 def as_column(expression: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper) -> BaseExpression:
-    """Return an expression that gives, in a SELECT, what the field's column would hold.
-
-    An assignment converts to the column's type. A cast does the same on PostgreSQL; on
-    MariaDB and MySQL only numbers, times and what becomes text can differ and have types to cast to;
-    SQLite's columns take any type.
-    """
-    target = _target(field)
-    if connection.vendor == "postgresql":
-        return CastToColumn(expression, output_field=target)
-    if connection.vendor == "mysql" and isinstance(target, _CAST_ON_MYSQL):
-        return SelectedCast(expression, output_field=target)
-    if isinstance(target, _CAST_TO_TEXT.get(connection.vendor, ())):
-        expression = Cast(expression, output_field=TextField())
-    return Computed(expression, output_field=target)
+    """Return an expression that gives, in a SELECT, what the field's column would hold."""
+    return backends.of(connection).as_column(expression, target_field(field))
 
 
 def is_of_its_kind(resolved: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
@@ -234,12 +208,12 @@ def is_of_its_kind(resolved: Any, field: Field[Any, Any], connection: BaseDataba
     Else PostgreSQL refuses it, and SQLite stores something that the field may not be able to read.
     """
     try:
-        kind = _kind(_target(resolved.output_field))
+        kind = _kind(target_field(resolved.output_field))
     except FieldError:  # of mixed types, or of none
         kind = Field
-    column = _kind(_target(field))
+    column = _kind(target_field(field))
     if kind is Field:
-        return connection.vendor != "sqlite" or column is CharField
+        return backends.of(connection).stores_only_its_type() or column is CharField
     return kind is column or column is CharField
 
 
@@ -258,10 +232,10 @@ def as_precomputed(
 
 def is_returned_as_selected(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
     """Return whether RETURNING gives the field's values as a SELECT does."""
-    # SQLite keeps a whole number of a REAL column as an integer, and only a SELECT turns it back; a
-    # geometry is selected by a function.
-    is_real = connection.vendor == "sqlite" and isinstance(_target(field), FloatField)
-    return not is_real and type(field).select_format is Field.select_format
+    if type(field).select_format is not Field.select_format:
+        # A geometry is selected by a function.
+        return False
+    return backends.of(connection).returns_as_selected(target_field(field))
 
 
 def is_opaque(field: Field[Any, Any]) -> bool:
@@ -301,10 +275,9 @@ def fingerprint(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrap
 
 
 def _json_text(field: JSONField, value: Any, connection: BaseDatabaseWrapper) -> Any:
-    # Elsewhere the text is stored; PostgreSQL's jsonb has the names in an order of its own.
-    loses_order = connection.vendor == "postgresql"
+    sort_keys = not backends.of(connection).keeps_order_in_json()
     try:
-        return json.dumps(value, cls=field.encoder, sort_keys=loses_order)
+        return json.dumps(value, cls=field.encoder, sort_keys=sort_keys)
     except (TypeError, ValueError, RecursionError):
         # It can't be saved, but nobody may want it to be.
         return copied(value)
@@ -354,7 +327,7 @@ def takes_expressions(field: Field[Any, Any], expression: Any, connection: BaseD
 
 def saves_as_it_compares(field: Field[Any, Any]) -> bool:
     """Return whether a value is prepared alike for a SET and for a WHERE."""
-    return type(_target(field)).get_db_prep_save is Field.get_db_prep_save
+    return type(target_field(field)).get_db_prep_save is Field.get_db_prep_save
 
 
 def file_state(value: Any) -> tuple[Any, Any]:

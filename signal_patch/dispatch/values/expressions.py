@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Field, JSONField, Value
 from django.db.models.expressions import Col, ExpressionWrapper
-from django.db.models.functions import Cast
 from django.db.models.sql import Query
-from django.db.models.sql.where import WhereNode
+
+from signal_patch.dispatch.backends.base import HashedByIdentity
 
 if TYPE_CHECKING:
     _ExpressionWrapper = ExpressionWrapper[Any]
@@ -55,65 +54,6 @@ def read_by(resolved: Any) -> set[Field[Any, Any]]:
     return {column.target for column in chain(columns_of(resolved), *outer)}
 
 
-def replaced(resolved: Any, replacements: Mapping[Any, Any]) -> Any:
-    """Return a resolved expression with others in the place of columns, in its subqueries too.
-
-    There, Django's own `replace_expressions()` changes nothing (5.2 to 6.1).
-    """
-    if isinstance(resolved, Query):
-        query = resolved.clone()
-        query.where = replaced(query.where, replacements)
-        query.annotations = {name: replaced(part, replacements) for name, part in query.annotations.items()}
-        query.combined_queries = tuple(replaced(part, replacements) for part in query.combined_queries)
-        return query
-    if isinstance(resolved, WhereNode):
-        children = [replaced(child, replacements) for child in resolved.children]
-        return resolved.create(children, resolved.connector, negated=resolved.negated)
-    if isinstance(resolved, Col) and resolved in replacements:
-        return replacements[resolved]
-    if not getattr(resolved, "get_source_expressions", list)():
-        return resolved
-    clone = resolved.copy()
-    clone.set_source_expressions(
-        [part if part is None else replaced(part, replacements) for part in resolved.get_source_expressions()]
-    )
-    return clone
-
-
-def in_share_mode(resolved: Any) -> Any:
-    """Return a resolved expression whose subqueries, and those in them, lock the rows that they read."""
-    if isinstance(resolved, Query):
-        query: Any = resolved.clone()
-        own: Any = type(query)
-        query.__class__ = _in_share_mode(own)
-        query.where = in_share_mode(query.where)
-        query.annotations = {name: in_share_mode(part) for name, part in query.annotations.items()}
-        return query
-    if isinstance(resolved, WhereNode):
-        children = [in_share_mode(child) for child in resolved.children]
-        return resolved.create(children, resolved.connector, negated=resolved.negated)
-    sources: list[Any] = getattr(resolved, "get_source_expressions", list)()
-    if not sources:
-        return resolved
-    clone = resolved.copy()
-    clone.set_source_expressions([part if part is None else in_share_mode(part) for part in sources])
-    return clone
-
-
-@cache
-def _in_share_mode(query_class: Any) -> Any:
-    return type(f"{query_class.__name__}InShareMode", (_InShareMode, query_class), {})
-
-
-class _InShareMode:
-    """Adds MySQL's and MariaDB's shared lock, of which Django has no word, to the SQL of a subquery."""
-
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
-        sql, params = super().as_sql(compiler, connection)  # type: ignore[misc]  # that of Query
-        # It is in brackets.
-        return f"{sql[:-1]} LOCK IN SHARE MODE)", params
-
-
 class Saved(Value):
     """A value as the field would save it, in a SELECT too."""
 
@@ -125,29 +65,7 @@ class Saved(Value):
         return resolved
 
 
-class _Selected:
-    """Has a hash whatever is inside it: a SELECT needs one, an UPDATE does not."""
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-class Computed(_Selected, _ExpressionWrapper):
-    """An expression of which sqlite3 has no declared type, so that its value comes as it is stored.
-
-    A bare column, or a subquery of one, it would turn into what that column is declared as, and not
-    the one that the value is for.
-    """
-
-    def as_sqlite(self, compiler: Any, connection: Any) -> tuple[str, Sequence[Any]]:
-        sql, params = self.as_sql(compiler, connection)
-        return f"+({sql})", params
-
-
-class Tried(_Selected, _ExpressionWrapper):
+class Tried(HashedByIdentity, _ExpressionWrapper):
     """An expression of which UNKNOWN comes where its field can't read what the database gives.
 
     Django's own converters belong to the kind of output field, hence one that has none here.
@@ -172,20 +90,6 @@ class Tried(_Selected, _ExpressionWrapper):
             return value
 
         return [convert]
-
-
-class SelectedCast(_Selected, Cast):
-    """A cast of whatever an UPDATE takes."""
-
-
-class CastToColumn(SelectedCast):
-    """A cast whose value the database gives as it gives the column's own, in the column's type.
-
-    Of others Django makes the number that they should be, one by one.
-    """
-
-    def get_db_converters(self, connection: Any) -> list[Any]:
-        return self.output_field.get_db_converters(connection)
 
 
 class JsonNull(Value):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field as dataclass_field
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import EmptyResultSet, FullResultSet
-from django.db import connections
-from django.db.models import JSONField, OuterRef, QuerySet
+from django.db.models import JSONField, QuerySet
 from django.db.models.expressions import RawSQL, Subquery
 from django.db.models.sql import Query, UpdateQuery
-from django.db.models.sql.where import ExtraWhere
 
+from signal_patch.dispatch import backends
 from signal_patch.dispatch.values import columns
 from signal_patch.dispatch.values.expressions import (
     UNKNOWN,
@@ -21,12 +20,11 @@ from signal_patch.dispatch.values.expressions import (
     Tried,
     nodes,
     read_by,
-    replaced,
     resolved_to_save,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Set as AbstractSet
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Field, Model
@@ -46,8 +44,8 @@ class Plan:
     values before they are written.
     `previews` and `precomputed` are expressions to select along with the rows, by alias. The
     precomputed ones read other rows, and so count as they were before the first write: what they
-    gave is written as a constant of each row. `reads` are the columns that the other expressions
-    read, by name, where the statement shows them what it has assigned before. `mistyped` are the
+    gave is written as a constant of each row. `to_rehearse` are the fields whose expressions read what
+    the statement has assigned before, and `new_keys` what the key of a row becomes. `mistyped` are the
     columns that expressions of another type are for, of which their fields may not be able to read them.
     """
 
@@ -62,7 +60,8 @@ class Plan:
     previewed: list[tuple[str, ModelField, Scaling | None]] = dataclass_field(default_factory=list)
     precomputed: dict[str, BaseExpression] = dataclass_field(default_factory=dict)
     precomputed_fields: dict[str, ModelField] = dataclass_field(default_factory=dict)
-    reads: dict[str, set[ModelField]] = dataclass_field(default_factory=dict)
+    to_rehearse: dict[str, ModelField] = dataclass_field(default_factory=dict)
+    new_keys: dict[ModelField, BaseExpression] = dataclass_field(default_factory=dict)
     mistyped: list[ModelField] = dataclass_field(default_factory=list)
     refresh_fields: list[ModelField] = dataclass_field(default_factory=list)
     written: list[ModelField] = dataclass_field(default_factory=list)
@@ -72,6 +71,27 @@ class Plan:
         """The fields that `assign` leaves as they are: only the write decides their values."""
         assigned = {*self.precomputed_fields.values(), *(target for _, target, _ in self.previewed)}
         return [field for field in self.refresh_fields if field not in assigned]
+
+    def before_key(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the values that the statement assigns before a part of the key that reads them."""
+        keys = [name for name, field in self.to_rehearse.items() if field in self.new_keys]
+        return dict(takewhile(lambda item: item[0] != keys[0], values.items())) if keys else {}
+
+    @property
+    def written_as_held(self) -> list[ModelField]:
+        """The fields of which each row gets what its instance holds."""
+        return [field for name, field in self.precomputed_fields.items() if name not in self.statement]
+
+    def take_rehearsed(self, *, is_locked: bool) -> None:
+        """Have each batch bring the values of the rehearsed fields, after the precomputed ones.
+
+        They are written as values if the rows are locked. Else expressions stay what they are, so as not to
+        undo what another transaction writes meanwhile.
+        """
+        for name, field in self.to_rehearse.items():
+            self.precomputed_fields[name] = field
+            if is_locked:
+                del self.statement[name]
 
     def assign(self, batch: Batch, connection: BaseDatabaseWrapper) -> None:
         """Give the instances their new values, by attribute, so that trackers see the change."""
@@ -99,42 +119,6 @@ class Plan:
                     columns.assign_anew(instance, target, value if scaling is None else scaling(value))
 
 
-class Assigned:
-    """What one statement has assigned so far, for the expressions that come later in it.
-
-    MariaDB's and MySQL's SET goes from left to right: there, these see the new values, unless the
-    statement `reads_its_table()`.
-    """
-
-    def __init__(self, model: type[Model], connection: BaseDatabaseWrapper) -> None:
-        self.model = model
-        self.connection = connection
-        self.values: dict[Any, Any] = {}
-
-    def note(self, target: ModelField, value: Any) -> None:
-        """Remember what a field is set to: a resolved expression."""
-        if self.connection.vendor == "mysql":
-            self.values[target.get_col(self.model._meta.db_table)] = columns.as_column(
-                value, target, self.connection
-            )
-
-    def shows(self, reads: set[ModelField]) -> bool:
-        """Return whether an expression that reads these fields sees what was assigned."""
-        return any(column.target in reads for column in self.values)
-
-    def seen_by(self, resolved: Any) -> Any:
-        """Return a resolved expression that gives before the statement what this one gives in it."""
-        return replaced(resolved, self.values) if self.values else resolved
-
-    def of_ancestor(self, resolved: Any) -> Any:
-        """Return, for a SELECT of a child's rows, an expression that is resolved against this model's table.
-
-        The SELECT may know that table by another name.
-        """
-        row: QuerySet[Any] = QuerySet(self.model).filter(pk=OuterRef(self.model._meta.pk.attname))
-        return Subquery(row.annotate(signal_patch_seen=resolved).values("signal_patch_seen")[:1])
-
-
 def plan_values(
     queryset: QuerySet[Any],
     values: dict[str, Any],
@@ -149,35 +133,6 @@ def plan_values(
     somebody sees them before the write, nothing needs a preview that the rows tell afterwards.
     """
     return _Planner(queryset, using, connection, pre_save_heard=pre_save_heard).plan(values)
-
-
-def reads_its_table(query: Query, values: Iterable[Any], using: str) -> bool:
-    """Return whether Django's UPDATE also reads the table that it writes, for its values or its filter.
-
-    Of such a statement MariaDB works out all columns from the old row. The values are resolved; the query has
-    the filter of the statement.
-    """
-    if query.count_active_tables() > 1:
-        # A filter by joined tables becomes a subquery (SQLUpdateCompiler.pre_sql_setup, Django 5.2 to 6.1).
-        in_place = connections[using].features.update_can_self_select
-        return in_place and not query.where.contains_over_clause
-    compiler = query.get_compiler(using)
-    # Named, and not as whose column.
-    table = re.compile(rf"(?<![\w.`])`?{re.escape(query.get_meta().db_table)}`?(?![\w`]|\s*\.)")
-    texts = (text for part in (query.where, *values) for text in _subqueries(part, compiler))
-    return any(table.search(text) for text in texts)
-
-
-def _subqueries(part: Any, compiler: Any) -> Iterator[str]:
-    """Yield, as SQL, what may read tables in a condition or value."""
-    for node in nodes(part):
-        if isinstance(node, RawSQL):
-            yield node.sql
-        elif isinstance(node, ExtraWhere):
-            yield from node.sqls
-        elif isinstance(node, Query) and not node.where.contains_over_clause:
-            # Of a filter by a window Django makes a table, and MariaDB a copy that does not count.
-            yield _sql(node, compiler) or ""
 
 
 def is_void(queryset: QuerySet[Any], values: dict[str, Any], using: str) -> bool:
@@ -221,14 +176,13 @@ class _Planner:
         self.model = queryset.model
         self.using = using
         self.connection = connection
+        self.backend = backends.of(connection)
         # Django resolves the values of an update() against this kind of query, with the
         # annotations that they may refer to (sql.UpdateQuery, Django 5.2 to 6.1).
         self.query = queryset.query.chain(UpdateQuery)
         self.query.get_initial_alias()
-        # By the model whose table has the columns: each table has a statement of its own.
-        self.assigned: dict[type[Model], Assigned] = {}
-        # What the statement contains: of a column that is named twice, both.
-        self.contained: list[tuple[ModelField, Any]] = []
+        # The columns to the left of the one at hand, of all tables.
+        self.assigned: set[ModelField] = set()
 
     def plan(self, values: dict[str, Any]) -> Plan:
         opts = self.model._meta
@@ -236,11 +190,13 @@ class _Planner:
         result = Plan(tuple(named), frozenset(target.name for target in named.values()), self.pre_save_heard)
         # Of a column that is named twice, the latter value stays.
         latter = {target: name for name, target in named.items()}
-        self.contained = [(target, values[name]) for name, target in named.items() if not target.generated]
-        for target, name in latter.items():
-            if not target.generated:
+        for name, target in named.items():
+            if target.generated:
+                continue
+            if latter[target] == name:
                 result.written.append(target)
                 self._add(result, name, target, values[name])
+            self.assigned.add(target)
         return result
 
     def _add(self, result: Plan, name: str, target: ModelField, value: Any) -> None:
@@ -252,59 +208,48 @@ class _Planner:
 
     def _add_expression(self, result: Plan, name: str, target: ModelField, value: Any) -> None:
         query = _resolving(self.query, target)
-        is_own = query is self.query
         resolved = resolved_to_save(value, query)
-        reads = read_by(resolved)
-        assigned = self._assigned_with(target)
-        overtaken = assigned.shows(reads)
-        apart = overtaken and self._reads_its_table(target)
-        seen = resolved if apart else assigned.seen_by(resolved)
-        if is_own:
-            statement, preview = resolved, seen
-        else:
-            # Django resolves it later, against the table of the ancestor that has the column.
-            statement, preview = value, assigned.of_ancestor(seen) if overtaken and not apart else value
-        if apart or _reads_other_rows(seen):
-            column = columns.as_precomputed(preview, target, self.connection)
+        # Django resolves a column of an ancestor later, against the table that has it.
+        statement = resolved if query is self.query else value
+        if self._reads_assigned(target, resolved):
+            result.to_rehearse[name] = target
+        elif _reads_other_rows(resolved):
+            column = columns.as_precomputed(statement, target, self.connection)
             result.precomputed[f"signal_patch_frozen_{len(result.precomputed)}"] = column
             result.precomputed_fields[name] = target
             if not columns.is_predictable(target):
                 result.refresh_fields.append(target)
-        else:
-            result.statement[name] = statement
-            if not columns.is_of_its_kind(resolved, target, self.connection):
-                result.mistyped.append(target)
-            self._preview(result, target, preview, may_be_unreadable=target in result.mistyped)
-            if self.pre_save_heard and self.connection.vendor == "mysql":
-                result.reads[name] = reads
-            result.refresh_fields.append(target)
-        assigned.note(target, seen)
+            return
+        result.statement[name] = statement
+        if not columns.is_of_its_kind(resolved, target, self.connection):
+            result.mistyped.append(target)
+        self._preview(result, target, statement, may_be_unreadable=target in result.mistyped)
+        result.refresh_fields.append(target)
 
-    def _assigned_with(self, target: ModelField) -> Assigned:
-        owner = columns.concrete(target.model)
-        return self.assigned.setdefault(owner, Assigned(owner, self.connection))
+    def _reads_assigned(self, target: ModelField, resolved: Any) -> bool:
+        """Return whether an expression reads columns that its statement has assigned before.
 
-    def _reads_its_table(self, target: ModelField) -> bool:
-        """Return whether Django's statement for the table that has a column reads that table too."""
+        Each table has a statement of its own.
+        """
         owner = columns.concrete(target.model)
-        query = _resolving(self.query, target)
-        here = [value for field, value in self.contained if columns.concrete(field.model) is owner]
-        resolved = [resolved_to_save(value, query) for value in here if hasattr(value, "resolve_expression")]
-        if len(here) < len(self.contained):
-            # Each of several tables is written by the keys of its rows.
-            query = UpdateQuery(owner)
-        return reads_its_table(query, resolved, self.using)
+        before = {field for field in self.assigned if columns.concrete(field.model) is owner}
+        return reads_assigned(resolved, before, self.connection)
 
     def _preview(self, result: Plan, target: ModelField, expression: Any, *, may_be_unreadable: bool) -> None:
         # The row of an instance is looked up by its new key.
         if self.pre_save_heard or target in self.model._meta.pk_fields:
             alias = f"signal_patch_{len(result.previews)}"
             column = columns.as_column(expression, target, self.connection)
+            self._note_key(result, target, column)
             result.previews[alias] = Tried(column) if may_be_unreadable else column
             result.previewed.append((alias, target, self._scaling(target)))
 
+    def _note_key(self, result: Plan, target: ModelField, column: BaseExpression) -> None:
+        if target in self.model._meta.pk_fields:
+            result.new_keys[target] = column
+
     def _add_constant(self, result: Plan, target: ModelField, value: Any) -> None:
-        self._assigned_with(target).note(target, Saved(_raw(target, value), output_field=target))
+        self._note_key(result, target, Saved(_raw(target, value), output_field=target))
         if hasattr(value, "prepare_database_save") and self._may_hold(target, value):
             result.related.append((target, value))
             return
@@ -328,13 +273,11 @@ class _Planner:
             result.refresh_fields.append(target)
 
     def _is_shown_as_stored(self, target: ModelField) -> bool:
-        # On PostgreSQL the preview is cast to the type of the column, whichever that is.
-        has_type = self.connection.vendor == "postgresql" or columns.has_known_type(target)
+        has_type = self.backend.selects_stored_value() or columns.has_known_type(target)
         return has_type and columns.saves_as_it_compares(target)
 
     def _scaling(self, target: ModelField) -> Scaling | None:
-        # On PostgreSQL the preview is cast to the type of the column.
-        return None if self.connection.vendor == "postgresql" else columns.scaling(target, self.connection)
+        return None if self.backend.selects_stored_value() else columns.scaling(target, self.connection)
 
     def _may_hold(self, target: Any, value: Any) -> bool:
         # The descriptor refuses what an UPDATE takes: another class with such a key, an
@@ -347,6 +290,12 @@ def _raw(target: ModelField, value: Any) -> Any:
     if hasattr(value, "prepare_database_save"):
         return value.prepare_database_save(target)
     return value
+
+
+def reads_assigned(resolved: Any, assigned: AbstractSet[ModelField], connection: BaseDatabaseWrapper) -> bool:
+    """Return whether an expression reads what its statement has assigned before, on this database."""
+    in_turn = assigned and backends.of(connection).assigns_in_turn()
+    return bool(in_turn) and not assigned.isdisjoint(read_by(resolved))
 
 
 def reads_other_rows(expression: Any, model: type[Model]) -> bool:

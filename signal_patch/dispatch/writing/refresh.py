@@ -1,11 +1,13 @@
-"""What rows hold after the write, read again."""
+"""What instances hold after the write: what their rows do."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field as dataclass_field
 from typing import TYPE_CHECKING, Any
 
+from django.db import connections
 from django.db.models import QuerySet
 
 from signal_patch.dispatch.rows import querysets
@@ -16,7 +18,140 @@ from signal_patch.dispatch.values.expressions import UNKNOWN
 if TYPE_CHECKING:
     from django.db.models import Field, Model
 
+    from signal_patch.dispatch.values.tracking import Changes
+
     ModelField = Field[Any, Any]
+    Pairs = list[tuple[Any, Model]]
+
+
+@dataclass(slots=True)
+class Written:
+    """What became of a batch in the database.
+
+    `matched` is how many rows the write has matched, and `missing` how many fewer than it was to. Only the
+    rows know the values of the `refresh_fields`: `returned` are those that the write itself has told, by the
+    key of the row, if it has. Of the fields that are `unassigned`, the instances have the old values.
+    `changes` are what receivers of `pre_save` changed, by key. `inserted` are the instances that have got a
+    row by an INSERT, each with whether the row is a new one.
+    """
+
+    matched: int
+    changes: Mapping[Any, Changes] = dataclass_field(default_factory=dict)
+    missing: int = 0
+    refresh_fields: Sequence[ModelField] = ()
+    unassigned: Collection[ModelField] = ()
+    returned: Mapping[Any, Sequence[Any]] | None = None
+    inserted: Sequence[tuple[Model, bool]] = ()
+
+
+class Refresh:
+    """Makes the instances of a batch hold what their rows do after the write of some fields."""
+
+    def __init__(self, using: str, fields: Iterable[ModelField], written: Written) -> None:
+        self.using = using
+        self.connection = connections[using]
+        self.written = written
+        self.changes = written.changes
+        self.fields = set(fields).union(*written.changes.values())
+
+    def run(self, pairs: Pairs) -> Pairs:
+        """Refresh the instances of the pairs, and return the pairs whose row was written."""
+        if self.written.returned is not None:
+            return self._assign_returned(self.written.returned, pairs)
+        unknown = dict.fromkeys(self.written.refresh_fields)
+        for key, instance in pairs if self.changes else ():
+            unknown.update(dict.fromkeys(self._assign_changes(instance, self.changes.get(key, {}))))
+        refresh_fields = list(unknown)
+        if self.written.missing:
+            pairs, refresh_fields = self._matched(pairs, refresh_fields)
+        instances = [instance for _, instance in pairs]
+        wanted = self._wanted(refresh_fields)
+        if any(map(wanted, set(map(type, instances)))):
+            present = refresh(instances, self.using, wanted)
+            pairs = [pair for pair in pairs if id(pair[1]) in present]
+        return pairs
+
+    def _assign_returned(self, returned: Mapping[Any, Sequence[Any]], pairs: Pairs) -> Pairs:
+        # A row that is gone was not returned.
+        pairs = [pair for pair in pairs if pair[0] in returned]
+        fields = self.written.refresh_fields
+        columns.leave_unmeasured((instance for _, instance in pairs), fields)
+        for key, instance in pairs:
+            for field, value in zip(fields, returned[key], strict=True):
+                columns.assign(instance, field, value)
+        return pairs
+
+    def _assign_changes(self, instance: Model, changes: Changes) -> list[ModelField]:
+        """Assign what the row holds of the changes, and return the fields of which only the row knows."""
+        unknown = []
+        for field, value in changes.items():
+            if columns.holds_files(field):
+                # Where there is no file, its row has ''.
+                value.name = value.name or ""
+            elif (row_value := self._row_value(field, value)) is UNKNOWN:
+                unknown.append(field)
+            else:
+                columns.assign(instance, field, row_value)
+        return unknown
+
+    def _row_value(self, field: ModelField, value: Any) -> Any:
+        if hasattr(value, "resolve_expression") or not columns.is_predictable(field):
+            return UNKNOWN
+        return columns.predicted(field, value, self.connection)
+
+    def _matched(self, pairs: Pairs, refresh_fields: list[ModelField]) -> tuple[Pairs, list[ModelField]]:
+        """Return the pairs whose row was written, and the fields of which only the row knows the value.
+
+        A row may be gone. Or a trigger, or PostgreSQL's row security, has left it as it was: then it does
+        not hold what was sent. But a trigger may also have written other values than were sent. So rows
+        count as written if they hold what was sent in all fields; if these are too few, in all that are not
+        `refresh_fields`; and if these are too few as well, whatever they hold.
+        """
+        keys = {id(instance): key for key, instance in pairs}
+        there: set[Any] = set()
+        close: set[Any] = set()
+        exact: set[Any] = set()
+        for read, found in read_rows(
+            (instance for _, instance in pairs),
+            self.using,
+            lambda model: [field for field in model._meta.concrete_fields if field in self.fields],
+        ):
+            for instance, row in found:
+                key = keys[id(instance)]
+                differing = {
+                    field
+                    for field, value in zip(read, row, strict=True)
+                    if not self._holds_sent(instance, field, value)
+                }
+                there.add(key)
+                if differing.issubset(refresh_fields):
+                    close.add(key)
+                if not differing:
+                    exact.add(key)
+        enough = len(set(keys.values())) - self.written.missing
+        chosen = next((some for some in (exact, close) if len(some) >= enough), there)
+        return (
+            [pair for pair in pairs if pair[0] in chosen],
+            refresh_fields if chosen is not there else [*refresh_fields, *self.fields],
+        )
+
+    def _holds_sent(self, instance: Model, field: ModelField, value: Any) -> bool:
+        """Return whether the value in a row is the one that was sent."""
+        if field.attname not in instance.__dict__:
+            return True
+        is_unassigned = field in self.written.unassigned
+        return bool((instance.__dict__[field.attname] == value) is not is_unassigned)
+
+    def _wanted(self, refresh_fields: Iterable[ModelField]) -> Callable[[type[Model]], list[ModelField]]:
+        """Return which fields are to be read, by the class of an instance."""
+        # By name: an instance may be of another model of the same table.
+        attnames = {field.attname for field in refresh_fields}
+
+        def wanted(model: type[Model]) -> list[ModelField]:
+            mine = [field for field in model._meta.concrete_fields if field.attname in attnames]
+            return [*mine, *columns.generated_from(model, self.fields)]
+
+        return wanted
 
 
 def refresh(

@@ -11,6 +11,7 @@ from django.db import connections
 from django.db.models import JSONField, QuerySet, Value
 from django.db.models.sql import Query
 
+from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows import querysets, selection
 from signal_patch.dispatch.rows.keys import refuse_shared
 from signal_patch.dispatch.signals import in_flight
@@ -48,7 +49,7 @@ def write(
     that `original`, Django's own `update()`, expects. Returned is also, where one statement can
     do it all, what the rows hold in the `returning_fields` fields then, by key.
     """
-    if returning_fields and not changes and not plan.precomputed:
+    if returning_fields and not changes and not plan.precomputed_fields:
         return _write_and_ask(batch, plan, writer, original, returning_fields)
     return _Writer(plan, writer, original).write(batch, changes), None
 
@@ -89,7 +90,7 @@ class _Writer:
         return matched
 
     def _write(self, batch: Batch, changes: dict[Any, Changes]) -> int:
-        if not changes and not self.plan.precomputed:
+        if not changes and not self.plan.written_as_held:
             return self._update(self.queryset, batch.keys, self.plan.statement)
         pairs = list(zip(batch.keys, batch.instances, strict=True))
         fixed = self._fixed(changes)
@@ -120,18 +121,12 @@ class _Writer:
     def _fixed(self, changes: dict[Any, Changes]) -> list[ModelField]:
         """Return the fields that get, in each row, what its instance holds.
 
-        Beside the precomputed ones, these are fields with expressions that would see, in MariaDB's SET, what
-        receivers have put in the place of the caller's values, or a key that does not change yet.
+        An expression that reads what the statement has assigned before must not read what a receiver has
+        put there instead.
         """
-        fixed = [*self.plan.precomputed_fields.values()]
-        changed = set().union(*changes.values())
-        passed: set[ModelField] = set()
-        for name in self.plan.names:
-            field: ModelField = self.model._meta.get_field(name)
-            if passed & self.plan.reads.get(name, set()):
-                fixed.append(field)
-            if field in changed or self._is_key(name):
-                passed.add(field)
+        fixed = self.plan.written_as_held
+        if changes:
+            fixed += [field for field in self.plan.precomputed_fields.values() if field not in fixed]
         return fixed
 
     def _parts(
@@ -281,8 +276,7 @@ def write_own(queryset: QuerySet[Any], pairs: list[tuple[Any, Model]], columns: 
 def writer_of(queryset: QuerySet[Any], using: str) -> Any:
     """Return the queryset that Django's statement runs on, to be narrowed to some keys."""
     writer = querysets.all_rows(queryset, using)
-    # MySQL and MariaDB have UPDATE … ORDER BY, for unique values that move up in turn.
-    if connections[using].vendor == "mysql":
+    if backends.of(connections[using]).orders_updates():
         writer.query.order_by = _order_of_write(queryset)
         writer.query.standard_ordering = queryset.query.standard_ordering
     return writer

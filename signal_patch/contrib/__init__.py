@@ -1,0 +1,1 @@
+"""Optional parts: whoever does not install them pays nothing for them."""

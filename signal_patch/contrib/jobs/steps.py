@@ -1,0 +1,134 @@
+"""A step: the next rows of a lane and the lane's cursor, in one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from . import databases, pace
+from .keys import from_text, to_text
+from .models import Job, Lane
+from .signals import job_progressed
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
+    from .definitions import BulkJob
+    from .operations import Operation
+
+
+class Result(Enum):
+    MOVED = "moved"
+    # Another worker has the lane, or has moved its cursor meanwhile.
+    TAKEN = "taken"
+    STOPPED = "stopped"
+
+
+@dataclass
+class Step:
+    """
+    One step of a lane.
+
+    With `limit` it takes at most so many rows, and only if the cursor is still where `cursor` says: this is
+    how the row that fails is looked for. When `run()` raises, the transaction has been rolled back, and
+    `keys` are the rows from the cursor on, of which it tried the first `size`.
+    """
+
+    definition: BulkJob
+    job_id: int
+    lane_id: int
+    using: str
+    worker: str
+    limit: int | None = None
+    cursor: str | None = None
+    keys: QuerySet[Any, Any] | None = None
+    size: int = 0
+    end: str | None = None
+
+    def run(self) -> Result:
+        """Run the step and commit it. Whatever a receiver or the database raises is raised."""
+        began = monotonic()
+        with transaction.atomic(using=self.using, durable=True):
+            lane = self.lock()
+            if lane is None:
+                return Result.TAKEN
+            job = lane.job
+            if job.status != Job.Status.RUNNING:
+                return Result.STOPPED
+            operation = self.definition.operation(job.parameters)
+            if operation.fingerprint() != job.fingerprint:
+                self._halt(job)
+                return Result.STOPPED
+            rows = self._change(lane, operation)
+            seconds = monotonic() - began
+            self._move(lane, rows, seconds)
+        job_progressed.send_robust(
+            type(self.definition),
+            job_id=job.pk,
+            lane_id=lane.pk,
+            rows=rows,
+            seconds=seconds,
+            is_lane_done=self.end == lane.upto,
+        )
+        return Result.MOVED
+
+    def lock(self) -> Lane | None:
+        """Return the lane, locked, or None if it is done, another worker has it or has moved it on."""
+        lanes = Lane.objects.using(self.using).filter(pk=self.lane_id, done=False)
+        connection = connections[self.using]
+        databases.begin_step(connection, self.definition.idle_seconds)
+        skip_locked = connection.features.has_select_for_update_skip_locked
+        lane = lanes.select_for_update(skip_locked=skip_locked).first()
+        if lane is None or (self.limit is not None and lane.cursor != self.cursor):
+            return None
+        self.cursor = lane.cursor
+        return lane
+
+    def first_key(self) -> str | None:
+        """Return the key of the first row beyond the cursor."""
+        key = None if self.keys is None else self.keys.first()
+        return None if key is None else to_text(key)
+
+    def _halt(self, job: Job) -> None:
+        """Let no step run until somebody has confirmed that the job's SQL is another than at its start."""
+        Job.objects.using(self.using).filter(pk=job.pk, status=Job.Status.RUNNING).update(
+            status=Job.Status.CHANGED,
+            error="The code builds another SQL than when the job was started. Look at it and confirm it.",
+        )
+
+    def _change(self, lane: Lane, operation: Operation) -> int:
+        model = operation.model
+        self.size = self.limit or lane.step_size
+        after = None if lane.cursor is None else from_text(model, lane.cursor)
+        upto = from_text(model, lane.upto)
+        self.keys = keys = operation.keys_between(after, upto)
+        last = list(keys[self.size - 1 : self.size])
+        if last:
+            upto, self.end = last[0], to_text(last[0])
+        else:
+            self.size, self.end = keys.count(), lane.upto
+        return operation.run(operation.between(after, upto))
+
+    def _move(self, lane: Lane, rows: int, seconds: float) -> None:
+        row_seconds = pace.average(lane.row_seconds, rows, seconds)
+        values: dict[str, Any] = {
+            "cursor": self.end,
+            "done": self.end == lane.upto,
+            "rows": F("rows") + rows,
+            "steps": F("steps") + 1,
+            "seconds": F("seconds") + seconds,
+            "row_seconds": row_seconds,
+            "attempts": 0,
+            "error": "",
+            "worker": self.worker,
+            "stepped": timezone.now(),
+        }
+        if self.limit is None:
+            values["step_size"] = pace.next_size(self.size, row_seconds, self.definition.target_seconds)
+        Lane.objects.using(self.using).filter(pk=lane.pk).update(**values)

@@ -1,0 +1,110 @@
+"""MariaDB and MySQL: SET from left to right, snapshots beside locks, INSERT IGNORE."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import (
+    AutoField,
+    CharField,
+    DateField,
+    DecimalField,
+    DurationField,
+    Field,
+    IntegerField,
+    TextField,
+    TimeField,
+)
+from django.db.models.functions import Cast
+from django.db.models.sql import Query
+from django.db.models.sql.where import WhereNode
+
+from signal_patch.dispatch.backends.base import Backend, Selected, SelectedCast
+
+if TYPE_CHECKING:
+    from django.db.models.expressions import BaseExpression
+
+    ModelField = Field[Any, Any]
+
+_CAST = (AutoField, DateField, DecimalField, DurationField, IntegerField, TimeField)
+
+
+class MySQL(Backend):
+    """The answers for MariaDB and MySQL, which Django calls one vendor."""
+
+    def as_column(self, expression: Any, field: ModelField) -> BaseExpression:
+        """MySQL and MariaDB have types to cast to for numbers, times and text; other values stay as they are.
+
+        A cast to a length would cut text that is too long for its column.
+        """
+        if isinstance(field, _CAST):
+            return SelectedCast(expression, output_field=field)
+        if isinstance(field, (CharField, TextField)):
+            expression = Cast(expression, output_field=TextField())
+        return Selected(expression, output_field=field)
+
+    def stores_only_its_type(self) -> bool:
+        """MySQL and MariaDB convert values to the column's type, or refuse them."""
+        return True
+
+    def refuses_other_types(self) -> bool:
+        """MySQL and MariaDB convert expressions of any type; what they refuse is single values."""
+        return False
+
+    def orders_updates(self) -> bool:
+        """MySQL and MariaDB have UPDATE … ORDER BY."""
+        return True
+
+    def plain_table_question(self) -> str | None:
+        """MariaDB and MySQL show triggers only to those who may make them, so the privilege counts too."""
+        return (
+            "SELECT COUNT(*) FROM information_schema.tables t WHERE table_schema = DATABASE()"
+            " AND table_name = %s AND table_type = 'BASE TABLE' AND NOT EXISTS (SELECT 1 FROM"
+            " information_schema.triggers g WHERE g.event_object_schema = t.table_schema"
+            " AND g.event_object_table = t.table_name) AND (EXISTS (SELECT 1 FROM"
+            " information_schema.user_privileges WHERE privilege_type = 'TRIGGER') OR EXISTS (SELECT 1 FROM"
+            " information_schema.schema_privileges WHERE privilege_type = 'TRIGGER'"
+            " AND DATABASE() LIKE table_schema))"
+        )
+
+    def with_committed_subqueries(self, resolved: Any) -> Any:
+        """MySQL and MariaDB read them so in a shared lock, which their UPDATE takes as well.
+
+        The lock of an outer query does not extend to its subqueries.
+        """
+        return _in_share_mode(resolved)
+
+
+def _in_share_mode(resolved: Any) -> Any:
+    """Return a resolved expression whose subqueries, and those in them, lock the rows that they read."""
+    if isinstance(resolved, Query):
+        query: Any = resolved.clone()
+        own: Any = type(query)
+        query.__class__ = _sharing(own)
+        query.where = _in_share_mode(query.where)
+        query.annotations = {name: _in_share_mode(part) for name, part in query.annotations.items()}
+        return query
+    if isinstance(resolved, WhereNode):
+        children = [_in_share_mode(child) for child in resolved.children]
+        return resolved.create(children, resolved.connector, negated=resolved.negated)
+    sources: list[Any] = getattr(resolved, "get_source_expressions", list)()
+    if not sources:
+        return resolved
+    clone = resolved.copy()
+    clone.set_source_expressions([part if part is None else _in_share_mode(part) for part in sources])
+    return clone
+
+
+@cache
+def _sharing(query_class: Any) -> Any:
+    return type(f"{query_class.__name__}InShareMode", (_InShareMode, query_class), {})
+
+
+class _InShareMode:
+    """Adds a shared lock, for which Django has no API on MySQL and MariaDB, to the SQL of a subquery."""
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        sql, params = super().as_sql(compiler, connection)  # type: ignore[misc]  # that of Query
+        # It is in brackets.
+        return f"{sql[:-1]} LOCK IN SHARE MODE)", params

@@ -1,0 +1,120 @@
+"""SQLite: columns of any type, one lock for the whole database, JSON functions."""
+
+from __future__ import annotations
+
+import decimal
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import F, Field, FloatField, JSONField, Lookup, TextField
+from django.db.models.functions import Cast
+
+from signal_patch.dispatch.backends.base import Backend, Selected, are_int64, are_numbers, are_texts
+
+if TYPE_CHECKING:
+    from django.db.models.expressions import BaseExpression
+
+    ModelField = Field[Any, Any]
+    _Lookup = Lookup[Any]
+else:
+    _Lookup = Lookup
+
+IN_JSON_ARRAY = "IN (SELECT value FROM json_each(%s))"
+
+
+class SQLite(Backend):
+    """The answers for SQLite."""
+
+    def key_lookup(self, pk: ModelField, keys: Sequence[Any], connection: Any) -> Lookup[Any] | None:
+        """SQLite's `json_each()` makes rows of a JSON array; it cuts a text at its first NUL."""
+        if not connection.features.supports_json_field:
+            return None
+        if are_numbers(pk, keys):
+            return AmongJson(F("pk"), keys) if are_int64(keys) else None
+        return AmongJson(F("pk"), keys) if are_texts(pk, keys) and "\0" not in "".join(keys) else None
+
+    def max_parameters(self, connection: Any) -> int | None:
+        """SQLite's limit is the connection's own: Django 5.2 assumes the 999 of an old SQLite."""
+        connection.ensure_connection()
+        # sqlite3 tells it from Python 3.11 on.
+        if not hasattr(connection.connection, "getlimit"):
+            return super().max_parameters(connection)
+        return int(connection.connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
+
+    def as_column(self, expression: Any, field: ModelField) -> BaseExpression:
+        """SQLite's columns take values of any type, which a SELECT gives as they are.
+
+        Except that a number from inside a JSON value becomes text in a JSON column.
+        """
+        if isinstance(field, JSONField):
+            expression = Cast(expression, output_field=TextField())
+        return Undeclared(expression, output_field=field)
+
+    def refuses_other_types(self) -> bool:
+        """SQLite stores a value of any type in any column."""
+        return False
+
+    def rounding(self) -> str:
+        """SQLite keeps all digits, and Django's converter rounds them half to even."""
+        return decimal.ROUND_HALF_EVEN
+
+    def returns_as_selected(self, field: ModelField) -> bool:
+        """SQLite stores whole numbers of a REAL column as integers; only a SELECT turns them back."""
+        return not isinstance(field, FloatField)
+
+    def assigns_in_turn(self) -> bool:
+        """SQLite's UPDATE reads the old row throughout."""
+        return False
+
+    def ignoring_changes_values(self) -> bool:
+        """SQLite's INSERT OR IGNORE inserts a row as it is, or not at all."""
+        return False
+
+    def begin_write(self, statement: str, connection: Any) -> None:
+        """SQLite has one write lock, on the whole database.
+
+        A transaction that has read cannot take it while another one holds it: that fails at once with
+        "database is locked", whatever the timeout; with a write-ahead log what was read would be out of date.
+        """
+        # With these modes BEGIN has taken the lock (DatabaseWrapper.transaction_mode, Django 5.2 to 6.1).
+        if connection.transaction_mode not in ("IMMEDIATE", "EXCLUSIVE"):
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+
+    def plain_table_question(self) -> str | None:
+        """SQLite lists triggers and views in its schema tables."""
+        return (
+            "SELECT NOT EXISTS (SELECT 1 FROM (SELECT * FROM sqlite_master UNION ALL SELECT * FROM"
+            " sqlite_temp_master) WHERE type IN ('trigger', 'view') AND tbl_name = %s COLLATE NOCASE)"
+        )
+
+    def reads_snapshots(self) -> bool:
+        """SQLite has one writer: nobody changes a row that this transaction is going to write."""
+        return False
+
+
+class Undeclared(Selected):
+    """Hides the declared column type from sqlite3, so that the value arrives as it is stored.
+
+    sqlite3 would convert a bare column, or a subquery of one, to what that column is declared as, which is
+    not the column that the value is meant for.
+    """
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        sql, params = super().as_sql(compiler, connection)
+        return f"+({sql})", params
+
+
+class AmongJson(_Lookup):
+    """`IN`, with all values in one JSON array."""
+
+    lookup_name = "among"
+    prepare_rhs = False
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        sql, params = self.process_lhs(compiler, connection)
+        # Not escaped, text that is no Unicode is refused by the driver, as in an IN list.
+        values = json.dumps(self.rhs, ensure_ascii=False)
+        return f"{sql} {IN_JSON_ARRAY}", (*params, values)

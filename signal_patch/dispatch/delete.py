@@ -1,0 +1,128 @@
+"""`Collector.delete()`, by which Django deletes, and `QuerySet.delete()` in batches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.db.models.signals import post_delete, pre_delete
+
+from signal_patch.dispatch import cascade_updates, transactions
+from signal_patch.dispatch.database_cascade import CheckAfterPreDelete, DatabaseCascade, DatabaseRelations
+from signal_patch.dispatch.progress import is_reporting, reporting
+from signal_patch.dispatch.rows import choosing, querysets
+from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
+
+if TYPE_CHECKING:
+    from django.db.models import Model
+    from django.db.models.deletion import Collector
+
+    from signal_patch.dispatch.cascade_updates import MixinOptions
+    from signal_patch.dispatch.database_cascade import Decide
+    from signal_patch.options import Options
+
+    Deleted = tuple[int, dict[str, int]]
+
+
+def delete(
+    collector: Collector,
+    decide: Decide,
+    mixin_options: MixinOptions,
+    original: Callable[[Collector], Deleted],
+) -> Deleted:
+    """Delete what Django has collected, and send the signals of rows that the database removes or changes.
+
+    `original` is Django's own `Collector.delete()`, unbound. It sends the signals of all rows in the
+    collector, so rows that the database would remove or change by itself are added to it first. `decide`
+    returns the options with which an operation on a model's rows sends signals, or None. `mixin_options`
+    returns them for a queryset without the mixin whose model's default manager has it, or None.
+    """
+    relations = DatabaseRelations(collector, decide)
+    with _transaction(collector.using, {*collector.data, *relations.by_model}):
+        cascade = DatabaseCascade(collector, relations)
+        cascade.collect()
+        cascade_updates.send_signals(collector, mixin_options)
+        flight = in_flight.flight_of_delete(
+            collector, cascade.removed_by_database, relations.models_with_removed_rows()
+        )
+        with in_flight.flying(flight):
+            if cascade.may_lose_rows() and sending.is_heard(pre_delete, collector.data):
+                cascade.collector.fast_deletes.insert(0, CheckAfterPreDelete(cascade, mixin_options))
+            deleted = _run(collector, decide, original)
+        return cascade.counted(deleted) if cascade.deleted_by_either and not flight.deletions else deleted
+
+
+def _transaction(using: str, models: Collection[type[Model]]) -> AbstractContextManager[Any]:
+    """Open a transaction around a delete that sends signals; Django opens its own too late.
+
+    `on_commit` hooks run at the end of the block, when no row is in flight any more.
+    """
+    if sending.hears_deletes(models):
+        return transaction.atomic(using=using, savepoint=False)
+    return nullcontext()
+
+
+def _run(collector: Collector, decide: Decide, original: Callable[[Collector], Deleted]) -> Deleted:
+    """Run Django's own delete, and report it if it is that of a queryset."""
+    origin: Any = collector.origin
+    if not isinstance(origin, QuerySet) or decide(origin.model, "delete") is None:
+        return _run_in_rounds(collector, decide, original)
+    heard = [found for model, found in collector.data.items() if sending.hears_deletes([model])]
+    if not heard or is_reporting("delete", origin.model):
+        return _run_in_rounds(collector, decide, original)
+    total = sum(map(len, heard))
+    with reporting("delete", origin.model, collector.using) as report:
+        report.begin(total)
+        deleted = _run_in_rounds(collector, decide, original)
+        report(total, total)
+    return deleted
+
+
+def _run_in_rounds(collector: Collector, decide: Decide, original: Callable[[Collector], Deleted]) -> Deleted:
+    def run() -> Deleted:
+        with _rounds(collector, decide):
+            return original(collector)
+
+    return loops.run(run, (pre_delete, post_delete), collector.data)
+
+
+def _rounds(collector: Collector, decide: Decide) -> AbstractContextManager[Any]:
+    """Open the rounds of a delete, with the options of the model that Django collected first."""
+    options = {model: decide(model, "delete") for model in collector.data}
+    on = {model: given for model, given in options.items() if given is not None}
+    if not on:
+        return nullcontext()
+    return rounds.Rounds(collector.using, next(iter(on.values())), [*on]).open_delete(collector)
+
+
+def delete_in_batches(
+    queryset: QuerySet[Any], size: int, options: Options, original: Callable[..., Deleted]
+) -> Deleted:
+    """Delete the rows of a queryset, `size` at a time, in one transaction.
+
+    Django holds all rows of a delete in memory, and all rows that it cascades to, before it deletes the
+    first. In batches it holds those of one batch. Two things differ, so this is an option: RESTRICT refuses
+    a row whose other parent is deleted in a later batch, and the signals' `origin` is the batch's queryset.
+
+    `original` is Django's own `delete()`, unbound; it sends the signals. Returns the sum of what it
+    returns, and raises what it raises, with no row deleted.
+    """
+    # Django's refusals (a slice, for example) come first, with no row deleted.
+    nothing = original(querysets.none(queryset))
+    using = querysets.database_for_write(queryset)
+    by_model: Counter[str] = Counter(nothing[1])
+    reported = reporting("delete", queryset.model, using, options.progress)
+    with transaction.atomic(using=using, savepoint=False), reported as report:
+        transactions.begin_write(using, transactions.DELETE, queryset.model._meta.pk_fields[0])
+        keys = querysets.keys_of(choosing.chosen(queryset, using))
+        report.begin(len(keys))
+        for start in range(0, len(keys), size):
+            batch = keys[start : start + size]
+            by_model.update(original(querysets.with_keys(querysets.all_rows(queryset, using), batch))[1])
+            report(start + len(batch), len(keys))
+    queryset._result_cache = None
+    return by_model.total(), dict(by_model)

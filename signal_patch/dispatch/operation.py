@@ -1,0 +1,259 @@
+"""What every bulk operation is given, and the course of those that save rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from django.db import connections, transaction
+from django.db.models.signals import post_save, pre_save
+
+from signal_patch.dispatch.progress import in_receivers, reporting
+from signal_patch.dispatch.rows.selection import Batch
+from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
+from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.values.tracking import Changes, ChangeTracker
+from signal_patch.dispatch.writing.refresh import Refresh, Written, refresh
+
+if TYPE_CHECKING:
+    from django.db.models import Field, Model, QuerySet
+
+    from signal_patch.options import Options
+
+    ModelField = Field[Any, Any]
+    Pairs = list[tuple[Any, Model]]
+    ChangesByKey = dict[Any, Changes]
+    # An instance whose row was saved, and what `post_save` says of it: `update_fields` and `created`.
+    # A plain tuple, as there is one for each row: a NamedTuple takes nine times as long to make.
+    SavedRow = tuple[Model, frozenset[str] | None, bool]
+
+AnyBatch = TypeVar("AnyBatch", bound=Batch)
+
+# How many rows are looked for at first, once a receiver has deleted some.
+FEW = 10
+
+
+@dataclass(eq=False)
+class Operation:
+    """One call of a bulk operation.
+
+    `senders` are the senders of its signals, `original` is Django's own method, unbound.
+    """
+
+    queryset: QuerySet[Any]
+    using: str
+    senders: Collection[type[Model]]
+    options: Options
+    original: Callable[..., Any]
+
+    def __post_init__(self) -> None:
+        self.model = self.queryset.model
+        self.connection = connections[self.using]
+        self.lock = self.options.lock and self.connection.features.has_select_for_update
+
+
+class BulkSave(Operation, ABC, Generic[AnyBatch]):
+    """An operation that does batch by batch what a loop of `save()` does row by row.
+
+    `name` is the operation's. `fields` are those that the caller writes, and `update_fields` is what the
+    signals say of them. `flight` is that of the batch under way.
+    """
+
+    name: ClassVar[str]
+    fields: Collection[ModelField] = ()
+    update_fields: frozenset[str] = frozenset()
+    flight: in_flight.Flight
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.rounds = rounds.Rounds(self.using, self.options, self.senders)
+        self._trackers: dict[type[Model], ChangeTracker] = {}
+
+    def execute(self) -> int:
+        """Save all rows in one transaction, and return how many were matched."""
+        with transaction.atomic(using=self.using, savepoint=False):
+            self.begin()
+            return loops.run(self.run, (pre_save, post_save), self.senders)
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Take the locks that the write needs, before anything is read."""
+
+    def run(self) -> int:
+        """Save batch after batch, and return how many rows were matched."""
+        matched = done = 0
+        with reporting(self.name, self.model, self.using, self.options.progress) as report:
+            for batch in self.batches():
+                report.begin(self.total)
+                if batch.keys:
+                    matched += self.process(batch)
+                done += len(batch.keys)
+                report(done, self.total)
+                # The next one is loaded when this one is gone.
+                del batch
+        return matched
+
+    @abstractmethod
+    def batches(self) -> Iterator[AnyBatch]:
+        """Yield the rows in batches."""
+
+    @property
+    @abstractmethod
+    def total(self) -> int:
+        """The number of rows in all batches, known from the first batch on."""
+
+    def process(self, batch: AnyBatch) -> int:
+        """Save the rows of a batch with their signals, and return how many were matched."""
+        # In a variable, too: the context has a weak reference only.
+        flight = self.flight = self.take_off(batch)
+        with in_flight.flying(flight):
+            self.assign(batch)
+            changes = self.send_pre_save(batch)
+            written = self.write(batch, changes)
+            saved = self.refresh(batch, written)
+            return written.matched - self.send_post_save(saved)
+
+    def take_off(self, batch: AnyBatch) -> in_flight.Flight:
+        """Return the flight of a batch, and note whose signals are to be sent.
+
+        Nothing is sent for a row that is in flight already.
+        """
+        by_class = self.keys_by_class(batch)
+        already_in_flight = in_flight.keys_in_flight_of(self.using, by_class)
+        pairs = batch.pairs
+        batch.to_signal = (
+            [pair for pair in pairs if pair[0] not in already_in_flight] if already_in_flight else pairs
+        )
+        return in_flight.flight_of(self.using, by_class)
+
+    def keys_by_class(self, batch: AnyBatch) -> dict[type[Model], list[Any]]:
+        """Return the keys of the rows by the classes of their instances."""
+        return in_flight.keys_by_class(self.model, batch.keys, batch.instances)
+
+    @abstractmethod
+    def assign(self, batch: AnyBatch) -> None:
+        """Give the instances the values that receivers are to see."""
+
+    @in_receivers
+    def send_pre_save(self, batch: AnyBatch) -> ChangesByKey:
+        """Send `pre_save` for each instance, and return what receivers changed, by key."""
+        self.rounds.begin_batch(instance for _, instance in batch.to_signal)
+        if not sending.is_heard(pre_save, self.senders):
+            return {}
+        awaited = sending.is_awaited(pre_save, self.senders)
+        if awaited or rounds.has_list_receivers(pre_save, self.senders):
+            return self._send_then_compare(batch.to_signal)
+        changes: ChangesByKey = {}
+        with self.rounds.open(pre_save):
+            sending.send_each(pre_save, self.senders, self._compared(batch.to_signal, changes))
+        return changes
+
+    def _compared(self, pairs: Pairs, changes: ChangesByKey) -> Iterator[sending.Arguments]:
+        """Yield the arguments of each `pre_save`, and note what was changed when it has been sent."""
+        using, update_fields, trackers = self.using, self.update_fields, self._trackers
+        for key, instance in pairs:
+            tracker = trackers.get(type(instance)) or self._tracker(type(instance))
+            snapshot = tracker.snapshot(instance)
+            yield sending.pre_save_arguments(instance, using, update_fields)
+            if tracker.may_differ(instance, snapshot):
+                changed = tracker.changes(instance, snapshot)
+                if changed:
+                    changes[key] = changed
+
+    def _send_then_compare(self, pairs: Pairs) -> ChangesByKey:
+        """Send `pre_save` for all instances, and compare them afterwards.
+
+        Comparing may query the database, which a coroutine must not do; and receivers of lists change the
+        instances when all the others are through.
+        """
+        snapshots = [self._tracker(type(instance)).snapshot(instance) for _, instance in pairs]
+        with self.rounds.open(pre_save):
+            sending.send_each(
+                pre_save,
+                self.senders,
+                (
+                    sending.pre_save_arguments(instance, self.using, self.update_fields)
+                    for _, instance in pairs
+                ),
+            )
+        found = {
+            key: self._tracker(type(instance)).changes(instance, snapshot)
+            for (key, instance), snapshot in zip(pairs, snapshots, strict=True)
+        }
+        return {key: changed for key, changed in found.items() if changed}
+
+    def _tracker(self, model: type[Model]) -> ChangeTracker:
+        if model not in self._trackers:
+            tracked = columns.writable_fields(model)
+            if not self.options.write_back:
+                # By name: an instance may be of another model of the same table.
+                names = {field.name for field in self.fields}
+                tracked = [field for field in tracked if field.name in names]
+            self._trackers[model] = self.new_tracker(tracked)
+        return self._trackers[model]
+
+    def new_tracker(self, tracked: Collection[ModelField]) -> ChangeTracker:
+        """Return a tracker of these fields for instances of one class."""
+        return ChangeTracker(tracked, self.connection, may_hold_expressions=False)
+
+    @abstractmethod
+    def write(self, batch: AnyBatch, changes: ChangesByKey) -> Written:
+        """Write the rows, with what receivers changed."""
+
+    @property
+    def hears_post_save(self) -> bool:
+        """Whether somebody listens by now: a receiver may have connected another."""
+        return sending.is_heard(post_save, self.senders)
+
+    def refresh(self, batch: AnyBatch, written: Written) -> list[SavedRow]:
+        """Make the instances hold what their rows do, and return those whose row was written."""
+        if not self.hears_post_save:
+            return []
+        pairs = Refresh(self.using, self.fields, written).run(batch.to_signal)
+        names, changes = self.update_fields, written.changes
+        if not changes:
+            return [(instance, names, False) for _, instance in pairs]
+        return [(instance, _with_changed(names, changes.get(key)), False) for key, instance in pairs]
+
+    @in_receivers
+    def send_post_save(self, saved: list[SavedRow]) -> int:
+        """Send `post_save`, and return how many rows a receiver deleted before their turn."""
+        flight = self.flight
+        gone: set[Any] = set()
+        doubtful: list[SavedRow] = []
+        step = FEW
+        with self.rounds.open(post_save):
+            while saved or doubtful:
+                flight.deletions = 0
+                unsent = iter(saved)
+                sending.send_each(post_save, self.senders, self._until_a_deletion(unsent))
+                # Twice as many each time: a receiver that deletes at every row must not cost the square.
+                step = FEW if flight.deletions else step * 2
+                rest = [*unsent, *doubtful]
+                saved, doubtful = self._found(rest[:step], gone), rest[step:]
+        return len(gone)
+
+    def _until_a_deletion(self, saved: Iterator[SavedRow]) -> Iterator[sending.Arguments]:
+        """Yield the arguments of each `post_save` until a receiver has deleted a row, any row."""
+        using, flight = self.using, self.flight
+        for instance, update_fields, created in saved:
+            yield sending.post_save_arguments(instance, using, update_fields, created)
+            if flight.deletions:
+                return
+
+    def _found(self, saved: list[SavedRow], gone: set[Any]) -> list[SavedRow]:
+        """Return those that still have a row, and add the others to the rows that are gone."""
+        there = refresh((instance for instance, *_ in saved), self.using, lambda model: [])
+        gone.update(_identity(instance) for instance, *_ in saved if id(instance) not in there)
+        return [row for row in saved if id(row[0]) in there]
+
+
+def _with_changed(names: frozenset[str], changed: Changes | None) -> frozenset[str]:
+    return names | {field.name for field in changed} if changed else names
+
+
+def _identity(instance: Any) -> Any:
+    """Return what tells an instance's row from others: its key, unless a receiver's `delete()` took it."""
+    return (instance.pk,) if instance._is_pk_set() else id(instance)

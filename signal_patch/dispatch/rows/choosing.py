@@ -1,0 +1,270 @@
+"""Which query chooses the rows of a bulk operation.
+
+The caller's queryset says which rows, but it may give a row twice (a join to many), give no instances
+(`values()`), or read tables whose rows must not be locked. So the rows are chosen by a query derived from it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import FieldDoesNotExist
+from django.db import connections
+from django.db.models import Q
+from django.db.models.constants import LOOKUP_SEP
+from django.db.models.expressions import OrderBy
+from django.db.models.sql import Query
+
+from signal_patch.dispatch import backends
+from signal_patch.dispatch.rows.querysets import (
+    all_rows,
+    copied,
+    current,
+    order_by_key,
+    whole,
+)
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
+
+class Choice:
+    """The query that chooses the rows of one operation, once each.
+
+    `lock` says whether the rows will be locked, `computes` whether expressions will be selected with them.
+    `locked_tables` are what `select_for_update(of=…)` then has to name; where it is empty, all tables of
+    the query are the model's own.
+    """
+
+    def __init__(self, using: str, *, lock: bool, computes: bool) -> None:
+        self.using = using
+        self.lock = lock
+        self.computes = computes
+        self.locked_tables: tuple[str, ...] = ()
+
+    def rows(self, queryset: QuerySet[Any]) -> Any:
+        """Return a queryset of whole instances of the rows, in order.
+
+        Returns None if the order depends on more than the model's own columns: then only the caller's
+        queryset can give it, where a row may come twice.
+        """
+        if self._is_direct(queryset):
+            return _direct(queryset, self.using)
+        if orders_by_own_columns(queryset.query):
+            return chosen(queryset, self.using)
+        return None
+
+    def _is_direct(self, queryset: QuerySet[Any]) -> bool:
+        """Return whether the queryset's own query can load the rows, once each, and lock no others."""
+        query = queryset.query
+        if query.group_by is not None or query.extra_tables or query.extra_order_by:
+            return False
+        if any(_is_computed_over_rows(annotation) for annotation in query.annotations.values()):
+            return False
+        if not orders_by_own_columns(query):
+            # The compiler adds the joins of the ordering.
+            query = query.clone()
+            query.get_compiler(self.using).pre_sql_setup()
+        foreign = foreign_joins(query)
+        if foreign and self.computes:
+            # Raw SQL in an expression may name a column that a joined table has too.
+            return False
+        if not all(_is_to_one(join) for join in foreign):
+            return False
+        return not (foreign and self.lock) or self._can_lock_own_tables(query)
+
+    def _can_lock_own_tables(self, query: Query) -> bool:
+        opts = query.get_meta()
+        # Django 6.1 fails on `of` with a values_list() of a composite key.
+        if opts.is_composite_pk or not connections[self.using].features.has_select_for_update_of:
+            return False
+        self.locked_tables = own_tables(opts)
+        return True
+
+
+def _is_computed_over_rows(annotation: Any) -> bool:
+    return bool(
+        getattr(annotation, "contains_over_clause", False) or getattr(annotation, "set_returning", False)
+    )
+
+
+def foreign_joins(query: Any) -> list[Any]:
+    """Return the joins of a query to other tables than those of the model and its parents.
+
+    (Query.alias_map and alias_refcount, Django 5.2 to 6.1.)
+    """
+    links = _parent_links(query.get_meta())
+    return [
+        join
+        for alias, join in query.alias_map.items()
+        if query.alias_refcount[alias]
+        and join.parent_alias
+        and getattr(join, "join_field", None) not in links
+    ]
+
+
+def _parent_links(opts: Any) -> set[Any]:
+    links: set[Any] = set()
+    for parent, link in opts.concrete_model._meta.parents.items():
+        links |= {link, *_parent_links(parent._meta)}
+    return links
+
+
+def _is_to_one(join: Any) -> bool:
+    """Return whether a join gives each row once; False for a join of a library's own, without a field."""
+    field = getattr(join, "join_field", None)
+    return bool(getattr(field, "many_to_one", False) or getattr(field, "one_to_one", False))
+
+
+def orders_by_key(query: Query) -> bool:
+    """Return whether a query's rows come by ascending key, which is also the order if none is given."""
+    if query.extra_order_by or not query.order_by:
+        return not query.extra_order_by
+    pk = query.get_meta().pk
+    return query.standard_ordering and query.order_by[0] in ("pk", pk.name, pk.attname)
+
+
+def orders_by_own_columns(query: Query) -> bool:
+    """Return whether a query orders by the model's own columns, or not at all."""
+    return not query.extra_order_by and all(
+        isinstance(term, str) and _is_own_column(query, term.removeprefix("-")) for term in query.order_by
+    )
+
+
+def _is_own_column(query: Query, name: str) -> bool:
+    if name == "pk":
+        return True
+    if LOOKUP_SEP in name or name in query.annotations:
+        return False
+    try:
+        found = query.get_meta().get_field(name)
+    except FieldDoesNotExist:
+        return False
+    # The name of a relation stands for the ordering of the related model.
+    return found.concrete and (not found.is_relation or name == found.attname)
+
+
+def own_tables(opts: Any) -> tuple[str, ...]:
+    """Return what `select_for_update(of=…)` calls the tables of a model and its parents."""
+    return ("self", *_parent_paths(opts))
+
+
+def _parent_paths(opts: Any) -> list[str]:
+    paths: list[str] = []
+    for parent, link in opts.concrete_model._meta.parents.items():
+        paths.append(link.name)
+        paths += [f"{link.name}{LOOKUP_SEP}{path}" for path in _parent_paths(parent._meta)]
+    return paths
+
+
+def by_key(queryset: QuerySet[Any]) -> Any:
+    """Return a queryset of the same rows in the order of their keys."""
+    clone = copied(queryset)
+    order_by_key(clone.query)
+    return clone
+
+
+def as_ordered(queryset: QuerySet[Any], using: str) -> Any:
+    """Return the queryset in the caller's order, in which a row may come twice."""
+    ordered = _on(using, queryset)
+    if not foreign_joins(ordered.query):
+        # Django's UPDATE of a single table ignores them (5.2 and 6.0; 6.1 refuses them).
+        ordered.query.distinct_fields = ()
+    if not ordered.query.distinct_fields:
+        # The caller drops repeated keys; MariaDB finds a distinct composite key ambiguous in ORDER BY.
+        ordered.query.distinct = False
+    return ordered
+
+
+def _on(using: str, queryset: Any) -> Any:
+    clone = copied(queryset)
+    clone._db = using
+    clone._prefetch_related_lookups = ()
+    clone.query.order_by = _inlined(clone.query)
+    # Rows are locked by this library; a lock of the caller's that is refused, Django's own statement refuses.
+    clone.query.select_for_update = False
+    return clone
+
+
+def _inlined(query: Any) -> tuple[Any, ...]:
+    """Return an ordering with the annotations themselves where it names those that are an OrderBy.
+
+    An UPDATE takes them by name; a SELECT would say DESC ASC.
+    """
+    return tuple(_inlined_term(query, term) for term in query.order_by)
+
+
+def _inlined_term(query: Any, term: Any) -> Any:
+    name = term.removeprefix("-") if isinstance(term, str) else None
+    annotation = query.annotations.get(name)
+    # For "-name", Django's update() has already reversed the annotation, when it ran over no row.
+    return annotation if isinstance(annotation, OrderBy) else term
+
+
+def _direct(queryset: QuerySet[Any], using: str) -> Any:
+    """Return a queryset with the same conditions that selects whole instances.
+
+    (The attributes of sql.Query that hold what is selected, Django 5.2 to 6.1.)
+    """
+    clone = whole(_on(using, queryset), using)
+    query = clone.query
+    query.clear_deferred_loading()
+    query.clear_select_fields()
+    query.selected = None
+    query.default_cols = True
+    query.select_related = False
+    query.set_annotation_mask(())
+    query.set_extra_mask(())
+    # One table and to-one joins give no row twice.
+    query.distinct = False
+    query.distinct_fields = ()
+    if not has_explicit_order(query):
+        order_by_key(query)
+    return clone
+
+
+def has_explicit_order(query: Query) -> bool:
+    """Return whether a query has an order of its own, not only that of `Meta.ordering`."""
+    return bool(query.order_by or query.extra_order_by)
+
+
+def chosen(queryset: QuerySet[Any], using: str) -> Any:
+    """Return the rows whose key is among those that the queryset selects: each once, from their own table.
+
+    The subquery selects the keys as the compiler of an UPDATE does (Django 5.2 to 6.1), because
+    `values()` fails on a composite key beside annotations.
+    """
+    keys = _on(using, queryset).query
+    keys.clear_ordering(force=True)
+    keys.clear_select_clause()
+    keys.clear_select_fields()
+    keys.selected = None
+    keys.add_fields([keys.get_meta().pk.name])
+    outer = all_rows_alike(queryset, using)
+    outer.query.add_q(Q(pk__in=keys))
+    if queryset.query.order_by and orders_by_own_columns(queryset.query):
+        outer.query.order_by = queryset.query.order_by
+        outer.query.standard_ordering = queryset.query.standard_ordering
+    else:
+        order_by_key(outer.query)
+    return outer
+
+
+def chosen_by_committed(queryset: QuerySet[Any]) -> QuerySet[Any]:
+    """Make the subqueries in a queryset's condition read committed rows, as the query itself does."""
+    backend = backends.of(connections[queryset.db])
+    if not backend.reads_snapshots():
+        return queryset
+    queryset.query.where = backend.with_committed_subqueries(queryset.query.where)
+    return current(queryset)
+
+
+def all_rows_alike(queryset: QuerySet[Any], using: str) -> Any:
+    """Return `all_rows`, in a query that keeps what its own class adds to Django's: django-cte's WITH."""
+    clone = all_rows(queryset, using)
+    if type(queryset.query) is not Query:
+        query: Any = queryset.query.chain()
+        added = {name: value for name, value in vars(query).items() if not hasattr(Query, name)}
+        query.__dict__ = {**added, **vars(Query(query.model))}
+        clone.query = query
+    return clone

@@ -1,0 +1,103 @@
+"""What Django's own statement writes, asked of the database and taken back.
+
+Where SET works from left to right (MariaDB, MySQL), an expression reads columns that the same statement has
+assigned before, unless the statement also reads the table that it writes. The database itself is asked what
+comes of it: Django's statement runs, its rows are read, and a savepoint takes all of it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from django.db import DataError, IntegrityError, connections, transaction
+from django.db.models import F, QuerySet
+
+from signal_patch.dispatch.rows import querysets
+from signal_patch.dispatch.signals import in_flight
+from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.values.expressions import UNKNOWN, Tried
+
+if TYPE_CHECKING:
+    from django.db.models import Field, Model
+
+    ModelField = Field[Any, Any]
+
+
+def rehearse(
+    statement: Callable[[], object],
+    model: type[Model],
+    using: str,
+    keys: Sequence[Any],
+    fields: Sequence[ModelField],
+    new_keys: Mapping[ModelField, Any] = MappingProxyType({}),
+    before_key: Callable[[], object] = lambda: None,
+) -> dict[Any, tuple[Any, ...]]:
+    """Return what the fields of these rows hold after a statement, by key, and take the statement back.
+
+    `new_keys` are expressions for the parts of the key that the statement changes; they read the row as the
+    statement `before_key` leaves it, which assigns what comes before the key. Nothing is returned
+    where the database refuses the values: a receiver may be about to change them. Whatever else it refuses
+    is raised, as Django's statement would.
+    """
+    all_rows: QuerySet[Any] = QuerySet(model, using=using)
+    try:
+        with in_flight.silence(model), _taken_back(using):
+            if new_keys:
+                with _taken_back(using):
+                    before_key()
+                    renamed = _renamed(all_rows, keys, new_keys)
+            else:
+                renamed = dict(zip(keys, keys, strict=True))
+            statement()
+            stored = _read(all_rows, list(renamed), fields)
+    except (DataError, IntegrityError):
+        return {}
+    return {renamed[key]: row for key, row in stored.items()}
+
+
+@contextmanager
+def _taken_back(using: str) -> Iterator[None]:
+    with transaction.atomic(using=using):
+        yield
+        transaction.set_rollback(True, using=using)
+
+
+def _renamed(
+    all_rows: QuerySet[Any], keys: Sequence[Any], new_keys: Mapping[ModelField, Any]
+) -> dict[Any, Any]:
+    """Return the keys of the rows, by the keys that they will have."""
+    aliases = {field: f"signal_patch_{field.attname}" for field in new_keys}
+    names = [aliases.get(field, field.attname) for field in all_rows.model._meta.pk_fields]
+    annotations = {aliases[field]: expression for field, expression in new_keys.items()}
+    found: dict[Any, Any] = {}
+    for rows in _parts(all_rows, keys):
+        for key, *new in querysets.keyed(rows.annotate(**annotations), *names):
+            found[new[0] if len(new) == 1 else tuple(new)] = key
+    return found
+
+
+def _read(
+    all_rows: QuerySet[Any], keys: Sequence[Any], fields: Sequence[ModelField]
+) -> dict[Any, tuple[Any, ...]]:
+    connection = connections[all_rows.db]
+    annotations = {
+        f"signal_patch_{field.attname}": Tried(columns.as_precomputed(F(field.attname), field, connection))
+        for field in fields
+    }
+    return {
+        key: tuple(values)
+        for rows in _parts(all_rows, keys)
+        # A plain SELECT would show a row that the statement has left as it was as others found it.
+        for key, *values in querysets.keyed(querysets.current(rows.annotate(**annotations)), *annotations)
+        # What a field cannot read is left to the statement.
+        if UNKNOWN not in values
+    }
+
+
+def _parts(all_rows: QuerySet[Any], keys: Sequence[Any]) -> Iterator[QuerySet[Any]]:
+    size = min(querysets.LOCKED_AT_ONCE, querysets.largest_batch(all_rows.db, all_rows.model))
+    for start in range(0, len(keys), size):
+        yield querysets.with_keys(all_rows, keys[start : start + size])

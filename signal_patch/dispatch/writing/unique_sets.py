@@ -1,0 +1,97 @@
+"""Sets of columns that are unique: they tell rows apart, and say which rows are in conflict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import F, Q, Value
+from django.db.models.expressions import DatabaseDefault, ExpressionWrapper
+
+from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.values.expressions import UNKNOWN
+
+if TYPE_CHECKING:
+    from django.db.models import Field, Model
+
+    ModelField = Field[Any, Any]
+    UniqueSet = tuple[ModelField, ...]
+    Key = tuple[Any, ...]
+
+# SQLite nests each condition in the one before, and takes an expression 1000 levels deep.
+CONDITIONS = 200
+
+
+def unique_sets(model: type[Model]) -> list[UniqueSet]:
+    """Return the sets of columns that are unique in all rows of a model, its primary key first."""
+    # A proxy's Meta does not list its model's constraints.
+    opts: Any = columns.concrete(model)._meta
+    sets: list[UniqueSet] = [tuple(opts.pk_fields)]
+    sets += [(field,) for field in opts.concrete_fields if field.unique and not field.primary_key]
+    named = [*opts.unique_together, *(constraint.fields for constraint in opts.total_unique_constraints)]
+    sets += [tuple(opts.get_field(name) for name in names) for names in named]
+    return list(dict.fromkeys(sets))
+
+
+def flat(fields: Iterable[Any]) -> UniqueSet:
+    """Return fields with a composite primary key replaced by its parts."""
+    found: list[Any] = []
+    for field in fields:
+        is_composite = field.primary_key and field.model._meta.is_composite_pk
+        found += field.model._meta.pk_fields if is_composite else [field]
+    return tuple(found)
+
+
+def key_of(obj: Any, unique: UniqueSet, connection: Any) -> Key | None:
+    """Return what the row of an instance will hold in these columns, or None if that is not certain."""
+    key = []
+    for field in unique:
+        # An instance that was loaded may hold a generated column's value, but of another row.
+        value = None if field.generated else getattr(obj, field.attname)
+        if value is None or hasattr(value, "resolve_expression") or not is_comparable(field):
+            return None
+        stored = columns.predicted(field, value, connection)
+        if stored is UNKNOWN:
+            return None
+        key.append(stored)
+    return tuple(key)
+
+
+def is_comparable(field: ModelField) -> bool:
+    """Return whether values of a column that are equal in Python are equal in the database."""
+    return columns.is_plain(field) and not columns.is_opaque(field) and not columns.holds_files(field)
+
+
+def conditions(objs: list[Any], unique: UniqueSet) -> Iterator[Q]:
+    """Yield conditions that together match the rows in conflict with one of the instances."""
+    keys = [key for obj in objs if None not in (key := [_inserted(obj, field) for field in unique])]
+    for start in range(0, len(keys), CONDITIONS):
+        part = keys[start : start + CONDITIONS]
+        if len(unique) == 1:
+            yield Q((f"{unique[0].attname}__in", [value for (value,) in part]))
+        else:
+            each = (zip((field.attname for field in unique), key, strict=True) for key in part)
+            yield Q.create([Q(*pairs) for pairs in each], connector=Q.OR)
+
+
+def _inserted(obj: Any, field: Any) -> Any:
+    """Return the value or expression that an INSERT of the instance gives to a column."""
+    if field.generated:
+        return _generated(obj, field)
+    value = getattr(obj, field.attname)
+    return field.db_default if isinstance(value, DatabaseDefault) else value
+
+
+def _generated(obj: Any, field: Any) -> Any:
+    """Return the expression of a generated column, with the instance's values in it."""
+    values = {
+        F(name): _as_expression(_inserted(obj, other), other)
+        for other in field.model._meta.concrete_fields
+        if not other.generated
+        for name in (other.name, other.attname)
+    }
+    return ExpressionWrapper(field.expression.replace_expressions(values), field.output_field)
+
+
+def _as_expression(value: Any, field: Any) -> Any:
+    return value if hasattr(value, "resolve_expression") else Value(value, field)

@@ -1,0 +1,363 @@
+"""Rows that receivers save one by one, inserted together at the end of the round.
+
+Such a row is *held*: Django believes it inserted, and whatever might find out that it is not has it inserted
+first, with all that were saved before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Final
+
+from django.db import DatabaseError, connections, transaction
+from django.db.models import Model
+from django.db.models.query_utils import DeferredAttribute
+from django.db.models.signals import post_save
+from django.db.models.sql import InsertQuery
+
+from signal_patch.dispatch.signals import in_flight
+from signal_patch.specs import covers
+
+if TYPE_CHECKING:
+    from django.db.models import Field
+
+    from signal_patch.specs import Spec
+
+    ModelField = Field[Any, Any]
+    Place = tuple[type[Model], bool]
+    # Values by the names of the attributes that hold them.
+    Row = dict[str, Any]
+
+# Whoever has looked at so many rows of a model at once, one after the other, will look at the next ones too.
+LOSSES: Final = 3
+
+_MUTABLE = (list, dict, set, bytearray)
+_STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE)\b", re.IGNORECASE)
+
+
+@contextmanager
+def holding(models: Iterable[Spec], using: str) -> Iterator[HeldRows]:
+    """Hold rows of the models, or of what the labels stand for, for the length of the block."""
+    held = HeldRows(models, using)
+    wrappers = held.connection.execute_wrappers
+    wrappers.append(held.watch)
+    try:
+        yield held
+        held.write()
+    finally:
+        held.discard()
+        # Not the last one: a receiver may have left another behind.
+        wrappers.remove(held.watch)
+
+
+class HeldRows:
+    """The rows that receivers have saved in a round, and that are not inserted yet."""
+
+    def __init__(self, models: Iterable[Spec], using: str) -> None:
+        self.models = models
+        self.using = using
+        self.connection: Any = connections[using]
+        self.savepoints = _savepoints(self.connection)
+        self.tables: dict[type[Model], Table | None] = {}
+        # By model and by whether its key is known: all, and in their order those that have rows now.
+        self.known: dict[Place, Insert] = {}
+        self.inserts: dict[Place, Insert] = {}
+        self.is_writing = False
+
+    def take(self, instance: Any, using: str, fields: list[ModelField], returning: list[Any]) -> bool:
+        """Hold the row of an instance, or return False if it can't be held."""
+        model = type(instance)
+        if model not in self.tables:
+            self.tables[model] = self._table(model)
+        table = self.tables[model]
+        if table is None or not table.is_worth_while or not fields or post_save.has_listeners(model):
+            return False
+        key = None if table.key in fields else table.key
+        if not (
+            self._is_here(using)
+            # Django 5.2 has a key returned that it knows.
+            and {table.key}.issuperset(returning)
+            and (instance._is_pk_set() if key is None else self._may_wait_for(key))
+        ):
+            return False
+        self._hold(instance, fields, key, table)
+        return True
+
+    def _table(self, model: Any) -> Table | None:
+        """Return the table of a model, or None if its rows are not to be held, or are in several tables."""
+        concrete = model._meta.concrete_model
+        if concrete._meta.parents or not any(covers(spec, model) for spec in self.models):
+            return None
+        return Table(concrete)
+
+    def _is_here(self, using: str) -> bool:
+        return (
+            using == self.using
+            # Of another thread, it is another one.
+            and connections[using] is self.connection
+            and _savepoints(self.connection) == self.savepoints
+            and not self.connection.needs_rollback
+            and not self.is_writing
+        )
+
+    def _may_wait_for(self, key: ModelField) -> bool:
+        """Return whether the database tells the keys of many new rows, and whoever reads one is seen."""
+        returns_keys: bool = self.connection.features.can_return_rows_from_bulk_insert
+        return returns_keys and type(vars(key.model).get(key.attname)) in (DeferredAttribute, HeldKey)
+
+    def _hold(self, instance: Any, fields: list[ModelField], key: ModelField | None, table: Table) -> None:
+        place = table.model, key is None
+        insert = self.known.get(place)
+        if insert is None:
+            insert = self.known[place] = Insert(table, fields, key, self.connection)
+        # A field may execute statements of its own here, before which all is written.
+        row = insert.row_of(instance)
+        if not self._may_join(place, table):
+            self.write()
+        insert.add(instance, row)
+        self.inserts[place] = insert
+        if key is not None:
+            HeldKey.put_on(key)
+            _waiting[id(instance)] = self
+        if any(map(_is_expression, row.values())):
+            self.write()
+
+    def _may_join(self, place: Place, table: Table) -> bool:
+        """Return whether a row, inserted with those before it, comes after all that it may refer to."""
+        if place not in self.inserts:
+            return True
+        places = [*self.inserts]
+        return not any(other in table.earlier for other, _ in places[places.index(place) + 1 :])
+
+    def write(self) -> None:
+        """Insert the rows, in the order of their creation, in one statement for each model."""
+        if self.is_writing or not self.inserts:
+            return
+        self.is_writing = True
+        try:
+            with transaction.mark_for_rollback_on_error(using=self.using):
+                while self.inserts:
+                    self._write(self.inserts.pop(next(iter(self.inserts))))
+        finally:
+            self.is_writing = False
+
+    def _write(self, insert: Insert) -> None:
+        instances = insert.instances
+        try:
+            keys = insert.run()
+        finally:
+            _forget(instances)
+        for instance, key in zip(instances, keys, strict=False):  # none, where they are known
+            setattr(instance, insert.key.attname, key)
+
+    def discard(self) -> None:
+        """Forget the rows: the transaction is not to have them."""
+        for insert in self.inserts.values():
+            _forget(insert.instances)
+        self.inserts.clear()
+
+    def watch(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        """Insert the rows before a statement that might find them missing."""
+        if self.inserts and not self.is_writing and self._may_miss_rows(sql):
+            self.write()
+        return execute(sql, params, many, context)
+
+    def _may_miss_rows(self, sql: Any) -> bool:
+        if not isinstance(sql, str) or not _STATEMENT.match(sql):
+            return True
+        lowered = sql.lower()
+        return any(name in lowered for insert in self.inserts.values() for name in insert.table.names)
+
+
+# Whose rows instances without a key are among, by id(): each of them is alive as long as it is held.
+_waiting: Final[dict[int, HeldRows]] = {}
+
+
+class Table:
+    """What is to be known of a model whose rows are held."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.key: Any = model._meta.auto_field
+        fields: list[Any] = model._meta.get_fields(include_hidden=True)
+        referring = [field.related_model for field in fields if field.auto_created and not field.concrete]
+        # The tables that have the rows or refer to them, as any statement would name them: a name may have
+        # a schema before it, and quotes in it.
+        names = (other._meta.db_table for other in [model, *referring])
+        self.names = {re.findall(r"\w+", name)[-1].lower() for name in names}
+        # The models whose rows must not come later: a row refers to them, or they have the same counter.
+        self.earlier = {model, *(_concrete(f.related_model) for f in model._meta.fields if f.is_relation)}
+        self.losses = 0
+
+    @property
+    def is_worth_while(self) -> bool:
+        """Whether rows wait for others, and are not looked at each at once."""
+        return self.losses < LOSSES
+
+
+class Insert:
+    """One INSERT of rows of one model, whose values are those that they had when they were saved."""
+
+    def __init__(
+        self, table: Table, fields: list[ModelField], key: ModelField | None, connection: Any
+    ) -> None:
+        self.table = table
+        self.fields = fields
+        self.key: Any = key
+        self.connection = connection
+        self.compiler = self._compiler([])
+        self.instances: list[Model] = []
+        self.rows: list[Row] = []
+
+    def row_of(self, instance: Model) -> Row:
+        """Return the values of an instance as they are saved.
+
+        SQLInsertCompiler's pre_save_val() and prepare_value(), Django 5.2 to 6.1. What is wrong with a value
+        is an error of the save.
+        """
+        row: Row = {}
+        pre_save, prepare = self.compiler.pre_save_val, self.compiler.prepare_value
+        for field in self.fields:
+            value = pre_save(field, instance)
+            prepared = prepare(field, value)
+            if isinstance(value, _MUTABLE) and type(prepared) is not str:
+                prepared = _as_text(prepared) or prepare(field, deepcopy(value))
+            row[field.attname] = prepared
+        return row
+
+    def add(self, instance: Model, row: Row) -> None:
+        self.instances.append(instance)
+        self.rows.append(row)
+
+    def run(self) -> list[Any]:
+        """Insert the rows, and return the keys that the database has made."""
+        rows = self.rows
+        self.instances, self.rows = [], []
+        self.table.losses = self.table.losses + 1 if len(rows) == 1 else 0
+        size = len(rows)
+        if size > 1:
+            size = max(self.connection.ops.bulk_batch_size(self.fields, rows), 1)
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        return [key for part in parts for key in self._execute(part)]
+
+    def _compiler(self, rows: Any) -> Any:
+        query = InsertQuery(self.table.model)
+        query.insert_values(self.fields, rows)
+        return query.get_compiler(using=self.connection.alias)
+
+    def _execute(self, rows: list[Row]) -> list[Any]:
+        compiler = self._compiler(rows)
+        # Prepared they are already.
+        compiler.pre_save_val = _value_of
+        compiler.prepare_value = _as_it_is
+        try:
+            found = compiler.execute_sql([self.key] if self.key else None)
+        except DatabaseError as error:
+            *others, message = error.args
+            error.args = (*others, f"{self.table.model._meta.label}, inserted for receivers: {message}")
+            raise
+        return [key for key, *_ in found]
+
+
+def _forget(instances: list[Model]) -> None:
+    for instance in instances:
+        _waiting.pop(id(instance), None)
+
+
+def _as_text(prepared: Any) -> Any:
+    """Return psycopg's JSON, which holds the value itself, with the text in its place (Django 5.2 to 6.1)."""
+    return hasattr(prepared, "dumps") and type(prepared)(prepared.dumps(prepared.obj), dumps=str)
+
+
+def _is_expression(value: Any) -> bool:
+    return hasattr(value, "as_sql")
+
+
+def _value_of(field: ModelField, row: Row) -> Any:
+    return row[field.attname]
+
+
+def _as_it_is(field: ModelField, value: Any) -> Any:  # noqa: ARG001  # as SQLInsertCompiler.prepare_value()
+    return value
+
+
+def _savepoints(connection: Any) -> list[str]:
+    """Return the savepoints that are open: those of `atomic(savepoint=False)` have no name."""
+    return [name for name in connection.savepoint_ids if name is not None]
+
+
+def _concrete(model: Any) -> Any:
+    return model._meta.concrete_model
+
+
+# What is patched. As the other patches, it goes on at first use and stays on, dormant, until all is off.
+
+
+class HeldKey(DeferredAttribute):
+    """The attribute of a key that the database makes: whoever uses it has the row inserted first."""
+
+    _lock: Final = RLock()
+    _on: Final[dict[type[Model], tuple[str, DeferredAttribute]]] = {}
+
+    @classmethod
+    def put_on(cls, key: ModelField) -> None:
+        model = key.model
+        if model not in cls._on:
+            with cls._lock:
+                cls._on[model] = key.attname, vars(model)[key.attname]
+                setattr(model, key.attname, cls(key))
+
+    @classmethod
+    def take_off(cls) -> None:
+        with cls._lock:
+            while cls._on:
+                model, (name, original) = cls._on.popitem()
+                setattr(model, name, original)
+
+    def __get__(self, instance: Any, cls: Any = None) -> Any:
+        if instance is not None:
+            write_before_use(instance)
+        return super().__get__(instance, cls)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        write_before_use(instance)
+        instance.__dict__[self.field.attname] = value
+
+    def __delete__(self, instance: Any) -> None:
+        write_before_use(instance)
+        del instance.__dict__[self.field.attname]
+
+
+def write_before_use(instance: Model) -> None:
+    """Insert what is held, if the instance's row is among it."""
+    held = _waiting.get(id(instance))
+    # In another thread, its connection is not to be used.
+    if held is not None and connections[held.using] is held.connection:
+        held.write()
+
+
+def insert(wrapped: Callable[..., Any], instance: Model, args: Any, keywords: Any) -> Any:
+    """Hold a row that Model.save() inserts, or have it inserted (Model._do_insert, Django 5.2 to 6.1)."""
+    _, using, fields, returning, raw = _arguments(*args, **keywords)
+    if not raw:
+        for round_ in in_flight.open_rounds():
+            if round_.held is not None and round_.held.take(instance, using, fields, returning):
+                return []
+    return wrapped(instance, *args, **keywords)
+
+
+def _arguments(manager: Any, using: Any, fields: Any, returning_fields: Any, raw: Any) -> tuple[Any, ...]:
+    return manager, using, fields, returning_fields, raw
+
+
+def reduce(wrapped: Callable[..., Any], instance: Model, args: Any, keywords: Any) -> Any:
+    """Have a row inserted before its instance is pickled or copied."""
+    write_before_use(instance)
+    return wrapped(instance, *args, **keywords)
+
+
+PLACES: Final = ((Model, "_do_insert", insert), (Model, "__reduce__", reduce))

@@ -1,0 +1,310 @@
+"""Reads of the batch's rows, one by one, answered from one query for all of them.
+
+Where receivers read a row by its key ("SELECT … WHERE id = 5"), the same query is run for all keys of the
+batch as soon as it comes a second time, and the next ones are answered from that. The rows are locked, so
+that nobody else changes them; whatever receivers do that may change them ends it.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from decimal import Decimal
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import UUID
+
+from django.db import connections
+from django.db.models import IntegerField, Q, UUIDField, Value
+from django.db.models.expressions import Col
+from django.db.models.lookups import Exact, Lookup
+from django.db.models.sql import Query
+from django.db.models.sql.constants import MULTI, SINGLE
+from django.db.models.sql.where import AND, WhereNode
+
+from signal_patch.dispatch.rows.choosing import foreign_joins
+from signal_patch.dispatch.rows.keys import condition
+
+from .statements import Statements
+
+if TYPE_CHECKING:
+    from django.db.models import Model
+
+    Row = tuple[Any, ...]
+    Keys = Mapping[type[Model], Iterable[Any]]
+
+# So many queries that differ in more than the key are looked out for.
+SHAPES: Final = 16
+# Reading ahead, a row costs less than this part of what it costs to read it by itself.
+WORTH: Final = 10
+# How often reading ahead may have cost more than it saved.
+LOSSES: Final = 1
+# The batch is read one by one where it is as small as this.
+FEW: Final = 2
+
+# What a query must not have, and what differs in queries of one shape (sql.Query, Django 5.2 to 6.1).
+_NOT_PLAIN = (
+    *("distinct", "select_for_update", "combinator", "extra", "extra_tables", "extra_order_by", "group_by"),
+    *("select_related", "explain_info", "_filtered_relations", "low_mark", "subquery"),
+)
+_NOT_COMPARED = frozenset({"where", "base_table", "_annotation_select_cache", "_extra_select_cache"})
+# What the iterables of querysets ask a compiler for (SQLCompiler, Django 5.2 to 6.1).
+_COMPILED = ("select", "klass_info", "annotation_col_map", "col_count")
+_PLAIN = (
+    *(type(None), bool, int, float, Decimal, str, bytes, UUID),
+    *(datetime.date, datetime.datetime, datetime.time, datetime.timedelta),
+)
+
+
+class Read(NamedTuple):
+    """What tells a query by key from others: the key, which of the conditions names it, and the others."""
+
+    key: Any
+    place: int
+    others: list[Any]
+
+
+class Shape:
+    """A query by key: what it has but the key, and the rows that it finds, by key, once they are read."""
+
+    def __init__(self, query: Any, read: Read) -> None:
+        self.query = query.clone()
+        self.place = read.place
+        self.others = read.others
+        self.traits = _traits(self.query)
+        # Whether it reads one table only, which the compiler knows.
+        self.is_usable = True
+        self.rows: dict[Any, Row] | None = None
+        self.compiled: dict[str, Any] = {}
+        self.answered = self.losses = 0
+
+    def fits(self, query: Any, read: Read) -> bool:
+        return (
+            query.model is self.query.model
+            and read.place == self.place
+            and read.others == self.others
+            and _traits(query) == self.traits
+        )
+
+    def may_read(self) -> bool:
+        return self.is_usable and self.losses <= LOSSES
+
+    def drop(self) -> None:
+        """Forget the rows, and note whether it was worth while to read them."""
+        if self.rows is not None:
+            self.losses += self.answered * WORTH < len(self.rows)
+        self.rows = None
+        self.answered = 0
+
+
+class BatchReads:
+    """The reads of one operation's receivers, on the connection that the operation writes to."""
+
+    def __init__(self, using: str) -> None:
+        self.connection: Any = connections[using]
+        self.statements = Statements(self.connection)
+        self.shapes: list[Shape] = []
+        # The keys that are answered for, by concrete model.
+        self.keys: dict[Any, set[Any]] = {}
+
+    @contextmanager
+    def answering(self, keys: Keys) -> Iterator[None]:
+        """Answer reads of the rows with these keys for the length of the block."""
+        self.keys = {model: found for model, own in keys.items() if (found := _stored(model, own))}
+        if not self.keys:
+            yield
+            return
+        ops, wrappers = self.connection.ops, self.connection.execute_wrappers
+        before = vars(ops).get("compiler")
+        ops.compiler = self._compilers(ops.compiler)
+        wrappers.append(self.watch)
+        try:
+            yield
+        finally:
+            # Not the last one: a receiver may have left another behind.
+            wrappers.remove(self.watch)
+            if before is None:
+                del ops.compiler
+            else:
+                ops.compiler = before
+            self._drop()
+
+    def _drop(self) -> None:
+        for shape in self.shapes:
+            shape.drop()
+        self.statements.plain_tables.clear()
+
+    def watch(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        """Forget what was read before a statement that may change it."""
+        has_read = any(shape.rows is not None for shape in self.shapes)
+        if has_read and not self.statements.is_harmless(sql, self._tables()):
+            self._drop()
+        try:
+            return execute(sql, params, many, context)
+        except BaseException:
+            self._drop()
+            raise
+
+    def _tables(self) -> set[str]:
+        return {model._meta.db_table for model in self.keys}
+
+    def _compilers(self, original: Callable[[str], Any]) -> Callable[[str], Any]:
+        """Return `connection.ops.compiler()` with a compiler that asks here first (Django 5.2 to 6.1)."""
+        base, reads = original("SQLCompiler"), self
+
+        class Answering(base):  # type: ignore[misc,valid-type]  # each backend has its own
+            def execute_sql(self, result_type: Any = MULTI, *args: Any, **keywords: Any) -> Any:
+                rows = reads.answer(self, base) if result_type in (MULTI, SINGLE) else None
+                if rows is None:
+                    return super().execute_sql(result_type, *args, **keywords)
+                return [rows] if result_type == MULTI else next(iter(rows), None)
+
+        return lambda name: Answering if name == "SQLCompiler" else original(name)
+
+    def answer(self, compiler: Any, base: Any) -> list[Row] | None:
+        """Return the rows that a query finds, or None if it is to be run."""
+        query = compiler.query
+        # Django validates constraints by queries without a model.
+        keys = self.keys.get(query.model._meta.concrete_model) if query.model else None
+        read = _parsed(query) if keys and not self.connection.needs_rollback else None
+        if keys is None or read is None or read.key not in keys:
+            return None
+        shape = self._seen(query, read)
+        if shape is None or not self._has_read(shape, keys, base):
+            return None
+        rows: Any = shape.rows
+        row = rows.get(read.key)
+        if row is None and not _is_compared_exactly(query.model):
+            return None
+        shape.answered += 1
+        vars(compiler).update(shape.compiled)
+        return [] if row is None else [tuple(map(_unshared, row))]
+
+    def _seen(self, query: Any, read: Read) -> Shape | None:
+        """Return the shape of a query, or None if it comes for the first time."""
+        for shape in self.shapes:
+            if shape.fits(query, read):
+                return shape
+        if len(self.shapes) < SHAPES:
+            self.shapes.append(Shape(query, read))
+        return None
+
+    def _has_read(self, shape: Shape, keys: set[Any], base: Any) -> bool:
+        if shape.rows is None and shape.may_read():
+            _read(shape, keys, base, self.connection)
+        return shape.rows is not None
+
+
+def _read(shape: Shape, keys: Iterable[Any], base: Any, connection: Any) -> None:
+    """Run the query for all the keys."""
+    query = shape.query.clone()
+    query.clear_limits()
+    lookup = query.where.children.pop(shape.place)
+    query.add_q(Q(condition(query.model, list(keys), connection)))
+
+    class Keyed(base):  # type: ignore[misc]  # each backend has its own
+        """Selects the key behind all else (SQLCompiler, Django 5.2 to 6.1)."""
+
+        # So that execute_sql() leaves it there.
+        has_extra_select = property(lambda self: False, lambda self, value: None)
+
+        def get_extra_select(self, *args: Any) -> list[Any]:
+            return [*super().get_extra_select(*args), (lookup.lhs, self.compile(lookup.lhs), None)]
+
+        def get_from_clause(self) -> Any:
+            # By now it has what it joins: for its ordering, say, or for the columns of a parent.
+            shape.is_usable = not foreign_joins(self.query)
+            return super().get_from_clause()
+
+    compiler = Keyed(query, connection, connection.alias)
+    rows = list(chain.from_iterable(compiler.execute_sql(MULTI)))
+    if not shape.is_usable:
+        return
+    found: Iterable[Any] = ((row[-1],) for row in rows)
+    if converters := compiler.get_converters([lookup.lhs]):
+        found = compiler.apply_converters(found, converters)
+    prepared = query.model._meta.pk.get_prep_value
+    shape.rows = {prepared(key): row[:-1] for (key,), row in zip(found, rows, strict=True)}
+    shape.compiled = {name: getattr(compiler, name) for name in _COMPILED}
+
+
+def _stored(model: Any, keys: Iterable[Any]) -> set[Any] | None:
+    """Return the keys as conditions have them, or None if it is not worth while."""
+    if model._meta.is_composite_pk:
+        return None
+    found = {model._meta.pk.get_prep_value(key) for key in keys}
+    return found if len(found) > FEW else None
+
+
+def _parsed(query: Any) -> Read | None:
+    """Return what a query reads by key, from one table and without anything else of note, or None."""
+    where = query.where
+    if type(query) is not Query or where.connector != AND or where.negated or not _is_of_one_table(query):
+        return None
+    if any(getattr(query, name, None) for name in _NOT_PLAIN):
+        return None
+    if any(type(annotation) is not Value for annotation in query.annotations.values()):
+        return None
+    places = [place for place, child in enumerate(where.children) if _is_key(child, query.get_meta().pk)]
+    if len(places) != 1:
+        return None
+    others = [_condition(child) for place, child in enumerate(where.children) if place != places[0]]
+    return None if None in others else Read(where.children[places[0]].rhs, places[0], others)
+
+
+def _is_of_one_table(query: Any) -> bool:
+    return [alias for alias, count in query.alias_refcount.items() if count] == [query.get_meta().db_table]
+
+
+def _is_key(child: Any, pk: Any) -> bool:
+    return (
+        isinstance(child, Exact)
+        and _is_djangos(child)
+        and child.lhs.target is pk
+        and child.rhs.__hash__ is not None
+    )
+
+
+def _condition(child: Any) -> Any:
+    """Return a condition as something to compare, or None if it is more than a column against a value."""
+    if isinstance(child, WhereNode):
+        parts = [_condition(part) for part in child.children]
+        return None if None in parts else (child.connector, child.negated, parts)
+    value = _typed(child.rhs) if isinstance(child, Lookup) and _is_djangos(child) else None
+    return None if value is None else (type(child), child.lhs.target, value)
+
+
+def _is_djangos(lookup: Any) -> bool:
+    """Return whether one of Django's own lookups compares a column with a value."""
+    return (
+        type(lookup).__module__.startswith("django.db.models.")
+        and type(lookup.lhs) is Col
+        and lookup.rhs_is_direct_value()
+        and not lookup.bilateral_transforms
+    )
+
+
+def _typed(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        parts = [_typed(part) for part in value]
+        return None if None in parts else parts
+    # True is not 1, though they are equal, where a column tells them apart.
+    return (type(value), value) if type(value) in _PLAIN else None
+
+
+def _traits(query: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(query).items() if name not in _NOT_COMPARED}
+
+
+def _is_compared_exactly(model: Any) -> bool:
+    """Return whether the database finds no keys equal that Python finds different, as it may with text."""
+    pk = model._meta.pk
+    while pk.remote_field is not None:
+        pk = pk.target_field
+    return isinstance(pk, (IntegerField, UUIDField))
+
+
+def _unshared(value: Any) -> Any:
+    return deepcopy(value) if isinstance(value, (list, dict, set, bytearray)) else value

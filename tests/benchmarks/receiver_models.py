@@ -1,0 +1,61 @@
+"""Models with receivers like those of real projects. Each has its own, and none hears another's."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.db import models
+from simple_history.models import HistoricalRecords
+
+
+class Category(models.Model):
+    name = models.CharField(max_length=40)
+
+    objects: ClassVar[models.Manager[Any]] = models.Manager()
+
+
+class Goods(models.Model):
+    """Nine columns with the key, one of them JSON."""
+
+    id = models.BigAutoField(primary_key=True)
+    name = models.CharField(max_length=100)
+    status = models.CharField(max_length=20)
+    stock = models.IntegerField()
+    price = models.DecimalField(max_digits=10, decimal_places=2)
+    active = models.BooleanField()
+    created = models.DateTimeField()
+    data = models.JSONField()
+    category = models.ForeignKey(Category, models.CASCADE, related_name="+")
+
+    objects: ClassVar[models.Manager[Any]] = models.Manager()
+
+    class Meta:
+        abstract = True
+
+
+class Plain(Goods):
+    """For receivers of the benchmarks' own."""
+
+
+class Historic(Goods):
+    history = HistoricalRecords()
+
+
+class Audited(Goods):
+    """Registered with django-auditlog while it is measured."""
+
+
+class Recorded(Goods):
+    """For both."""
+
+    history = HistoricalRecords()
+
+
+class Entry(models.Model):
+    """What a receiver of one's own writes."""
+
+    key = models.BigIntegerField()
+    text = models.CharField(max_length=40)
+    data = models.JSONField()
+
+    objects: ClassVar[models.Manager[Any]] = models.Manager()

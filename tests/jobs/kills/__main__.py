@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from tests.database import CHOICES, VARIABLE, databases
+
+ENGINES = ("processes", "celery-rabbitmq", "celery-redis", "tasks")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.jobs.kills", description=sys.modules["tests.jobs.kills"].__doc__
+    )
+    parser.add_argument("engine", choices=ENGINES)
+    parser.add_argument("--db", choices=CHOICES, default="sqlite")
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    os.environ[VARIABLE] = given.db
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.jobs.kills.settings"
+    with tempfile.TemporaryDirectory() as folder:
+        name = f"{os.environ.get('SIGNAL_PATCH_DB_NAME', 'signal_patch')}_kills"
+        os.environ["JOBS_DATABASE"] = str(Path(folder, name)) if given.db == "sqlite" else name
+        _create_database(given.db, name)
+        # Their imports read the settings.
+        import django
+
+        django.setup()
+        from django.core.management import call_command
+
+        call_command("migrate", run_syncdb=True, verbosity=0)
+        passed = _run(given.engine, given.rows, given.kills, given.seed)
+    print(f"{int(passed)} passed, {int(not passed)} failed")
+    return int(not passed)
+
+
+def _run(engine: str, rows: int, kills: int, seed: int) -> bool:
+    from signal_patch.contrib.jobs import control
+    from signal_patch.contrib.jobs.models import Job
+    from signal_patch.contrib.jobs.progress import progress_of
+    from tests.jobs.kills.bulk_jobs import RetireSlowly
+    from tests.jobs.kills.workers import BROKERS, Workers
+    from tests.jobs.models import Audit, Item
+
+    os.environ["JOBS_BROKER"] = BROKERS.get(engine, "")
+    Audit.objects.all().delete()
+    Item.objects.all().delete()
+    Item.objects.bulk_create([Item() for _ in range(rows)], batch_size=2000)
+    if engine.startswith("celery"):
+        from tests.jobs.kills.celery_app import app
+
+        app.control.purge()
+    # A schedule that looks after runners more often than one would.
+    control.ALIVE = timedelta(seconds=3)  # type: ignore[attr-defined]
+    choice = random.Random(seed)
+    began = time.monotonic()
+    job = RetireSlowly.start(engine=engine.partition("-")[0], runners=3)
+    workers = Workers(engine, job.pk, choice)
+    killed = 0
+    seen = -1
+    try:
+        while job.status == Job.Status.RUNNING and time.monotonic() < began + 900:
+            time.sleep(choice.uniform(0.05, 0.4))
+            done = sum(job.lanes.values_list("rows", flat=True))
+            # Those who have just been started are not killed before they work.
+            if killed < kills and done > max(seen, rows * killed // (kills + 2)):
+                seen = done
+                killed += workers.kill_one()
+            workers.replace_the_dead()
+            if engine != "processes":
+                control.resume_all()
+            job.refresh_from_db()
+    finally:
+        workers.end()
+    changed = dict(Item.objects.values_list("n").annotate(count=_count()))
+    audited = Audit.objects.values("item").distinct().count()
+    passed = (
+        job.status == Job.Status.DONE
+        and changed == {1: rows}
+        and (audited, Audit.objects.count()) == (rows, rows)
+        and killed == kills
+    )
+    print(
+        f"{engine}: {'passed' if passed else 'FAILED'}: {killed} kills, {progress_of(job)}, "
+        f"{job.lanes.count()} lanes, times changed: {changed}, audit rows: {Audit.objects.count()}, "
+        f"{time.monotonic() - began:.0f} s",
+        flush=True,
+    )
+    return passed
+
+
+def _count() -> object:
+    from django.db.models import Count
+
+    return Count("pk")
+
+
+def _create_database(db: str, name: str) -> None:
+    settings = databases()["default"]
+    if db == "postgres":
+        import psycopg
+
+        where = {"host": settings["HOST"], "port": settings["PORT"], "user": settings["USER"]}
+        with psycopg.connect(
+            **where, password=settings["PASSWORD"], dbname="postgres", autocommit=True
+        ) as server:
+            server.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+            server.execute(f'CREATE DATABASE "{name}"')
+    if db == "mariadb":
+        import MySQLdb  # type: ignore[import-untyped]
+
+        server = MySQLdb.connect(
+            host=settings["HOST"],
+            port=int(settings["PORT"]),
+            user=settings["USER"],
+            password=settings["PASSWORD"],
+        )
+        server.query(f"DROP DATABASE IF EXISTS `{name}`")
+        server.query(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4")
+        server.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
