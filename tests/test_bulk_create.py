@@ -30,8 +30,8 @@ from tests.models import (
     Book,
     BookProxy,
     Chapter,
+    Foghorn,
     Loan,
-    Loud,
     Member,
     Novel,
     Publisher,
@@ -203,12 +203,12 @@ def test_related_managers_create_with_signals(log: Log) -> None:
 
 
 def test_the_mixin_sends_once_whether_or_not_the_switch_is_on(log: Log) -> None:
-    Loud.objects.bulk_create([Loud(name="on")])
+    Foghorn.objects.bulk_create([Foghorn(name="on")])
     signal_patch.disable()
-    Loud.objects.bulk_create([Loud(name="off")], 5)
+    Foghorn.objects.bulk_create([Foghorn(name="off")], 5)
     assert log.names() == ["pre_save", "post_save"] * 2
     with signal_patch.no_bulk_signals():
-        Loud.objects.bulk_create([Loud(name="silent")], ignore_conflicts=True)
+        Foghorn.objects.bulk_create([Foghorn(name="silent")], ignore_conflicts=True)
     assert len(log) == 4
 
 

@@ -27,7 +27,7 @@ from tests.cascade_models import (
     Skiff,
     Tug,
 )
-from tests.models import Loud, Token
+from tests.models import Foghorn, Token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -394,14 +394,14 @@ def test_a_receiver_of_a_delete_that_updates_the_deleted_row_is_not_called(
 
 def test_a_delete_of_the_mixins_queryset_sends_djangos_own_signals_once(log: Log) -> None:
     for _ in range(3):
-        Loud.objects.create()
+        Foghorn.objects.create()
     log.clear()
-    assert Loud.objects.all().delete() == (3, {"tests.Loud": 3})
+    assert Foghorn.objects.all().delete() == (3, {"tests.Foghorn": 3})
     assert log.names() == ["pre_delete"] * 3 + ["post_delete"] * 3
-    Loud.objects.create()
+    Foghorn.objects.create()
     log.clear()
     with signal_patch.bulk_signals():
-        assert Loud.objects.all().delete() == (1, {"tests.Loud": 1})
+        assert Foghorn.objects.all().delete() == (1, {"tests.Foghorn": 1})
     assert log.names() == ["pre_delete", "post_delete"]
 
 

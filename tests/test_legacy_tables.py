@@ -185,7 +185,7 @@ class _Counting(QuerySet[Any]):
         return super().update(**values) + 1
 
 
-class _Loud(SignalEnhancedQuerySetMixins, _Counting):
+class _Signalling(SignalEnhancedQuerySetMixins, _Counting):
     pass
 
 
@@ -193,7 +193,7 @@ def test_an_update_that_counts_rows_of_its_own_is_no_error(receivers: Receivers)
     with no_bulk_signals():
         Coupon.objects.bulk_create([Coupon(number=number) for number in range(5)])
     log = receivers.record(Coupon)
-    assert _Loud(Coupon).update(uses=5) == 6
+    assert _Signalling(Coupon).update(uses=5) == 6
     assert len(log.of("post_save")) == 5
     assert Coupon.objects.filter(uses=5).count() == 5
 
