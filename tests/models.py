@@ -88,25 +88,25 @@ class Letter(Timestamped):
     addressee = models.CharField(max_length=100, default="")
 
 
-class LoudQuerySet(SignalEnhancedQuerySetMixins, models.QuerySet[Any]):
+class FoghornQuerySet(SignalEnhancedQuerySetMixins, models.QuerySet[Any]):
     pass
 
 
-class Loud(models.Model):
+class Foghorn(models.Model):
     """Its querysets send signals, whether or not the switch is on."""
 
     name = models.CharField(max_length=100, default="")
     size = models.IntegerField(default=0)
 
-    objects = LoudQuerySet.as_manager()
+    objects = FoghornQuerySet.as_manager()
 
 
 class Echo(models.Model):
     """Django's related managers go through its querysets too."""
 
-    of = models.ForeignKey(Loud, models.CASCADE, null=True, related_name="echoes")
+    of = models.ForeignKey(Foghorn, models.CASCADE, null=True, related_name="echoes")
 
-    objects = LoudQuerySet.as_manager()
+    objects = FoghornQuerySet.as_manager()
 
     class Meta:
         base_manager_name = "objects"
@@ -120,10 +120,10 @@ class Query(models.Model):
     model = models.IntegerField(default=0)
     original = models.IntegerField(default=0)
 
-    objects = LoudQuerySet.as_manager()
+    objects = FoghornQuerySet.as_manager()
 
 
-class Louder(Loud):
+class HarbourFoghorn(Foghorn):
     """A child with a table of its own, and plain querysets."""
 
     echo = models.CharField(max_length=100, default="")

@@ -1,4 +1,4 @@
-"""The operations' async forms, and async receivers (contract 4).
+"""The operations' async forms, and async receivers (contract.md, section 4).
 
 The tests are sync, and their coroutines' database is the test's own: `async_to_sync` runs what they hand
 to `sync_to_async` in the test's thread.
@@ -256,7 +256,7 @@ def test_what_an_async_receiver_changes_is_saved(
     assert all(harbour.name == f"harbour {harbour.pk}" for harbour in Harbour.objects.all())
 
 
-def test_an_async_receiver_that_updates_its_own_row_is_not_told_again(
+def test_an_async_receiver_that_updates_its_own_row_is_not_called_again(
     operate: Callable[[], None], company: str, receivers: Receivers
 ) -> None:
     calls = []

@@ -1,4 +1,7 @@
-"""Rows that receivers insert, written together (contract 8.2). The loop of saves is the oracle."""
+"""Rows that receivers insert, written together (contract.md, section 8.2).
+
+The loop of saves is the oracle.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from signal_patch import bulk_receiver, bulk_signals
 from signal_patch.options import Options
 from tests.fleet import column, rows, ships
 from tests.loops import Work
-from tests.models import Book, Chapter, Loud, LoudQuerySet, Novel, Shelf, Ship
+from tests.models import Book, Chapter, Foghorn, FoghornQuerySet, Novel, Shelf, Ship
 from tests.receiver_models import Empty, Entry, EntryProxy, Plate, Slip, Stub
 
 if TYPE_CHECKING:
@@ -700,12 +703,12 @@ def _forgets_the_mixin(_leaves_no_trace: None) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_forgets_the_mixin")
 def test_a_mixin_may_have_it_and_keeps_it_when_all_is_off(receivers: Receivers) -> None:
-    class Batched(LoudQuerySet):
+    class Batched(FoghornQuerySet):
         signal_options = Options(batch_inserts=[Entry])
 
-    rows(Loud, {"name": "a"}, {"name": "b"})
+    rows(Foghorn, {"name": "a"}, {"name": "b"})
     signal_patch.disable()
-    receivers.connect(post_save, lambda instance, **arguments: Entry.objects.create(number=1), Loud)
+    receivers.connect(post_save, lambda instance, **arguments: Entry.objects.create(number=1), Foghorn)
     with CaptureQueriesContext(connection) as queries:
-        Batched(Loud).update(name="z")
+        Batched(Foghorn).update(name="z")
     assert inserts([query["sql"] for query in queries]) == 1

@@ -1,4 +1,4 @@
-"""Reads of the batch's rows, answered from one query (contract 8.3). They show what they show one by one."""
+"""Reads of the batch's rows, answered from one query as one by one (contract.md, section 8.3)."""
 
 from __future__ import annotations
 

@@ -30,8 +30,8 @@ from tests.models import (
     Book,
     BookProxy,
     Chapter,
+    Foghorn,
     Loan,
-    Loud,
     Member,
     Novel,
     Publisher,
@@ -54,6 +54,9 @@ pytestmark = [
 def by_loop(objs: list[Any]) -> None:
     for obj in objs:
         obj.save(force_insert=True)
+
+
+# The signals
 
 
 @pytest.mark.parametrize(
@@ -120,14 +123,14 @@ def test_the_same_list_of_the_same_objects_comes_back_from_a_generator(log: Log)
 
 
 @pytest.mark.parametrize("objs", [[], iter(()), (), None])
-def test_nothing_to_create_is_nothing_to_tell(objs: Any, log: Log) -> None:
+def test_nothing_to_create_is_nothing_to_send(objs: Any, log: Log) -> None:
     with signal_patch.no_bulk_signals():
         plain = Publisher.objects.bulk_create(objs)
     assert Publisher.objects.bulk_create(objs) == plain
     assert not log
 
 
-def test_proxies_of_instances_are_told_of_as_a_save_tells_of_them(log: Log) -> None:
+def test_proxies_of_instances_send_what_a_save_sends(log: Log) -> None:
     publisher = Publisher(name="a")
     objs: list[Any] = [SimpleLazyObject(lambda: publisher), Publisher(name="b")]
     assert Publisher.objects.bulk_create(objs) == objs
@@ -137,7 +140,7 @@ def test_proxies_of_instances_are_told_of_as_a_save_tells_of_them(log: Log) -> N
     assert publisher.pk is not None
 
 
-def test_batches_tell_before_and_after_each(log: Log) -> None:
+def test_signals_are_sent_before_and_after_each_batch(log: Log) -> None:
     seen: list[tuple[int, int]] = []
     with signal_patch.bulk_signals(batch_size=2, progress=lambda *counts: seen.append(counts)):
         Publisher.objects.bulk_create([Publisher(name=str(n)) for n in range(5)], batch_size=1)
@@ -200,12 +203,12 @@ def test_related_managers_create_with_signals(log: Log) -> None:
 
 
 def test_the_mixin_sends_once_whether_or_not_the_switch_is_on(log: Log) -> None:
-    Loud.objects.bulk_create([Loud(name="on")])
+    Foghorn.objects.bulk_create([Foghorn(name="on")])
     signal_patch.disable()
-    Loud.objects.bulk_create([Loud(name="off")], 5)
+    Foghorn.objects.bulk_create([Foghorn(name="off")], 5)
     assert log.names() == ["pre_save", "post_save"] * 2
     with signal_patch.no_bulk_signals():
-        Loud.objects.bulk_create([Loud(name="silent")], ignore_conflicts=True)
+        Foghorn.objects.bulk_create([Foghorn(name="silent")], ignore_conflicts=True)
     assert len(log) == 4
 
 
@@ -220,6 +223,9 @@ def test_the_async_form_sends_the_same(receivers: Receivers) -> None:
     receivers.connect(post_save, heard, Publisher)
     objs = async_to_sync(create)()
     assert names == [(obj.pk, True) for obj in objs]
+
+
+# Refusals
 
 
 class Unsaved:
@@ -310,6 +316,9 @@ def test_a_target_may_be_unique_by_an_index_that_the_database_alone_knows(receiv
     Shelf.objects.bulk_create(objs, **upserting("width", update_fields=["colour"]))
     assert post_saved(log) == [(objs[0], False), (objs[1], True)]
     assert Shelf.objects.get(label="old").colour == "red"
+
+
+# What only the database knows
 
 
 def test_expressions_are_values_at_post_save(log: Log, either_way: None) -> None:

@@ -94,10 +94,10 @@ def test_keys_are_those_of_the_rows_where_one_of_djangos_own_batches_leaves_one_
 
 
 @pytest.mark.parametrize("taken", [[], [50], [3, 50, 51, 97], list(range(0, 100, 2))])
-def test_inserted_rows_are_told_apart_without_any_unique_value(
+def test_inserted_rows_are_recognised_without_any_unique_value(
     taken: list[int], receivers: Receivers
 ) -> None:
-    """The labels are expressions, so that no value of an instance tells which row is its own."""
+    """The labels are expressions, so that no value of an instance says which row is its own."""
     for n in taken:
         Shelf(label=f"l{n}").save()
     log = receivers.record(Shelf)
@@ -124,7 +124,7 @@ def _rows_per_statement() -> int:
 
 
 @pytest.mark.skipif("connection.vendor != 'mysql'", reason="only MariaDB and MySQL have INSERT IGNORE")
-def test_a_value_that_was_made_to_fit_is_shown_as_it_is(receivers: Receivers) -> None:
+def test_a_value_that_was_made_to_fit_is_what_receivers_get(receivers: Receivers) -> None:
     log = receivers.record(Token)
     objs = [Token(code="a" * 40), Token(code="a" * 30, uses=2), Token(code="b")]
     Token.objects.bulk_create(objs, ignore_conflicts=True)
@@ -158,7 +158,7 @@ def test_a_conflict_may_be_one_of_generated_columns(receivers: Receivers, either
 @pytest.mark.skipif(
     "connection.vendor != 'postgresql'", reason="only PostgreSQL makes this trigger, and in a transaction"
 )
-def test_rows_whose_keys_a_trigger_changes_are_told_of_the_right_instances(log: Log) -> None:
+def test_rows_whose_keys_a_trigger_changes_send_the_right_instances(log: Log) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS "

@@ -92,7 +92,7 @@ def test_an_upsert_of_the_own_row_by_a_receiver_sends_nothing(receivers: Receive
     assert set(Shelf.objects.values_list("width", flat=True)) == {9}
 
 
-def test_an_upsert_of_a_key_that_is_being_told_of_sends_nothing(receivers: Receivers) -> None:
+def test_an_upsert_of_a_key_in_flight_sends_nothing(receivers: Receivers) -> None:
     def upsert(instance: Any, **arguments: Any) -> None:
         Token.objects.bulk_create([Token(code="a", uses=9)], **upserting("code", update_fields=["uses"]))
 
@@ -103,7 +103,7 @@ def test_an_upsert_of_a_key_that_is_being_told_of_sends_nothing(receivers: Recei
     assert Token.objects.get().uses == 9
 
 
-def test_rows_of_another_key_that_a_receiver_creates_are_told_of(receivers: Receivers) -> None:
+def test_rows_of_another_key_that_a_receiver_creates_send_signals(receivers: Receivers) -> None:
     def follow(instance: Any, **arguments: Any) -> None:
         if instance.name == "first":
             Publisher.objects.bulk_create([Publisher(name="second")])

@@ -234,7 +234,7 @@ def test_a_proxy_is_unique_where_its_model_is(receivers: Receivers) -> None:
 
 
 @pytest.mark.skipif("connection.vendor != 'postgresql'", reason="only PostgreSQL returns system columns")
-def test_postgresql_tells_with_one_statement(receivers: Receivers) -> None:
+def test_postgresql_needs_one_statement(receivers: Receivers) -> None:
     receivers.record(Shelf)
     # The first upsert of a table also asks what kind of table it is.
     Shelf.objects.bulk_create([Shelf(label="a")], **upserting("label", update_fields=["width"]))
@@ -262,7 +262,7 @@ def _partitioned() -> None:
 @pytest.mark.skipif("connection.vendor != 'postgresql'", reason="only PostgreSQL has these partitions")
 @pytest.mark.parametrize("mode", ["plain", "ignore_conflicts", "update_conflicts"])
 @pytest.mark.usefixtures("_partitioned")
-def test_rows_of_a_partitioned_table_are_told_as_any(mode: str, receivers: Receivers) -> None:
+def test_rows_of_a_partitioned_table_send_signals_as_others_do(mode: str, receivers: Receivers) -> None:
     """Their system columns cannot be returned."""
     objs = [Parcel(code=code, weight=2) for code in "abcd"]
     there = {} if mode == "plain" else {"a": 1, "c": 1}
@@ -288,7 +288,7 @@ def test_rows_of_a_partitioned_table_are_told_as_any(mode: str, receivers: Recei
 @on_its_own
 @pytest.mark.skipif("connection.vendor != 'mysql'", reason="SQLite has one writer, PostgreSQL one statement")
 @pytest.mark.parametrize("both", [False, True])
-def test_a_row_made_meanwhile_is_told_as_updated(both: bool, receivers: Receivers) -> None:
+def test_a_row_made_meanwhile_counts_as_updated(both: bool, receivers: Receivers) -> None:
     """Another connection inserts between the look for the row and the INSERT."""
     other = connections.create_connection("default")
 

@@ -1,4 +1,4 @@
-"""Receivers of lists (contract 8.1)."""
+"""Receivers of lists (contract.md, section 8.1)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 
 from signal_patch import bulk_receiver, bulk_signals, disable, enable, no_bulk_signals
 from tests.fleet import column, of_every_size, rows, ships
-from tests.models import Berth, Book, Loud, Publisher, Sailor, Shelf, Ship, Token
+from tests.models import Berth, Book, Foghorn, Publisher, Sailor, Shelf, Ship, Token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -402,10 +402,10 @@ def test_an_exception_of_its_own_leaves_no_row_changed(signal: Any, receivers: R
 
 
 def test_a_mixin_gives_lists_though_nothing_is_on(receivers: Receivers) -> None:
-    Loud.objects.bulk_create([Loud(name=name) for name in "ab"])
-    lists = Lists(receivers, post_save, Loud)
-    Loud.objects.update(size=5)
-    assert [[loud.name for loud in instances] for instances in lists.instances] == [["a", "b"]]
+    Foghorn.objects.bulk_create([Foghorn(name=name) for name in "ab"])
+    lists = Lists(receivers, post_save, Foghorn)
+    Foghorn.objects.update(size=5)
+    assert [[foghorn.name for foghorn in instances] for instances in lists.instances] == [["a", "b"]]
 
 
 def test_it_costs_no_statement(receivers: Receivers) -> None:

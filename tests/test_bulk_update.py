@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
 
 
+# The signals
+
+
 @of_every_size
 def test_each_of_the_callers_own_instances_gets_one_pair(batch_size: int, receivers: Receivers) -> None:
     fleet = faster_ships(1, 2, 3)
@@ -70,7 +73,7 @@ def test_pre_save_comes_before_the_write(receivers: Receivers) -> None:
     assert stored == [(10, 1), (10, 10)]
 
 
-def test_proxies_of_instances_are_told_of_as_a_save_tells_of_them(receivers: Receivers) -> None:
+def test_proxies_of_instances_send_what_a_save_sends(receivers: Receivers) -> None:
     first, second = faster_ships(1, 2)
     log = receivers.record(Ship)
     objs: list[Any] = [SimpleLazyObject(lambda: first), second]
@@ -111,6 +114,9 @@ def test_signals_follow_the_callers_order(receivers: Receivers) -> None:
         Ship.objects.bulk_update(fleet, ["speed"])
     assert [sent.instance for sent in log.of("pre_save")] == fleet
     assert [sent.instance for sent in log.of("post_save")] == fleet
+
+
+# Refusals, and where nothing is sent
 
 
 REFUSED: dict[str, Callable[[QuerySet[Any], list[Ship]], int]] = {
@@ -163,6 +169,9 @@ def test_where_nobody_listens_djangos_own_statements_run(receivers: Receivers) -
     with CaptureQueriesContext(connection) as ours:
         Ship.objects.bulk_update(fleet, ["speed"])
     assert [query["sql"] for query in ours] == [query["sql"] for query in djangos]
+
+
+# Which rows
 
 
 @of_every_size
@@ -257,6 +266,9 @@ def test_an_instance_that_nobody_loaded_is_that_of_its_row_after_the_write(recei
     assert fleet[1]._state.adding
 
 
+# All or nothing
+
+
 class Refusal(Exception):
     pass
 
@@ -337,26 +349,29 @@ def test_on_commit_runs_after_the_commit(receivers: Receivers) -> None:
     order: list[str] = []
 
     def hook(instance: Ship, **arguments: Any) -> None:
-        order.append("told")
+        order.append("post_save")
         transaction.on_commit(lambda: order.append("commit"))
 
     receivers.connect(post_save, hook, Ship)
     with bulk_signals(batch_size=1):
         Ship.objects.bulk_update(fleet, ["speed"])
-    assert order == ["told", "told", "commit", "commit"]
+    assert order == ["post_save", "post_save", "commit", "commit"]
 
 
-def test_progress_is_told_after_each_batch(receivers: Receivers) -> None:
+# Batches and statements
+
+
+def test_progress_is_reported_after_each_batch(receivers: Receivers) -> None:
     fleet = faster_ships(1, 2, 3)
     receivers.record(Ship)
-    told: list[tuple[int, int]] = []
+    seen: list[tuple[int, int]] = []
 
     def progress(done: int, total: int) -> None:
-        told.append((done, total))
+        seen.append((done, total))
 
     with bulk_signals(batch_size=2, progress=progress):
         Ship.objects.bulk_update(fleet, ["speed"])
-    assert told == [(2, 3), (3, 3)]
+    assert seen == [(2, 3), (3, 3)]
 
 
 def test_many_rows_take_few_statements(receivers: Receivers) -> None:
@@ -373,6 +388,9 @@ def test_many_rows_take_few_statements(receivers: Receivers) -> None:
     receivers.record(Ship)
     gc.collect()
     assert statements(300) == statements(3) <= 2
+
+
+# Instances given twice, or deleted by a receiver
 
 
 @pytest.mark.parametrize("own", [None, 1, 2, 3])

@@ -159,7 +159,7 @@ def test_custom_fields_show_their_own_type(batch_size: int, receivers: Receivers
     assert truth == [True, True]
 
 
-def test_columns_of_a_type_that_is_not_djangos_are_told_as_they_come_back(receivers: Receivers) -> None:
+def test_columns_of_a_type_that_is_not_djangos_hold_what_comes_back(receivers: Receivers) -> None:
     sightings = rows(Sighting, {}, {})
     for sighting in sightings:
         sighting.country = "NO"
@@ -178,15 +178,15 @@ def test_a_file_that_waits_to_be_stored_is_stored_only_where_it_is_named(
     (chart,) = Chart.objects.all()
     chart.sheet = ContentFile(b"new", name="waiting.txt")
     assert not touched or chart.sheet
-    told: list[Any] = []
-    receivers.connect(signal, lambda update_fields, **arguments: told.append({*update_fields}), Chart)
+    seen: list[Any] = []
+    receivers.connect(signal, lambda update_fields, **arguments: seen.append({*update_fields}), Chart)
     Chart.objects.bulk_update([chart], ["title"])
     assert column(Chart, "sheet") == ["charts/old.txt"]
     assert not chart.sheet._committed
     Chart.objects.bulk_update([chart], ["sheet"])
     # By now none waits.
     Chart.objects.bulk_update([chart], ["sheet"])
-    assert told == [{"title"}, {"sheet"}, {"sheet"}]
+    assert seen == [{"title"}, {"sheet"}, {"sheet"}]
     assert column(Chart, "sheet") == [chart.sheet.name]
     assert Chart.objects.get().sheet.read() == b"new"
 
@@ -278,7 +278,7 @@ def test_an_instance_may_have_its_key_as_text(speed: Any, filtered: bool, receiv
     assert column(Ship, "tonnage") == [5]
 
 
-def test_an_instance_given_twice_is_told_twice_and_written_once(receivers: Receivers) -> None:
+def test_an_instance_given_twice_sends_twice_and_is_written_once(receivers: Receivers) -> None:
     (ship,) = faster_ships(1)
     with no_bulk_signals(), transaction.atomic():
         expected = Ship.objects.bulk_update([ship, ship], ["speed"])

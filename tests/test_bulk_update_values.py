@@ -55,7 +55,7 @@ def test_expressions_are_values_before_and_after_the_write(batch_size: int, rece
 
 @pytest.mark.parametrize("names", [["speed", "tonnage"], ["tonnage", "speed"]])
 @of_every_size
-def test_expressions_over_each_other_are_told_as_the_databases_own_set_has_them(
+def test_expressions_over_each_other_have_the_values_of_the_databases_own_set(
     names: list[str], batch_size: int, receivers: Receivers
 ) -> None:
     fleet = ships(1, 2, 3, tonnage=10)

@@ -1,4 +1,4 @@
-"""What a delete does to other rows by Python's rules, and what receivers see of it (contract 3, 4)."""
+"""What Python's `on_delete` rules do to other rows, and its signals (contract.md, sections 3 and 4)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.cascade_models import (
     Skiff,
     Tug,
 )
-from tests.models import Loud, Token
+from tests.models import Foghorn, Token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,7 +122,7 @@ def test_trackers_see_the_old_value_first(rule: str, harbour: Harbour, receivers
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_without_the_switch_a_cascade_is_silent(
+def test_without_the_switch_a_cascade_sends_nothing(
     rule: str, harbour: Harbour, delete: Callable[[Harbour], Any], log: Log
 ) -> None:
     a_tug(**{rule: harbour})
@@ -379,7 +379,7 @@ def test_an_exception_of_a_receiver_leaves_every_row_as_it_was(
     assert Harbour.objects.filter(pk=key).exists()
 
 
-def test_a_receiver_of_a_delete_that_updates_the_deleted_row_is_not_told(
+def test_a_receiver_of_a_delete_that_updates_the_deleted_row_is_not_called(
     harbour: Harbour, log: Log, receivers: Receivers
 ) -> None:
     def archive(instance: Harbour, **kwargs: Any) -> None:
@@ -394,14 +394,14 @@ def test_a_receiver_of_a_delete_that_updates_the_deleted_row_is_not_told(
 
 def test_a_delete_of_the_mixins_queryset_sends_djangos_own_signals_once(log: Log) -> None:
     for _ in range(3):
-        Loud.objects.create()
+        Foghorn.objects.create()
     log.clear()
-    assert Loud.objects.all().delete() == (3, {"tests.Loud": 3})
+    assert Foghorn.objects.all().delete() == (3, {"tests.Foghorn": 3})
     assert log.names() == ["pre_delete"] * 3 + ["post_delete"] * 3
-    Loud.objects.create()
+    Foghorn.objects.create()
     log.clear()
     with signal_patch.bulk_signals():
-        assert Loud.objects.all().delete() == (1, {"tests.Loud": 1})
+        assert Foghorn.objects.all().delete() == (1, {"tests.Foghorn": 1})
     assert log.names() == ["pre_delete", "post_delete"]
 
 

@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command
 from django.db.models.signals import post_save, pre_delete, pre_save
 
 from signal_patch import disable, enable
-from tests.models import Book, Loud, Publisher
+from tests.models import Book, Foghorn, Publisher
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -97,14 +97,14 @@ def test_a_model_that_is_on_with_operations_options_reason_and_receivers(receive
 
 def test_the_entries_of_the_process_in_their_order() -> None:
     enable(batch_size=50)
-    disable("tests.Loud", Book)
+    disable("tests.Foghorn", Book)
     enable("auth", lock=False)
 
     head = text().split("\n\n", maxsplit=1)[0].splitlines()
 
     assert [line.split(", ")[0] for line in head] == [
         "every model: on by enable()",
-        "tests.Loud: off by disable()",
+        "tests.Foghorn: off by disable()",
         "tests.Book: off by disable()",
         "auth: on by enable()",
     ]
@@ -112,7 +112,7 @@ def test_the_entries_of_the_process_in_their_order() -> None:
     entries = json.loads(text("--json"))["process"]
     assert [(entry["models"], entry["on"], entry["options"]) for entry in entries] == [
         ("every model", True, {"batch_size": "50"}),
-        ("tests.Loud", False, {}),
+        ("tests.Foghorn", False, {}),
         ("tests.Book", False, {}),
         ("auth", True, {"lock": "False"}),
     ]
@@ -126,20 +126,20 @@ def test_what_the_setting_turned_on_says_so(settings: Settings, receivers: Recei
 
 
 def test_a_mixin_says_where_its_class_is(receivers: Receivers) -> None:
-    receivers.connect(post_save, receiver, Loud)
+    receivers.connect(post_save, receiver, Foghorn)
 
-    found = report("tests.Loud")
+    found = report("tests.Foghorn")
     assert found["state"] == "ON"
     assert found["operations"] == ["bulk_create", "bulk_update", "delete", "update"]
     (reason,) = found["on_by"]
-    assert reason.startswith("the mixin of objects: LoudQuerySet, tests/models.py:")
+    assert reason.startswith("the mixin of objects: FoghornQuerySet, tests/models.py:")
 
-    enable(Loud, batch_size=9)
-    found = report("tests.Loud")
+    enable(Foghorn, batch_size=9)
+    found = report("tests.Foghorn")
     assert found["options"] == {"batch_size": "9"}
     assert [reason.split(",")[0] for reason in found["on_by"]] == [
         "enable()",
-        "the mixin of objects: LoudQuerySet",
+        "the mixin of objects: FoghornQuerySet",
     ]
 
 

@@ -410,11 +410,11 @@ class TestWhileModelsAreLoading:
             "library/models.py",
             "import signal_patch\n"
             "@signal_patch.bulk_signals('library.Book')\n"
-            "def asked(*models): return [signal_patch.is_enabled(model) for model in models]\n"
+            "def are_enabled(*models): return [signal_patch.is_enabled(model) for model in models]\n"
             + MODELS_AGAIN,
         )
 
-        project.check("from library.models import *\nassert asked(Book, Shelf) == [True, False]")
+        project.check("from library.models import *\nassert are_enabled(Book, Shelf) == [True, False]")
 
     def test_a_wrong_name_in_a_decorator_fails_at_setup(self, project: Project) -> None:
         project.append(

@@ -1,4 +1,4 @@
-"""Rows that the database itself removes or changes with a deleted one: from Django 6.1 on (contract 3, 4)."""
+"""Rows that the database removes or changes by `DB_CASCADE` and its kin (contract.md, sections 3 and 4)."""
 
 from __future__ import annotations
 

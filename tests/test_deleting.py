@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from signal_patch import bulk_signals
 from signal_patch.options import Options
-from tests.models import Book, Loud, LoudQuerySet, Publisher
+from tests.models import Book, Foghorn, FoghornQuerySet, Publisher
 from tests.recording import Log, Receivers
 
 pytestmark = pytest.mark.django_db
@@ -73,21 +73,21 @@ def test_it_does_not_matter_that_no_row_matches(log: Log) -> None:
 
 
 def test_the_mixin_splits_by_its_own_options(receivers: Receivers) -> None:
-    class InPairs(LoudQuerySet):
+    class InPairs(FoghornQuerySet):
         signal_options = Options(delete_batch_size=2)
 
-    Loud.objects.bulk_create([Loud(name=name) for name in "abc"])
-    log = receivers.record(Loud)
-    assert InPairs(Loud).delete() == (3, {"tests.Loud": 3})
+    Foghorn.objects.bulk_create([Foghorn(name=name) for name in "abc"])
+    log = receivers.record(Foghorn)
+    assert InPairs(Foghorn).delete() == (3, {"tests.Foghorn": 3})
     assert log.names() == [*["pre_delete"] * 2, *["post_delete"] * 2, "pre_delete", "post_delete"]
 
 
 def test_where_the_switch_is_on_as_well_the_mixin_does_not_split_it_once_more(log: Log) -> None:
-    Loud.objects.bulk_create([Loud(name=name) for name in "abc"])
+    Foghorn.objects.bulk_create([Foghorn(name=name) for name in "abc"])
     log.clear()
     seen: list[tuple[int, int]] = []
     with bulk_signals(delete_batch_size=2, progress=lambda *counts: seen.append(counts)):
-        assert Loud.objects.all().delete() == (3, {"tests.Loud": 3})
+        assert Foghorn.objects.all().delete() == (3, {"tests.Foghorn": 3})
     assert seen == [(2, 3), (3, 3)]
     assert log.names() == [*["pre_delete"] * 2, *["post_delete"] * 2, "pre_delete", "post_delete"]
 

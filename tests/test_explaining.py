@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 
 from signal_patch import bulk_signals, disable, enable, explain, no_bulk_signals
 from tests.fleet import column, is_write_lock, rows, ships
-from tests.models import Book, Cargo, Crane, Logbook, Loud, Machine, Novel, Publisher, Ship
+from tests.models import Book, Cargo, Crane, Foghorn, Logbook, Machine, Novel, Publisher, Ship
 
 if TYPE_CHECKING:
     from tests.recording import Receivers
@@ -94,18 +94,18 @@ class TestWhoDecides:
         assert found.options is None
 
     def test_a_mixin_unless_the_process_is_on(self) -> None:
-        disable(Loud)
-        assert explain(Loud.objects.all(), size=1).decided_by.startswith(
-            "the mixin of LoudQuerySet, tests/mo"
+        disable(Foghorn)
+        assert explain(Foghorn.objects.all(), size=1).decided_by.startswith(
+            "the mixin of FoghornQuerySet, tests/mo"
         )
-        enable(Loud, batch_size=5)
-        found = explain(Loud.objects.all(), size=1)
+        enable(Foghorn, batch_size=5)
+        found = explain(Foghorn.objects.all(), size=1)
         assert found.decided_by.startswith("enable(), ")
         assert found.options is not None
         assert found.options.batch_size == 5
         enable()
-        disable(Loud)
-        assert explain(Loud.objects.all(), size=1).decided_by.startswith("the mixin of ")
+        disable(Foghorn)
+        assert explain(Foghorn.objects.all(), size=1).decided_by.startswith("the mixin of ")
 
     def test_django_for_models_of_which_it_sends_none(self, receivers: Receivers) -> None:
         receivers.connect(post_save, receiver)

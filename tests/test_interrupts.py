@@ -1,4 +1,4 @@
-"""Exceptions from outside, at any instruction: the next operation sends all its signals (contract 1.8, 2)."""
+"""After an exception at any instruction the next operation sends its signals (contract.md, section 1.8)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import signal_patch
 from signal_patch import bulk_signals, disable, enable, is_enabled, no_bulk_signals, patches, scopes
 from signal_patch.dispatch.signals import in_flight
 from tests.fleet import rows
-from tests.models import Berth, Loud, Port, Ship
+from tests.models import Berth, Foghorn, Port, Ship
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,7 +97,7 @@ def update_with_an_expression() -> None:
 
 
 def update_by_the_mixin() -> None:
-    Loud.objects.update(name="x")
+    Foghorn.objects.update(name="x")
 
 
 def bulk_update() -> None:
@@ -134,7 +134,7 @@ def fleet() -> None:
     port, _ = rows(Port, {"code": "A"}, {"code": "B"})
     berth, _ = rows(Berth, {"port": port}, {"port": port})
     rows(Ship, {"berth": berth}, {"berth": berth})
-    rows(Loud, {}, {})
+    rows(Foghorn, {}, {})
 
 
 def sends_everything(log: Log) -> bool:

@@ -157,7 +157,7 @@ def test_a_key_of_two_columns_that_is_none_is_refused(
 
 
 @pytest.mark.parametrize("rows", [("a", 2, "w"), (None, 2, "w")], ids=["shared", "null"])
-def test_rows_with_a_key_of_their_own_are_changed_and_told(
+def test_rows_with_a_key_of_their_own_are_changed_and_signalled(
     rows: tuple[Any, ...], receivers: Receivers
 ) -> None:
     _fill(Legacy, ("a", 1, "w"), ("b", 3, "w"), ("c", 4, "w"), rows)
@@ -185,7 +185,7 @@ class _Counting(QuerySet[Any]):
         return super().update(**values) + 1
 
 
-class _Loud(SignalEnhancedQuerySetMixins, _Counting):
+class _Signalling(SignalEnhancedQuerySetMixins, _Counting):
     pass
 
 
@@ -193,7 +193,7 @@ def test_an_update_that_counts_rows_of_its_own_is_no_error(receivers: Receivers)
     with no_bulk_signals():
         Coupon.objects.bulk_create([Coupon(number=number) for number in range(5)])
     log = receivers.record(Coupon)
-    assert _Loud(Coupon).update(uses=5) == 6
+    assert _Signalling(Coupon).update(uses=5) == 6
     assert len(log.of("post_save")) == 5
     assert Coupon.objects.filter(uses=5).count() == 5
 

@@ -1,4 +1,4 @@
-"""What is locked when and in which order, and what is read of locked rows (contract, section 1.3)."""
+"""What is locked when and in which order, and what is read of locked rows (contract.md, section 1.3)."""
 
 from __future__ import annotations
 
@@ -352,7 +352,7 @@ def test_instances_of_each_batch_are_as_they_are_now(ordering: str, receivers: R
 
 @snapshots
 @pytest.mark.parametrize("lock", [True, False])
-def test_a_row_that_the_statement_leaves_as_it_is_is_shown_as_it_is(lock: bool, receivers: Receivers) -> None:
+def test_a_row_that_the_statement_leaves_as_it_is_is_read_as_it_is(lock: bool, receivers: Receivers) -> None:
     """MariaDB writes no new version of it, and a plain SELECT shows the one of the snapshot, or none."""
     ships(1)
     log = receivers.record(Ship)

@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from signal_patch import bulk_signals, disable, enable, is_enabled, no_bulk_signals, patches
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from signal_patch.options import Options
-from tests.models import Book, Echo, Loud, Louder, LoudQuerySet, Query
+from tests.models import Book, Echo, Foghorn, FoghornQuerySet, HarbourFoghorn, Query
 from tests.test_examples import run_python
 
 if TYPE_CHECKING:
@@ -30,23 +30,23 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def louds() -> list[Loud]:
-    return Loud.objects.bulk_create([Loud(name=name, size=size) for size, name in enumerate("abc")])
+def foghorns() -> list[Foghorn]:
+    return Foghorn.objects.bulk_create([Foghorn(name=name, size=size) for size, name in enumerate("abc")])
 
 
 class TestAcceptance:
     """A model with the mixin, receivers on all four signals, bulk update and delete: once per object."""
 
     def test_receivers_are_called_exactly_once_per_object_and_do_their_work(
-        self, louds: list[Loud], receivers: Receivers
+        self, foghorns: list[Foghorn], receivers: Receivers
     ) -> None:
         audit: list[tuple[str, int, int]] = []
 
         def note(name: str) -> Callable[..., None]:
             return lambda instance, **kwargs: audit.append((name, instance.pk, instance.size))
 
-        def forget(instance: Loud, **kwargs: Any) -> None:
-            cache.delete(f"loud-{instance.pk}")
+        def forget(instance: Foghorn, **kwargs: Any) -> None:
+            cache.delete(f"foghorn-{instance.pk}")
 
         signals = {
             "pre_save": pre_save,
@@ -55,58 +55,62 @@ class TestAcceptance:
             "post_delete": post_delete,
         }
         for name, signal in signals.items():
-            receivers.connect(signal, note(name), Loud)
-        receivers.connect(post_save, forget, Loud)
-        receivers.connect(post_delete, forget, Loud)
-        keys = [loud.pk for loud in louds]
+            receivers.connect(signal, note(name), Foghorn)
+        receivers.connect(post_save, forget, Foghorn)
+        receivers.connect(post_delete, forget, Foghorn)
+        keys = [foghorn.pk for foghorn in foghorns]
 
         def fill_cache() -> None:
-            cache.set_many({f"loud-{key}": "stale" for key in keys})
+            cache.set_many({f"foghorn-{key}": "stale" for key in keys})
 
         fill_cache()
         assert not is_enabled()
-        assert Loud.objects.update(size=F("size") + 10) == 3
+        assert Foghorn.objects.update(size=F("size") + 10) == 3
 
         new = list(zip(keys, [10, 11, 12], strict=True))
         assert sorted(audit) == sorted((name, *row) for name in SAVED for row in new)
-        assert cache.get_many([f"loud-{key}" for key in keys]) == {}
+        assert cache.get_many([f"foghorn-{key}" for key in keys]) == {}
 
         audit.clear()
         fill_cache()
-        assert Loud.objects.all().delete() == (3, {"tests.Loud": 3})
+        assert Foghorn.objects.all().delete() == (3, {"tests.Foghorn": 3})
 
         assert sorted(audit) == sorted((name, *row) for name in ("pre_delete", "post_delete") for row in new)
-        assert cache.get_many([f"loud-{key}" for key in keys]) == {}
+        assert cache.get_many([f"foghorn-{key}" for key in keys]) == {}
 
 
-def test_bulk_update_sends_them_too(louds: list[Loud], log: Log) -> None:
-    louds[0].name = "changed"
+def test_bulk_update_sends_them_too(foghorns: list[Foghorn], log: Log) -> None:
+    foghorns[0].name = "changed"
 
-    assert Loud.objects.bulk_update(louds, ["name"], batch_size=2) == 3
+    assert Foghorn.objects.bulk_update(foghorns, ["name"], batch_size=2) == 3
 
     assert sorted(log.names()) == sorted(SAVED * 3)
-    assert Loud.objects.get(pk=louds[0].pk).name == "changed"
+    assert Foghorn.objects.get(pk=foghorns[0].pk).name == "changed"
 
 
 @pytest.mark.parametrize("batch_size", [1, None])
 def test_a_receivers_change_to_a_subclasss_column_is_saved(
     batch_size: int | None, receivers: Receivers
 ) -> None:
-    louders = [Louder.objects.create(name=name) for name in "ab"]
-    receivers.before_saves(Louder, lambda louder: setattr(louder, "echo", louder.name * 2))
-    log = receivers.record(Louder)
-    assert Loud.objects.bulk_update(louders, ["size"], batch_size=batch_size) == 2
-    assert list(Louder.objects.order_by("pk").values_list("echo", flat=True)) == ["aa", "bb"]
+    harbour_foghorns = [HarbourFoghorn.objects.create(name=name) for name in "ab"]
+    receivers.before_saves(
+        HarbourFoghorn, lambda harbour_foghorn: setattr(harbour_foghorn, "echo", harbour_foghorn.name * 2)
+    )
+    log = receivers.record(HarbourFoghorn)
+    assert Foghorn.objects.bulk_update(harbour_foghorns, ["size"], batch_size=batch_size) == 2
+    assert list(HarbourFoghorn.objects.order_by("pk").values_list("echo", flat=True)) == ["aa", "bb"]
     assert log.names() == [*["pre_save"] * 2, *["post_save"] * 2]
 
 
-def test_with_a_base_manager_of_its_class_related_managers_send_too(louds: list[Loud], log: Log) -> None:
-    loud, echo = louds[0], Echo.objects.create()
+def test_with_a_base_manager_of_its_class_related_managers_send_too(
+    foghorns: list[Foghorn], log: Log
+) -> None:
+    foghorn, echo = foghorns[0], Echo.objects.create()
     changes: list[Callable[[], object]] = [
-        lambda: loud.echoes.add(echo),
-        lambda: loud.echoes.remove(echo),
-        lambda: loud.echoes.set([echo]),
-        lambda: loud.echoes.clear(),
+        lambda: foghorn.echoes.add(echo),
+        lambda: foghorn.echoes.remove(echo),
+        lambda: foghorn.echoes.set([echo]),
+        lambda: foghorn.echoes.clear(),
     ]
     for change in changes:
         log.clear()
@@ -129,13 +133,13 @@ def test_other_querysets_send_nothing(log: Log) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda: Loud.objects.update(size=5),
-        lambda: Loud.objects.bulk_update(Loud.objects.all(), ["size"]),
+        lambda: Foghorn.objects.update(size=5),
+        lambda: Foghorn.objects.bulk_update(Foghorn.objects.all(), ["size"]),
     ],
 )
 class TestWithTheSwitch:
     def test_with_the_patch_on_as_well_it_is_still_once_per_row(
-        self, change: Callable[[], int], louds: list[Loud], log: Log
+        self, change: Callable[[], int], foghorns: list[Foghorn], log: Log
     ) -> None:
         enable()
 
@@ -145,7 +149,7 @@ class TestWithTheSwitch:
     def test_no_more_statements_than_the_patch_alone(
         self,
         change: Callable[[], int],
-        louds: list[Loud],
+        foghorns: list[Foghorn],
         log: Log,
     ) -> None:
         enable()
@@ -158,28 +162,28 @@ class TestWithTheSwitch:
         assert len(both) == len(mixin)
 
     def test_disable_does_not_silence_it(
-        self, change: Callable[[], int], louds: list[Loud], log: Log
+        self, change: Callable[[], int], foghorns: list[Foghorn], log: Log
     ) -> None:
         enable()
-        disable(Loud)
+        disable(Foghorn)
 
         change()
         assert len(log) == 6
 
-    def test_no_bulk_signals_does(self, change: Callable[[], int], louds: list[Loud], log: Log) -> None:
-        with no_bulk_signals(Loud):
+    def test_no_bulk_signals_does(self, change: Callable[[], int], foghorns: list[Foghorn], log: Log) -> None:
+        with no_bulk_signals(Foghorn):
             assert change() == 3
         assert not log
 
     def test_a_scope_that_leaves_the_operation_out_does(
-        self, change: Callable[[], int], louds: list[Loud], log: Log
+        self, change: Callable[[], int], foghorns: list[Foghorn], log: Log
     ) -> None:
         with bulk_signals(operations=["delete"]):
             assert change() == 3
         assert not log
 
     def test_a_scope_that_does_not_speak_of_the_model_does_not(
-        self, change: Callable[[], int], louds: list[Loud], log: Log
+        self, change: Callable[[], int], foghorns: list[Foghorn], log: Log
     ) -> None:
         with no_bulk_signals(Book):
             change()
@@ -187,7 +191,7 @@ class TestWithTheSwitch:
 
 
 class TestWhoseOptionsHold:
-    def test_a_scopes_before_the_processs_before_the_classs(self, louds: list[Loud], log: Log) -> None:
+    def test_a_scopes_before_the_processs_before_the_classs(self, foghorns: list[Foghorn], log: Log) -> None:
         done: list[str] = []
 
         def progress(name: str) -> Callable[[int, int], None]:
@@ -198,26 +202,26 @@ class TestWhoseOptionsHold:
 
         def update() -> str:
             done.clear()
-            Quiet(Loud).update(size=1)
+            Quiet(Foghorn).update(size=1)
             return "".join(done)
 
         assert update() == "class"
-        enable(Loud, progress=progress("process"))
+        enable(Foghorn, progress=progress("process"))
         assert update() == "process"
-        with bulk_signals(Loud, progress=progress("scope")):
+        with bulk_signals(Foghorn, progress=progress("scope")):
             assert update() == "scope"
-        disable(Loud)
+        disable(Foghorn)
         assert update() == "class"
-        enable(Loud, operations=["delete"], progress=progress("process"))
+        enable(Foghorn, operations=["delete"], progress=progress("process"))
         assert update() == "class"
 
-    def test_a_class_may_leave_an_operation_out(self, louds: list[Loud], log: Log) -> None:
+    def test_a_class_may_leave_an_operation_out(self, foghorns: list[Foghorn], log: Log) -> None:
         class Quiet(SignalEnhancedQuerySetMixins, QuerySet[Any]):
             signal_options = Options(operations=frozenset({"update"}))
 
-        assert Quiet(Loud).bulk_update(louds, ["name"]) == 3
+        assert Quiet(Foghorn).bulk_update(foghorns, ["name"]) == 3
         assert not log
-        Quiet(Loud).update(size=1)
+        Quiet(Foghorn).update(size=1)
         assert len(log) == 6
 
 
@@ -252,7 +256,7 @@ def test_on_a_manager_it_is_an_error_that_says_what_it_is_for() -> None:
 
 class TestTheClass:
     def test_an_override_beneath_the_mixin_is_called_once_and_gets_its_say(
-        self, louds: list[Loud], log: Log
+        self, foghorns: list[Foghorn], log: Log
     ) -> None:
         class Dating(QuerySet[Any]):
             calls = 0
@@ -263,11 +267,11 @@ class TestTheClass:
         class Quiet(SignalEnhancedQuerySetMixins, Dating):
             pass
 
-        assert Quiet(Loud).update(size=1) == 3
-        assert set(Loud.objects.values_list("name", "size")) == {("dated", 1)}
+        assert Quiet(Foghorn).update(size=1) == 3
+        assert set(Foghorn.objects.values_list("name", "size")) == {("dated", 1)}
         assert len(log) == 6
 
-    def test_a_base_before_it_may_add_values_too(self, louds: list[Loud], log: Log) -> None:
+    def test_a_base_before_it_may_add_values_too(self, foghorns: list[Foghorn], log: Log) -> None:
         class Dating(QuerySet[Any]):
             def update(self, **kwargs: Any) -> int:
                 return super().update(name="dated", **kwargs)
@@ -275,15 +279,15 @@ class TestTheClass:
         class Quiet(Dating, SignalEnhancedQuerySetMixins, QuerySet[Any]):
             pass
 
-        assert Quiet(Loud).update(size=1) == 3
+        assert Quiet(Foghorn).update(size=1) == 3
         assert {(sent.values["name"], sent.values["size"]) for sent in log} == {("dated", 1)}
 
-    def test_an_override_above_it_too(self, louds: list[Loud], log: Log) -> None:
-        class Quiet(LoudQuerySet):
+    def test_an_override_above_it_too(self, foghorns: list[Foghorn], log: Log) -> None:
+        class Quiet(FoghornQuerySet):
             def update(self, **kwargs: Any) -> int:
                 return super().update(name="dated", **kwargs)
 
-        assert Quiet(Loud).update(size=1) == 3
+        assert Quiet(Foghorn).update(size=1) == 3
         assert {frozenset(sent.arguments["update_fields"]) for sent in log} == {frozenset({"name", "size"})}
 
     @pytest.mark.parametrize("arguments", [{}, {"batch_size": 5}, {"ignore_conflicts": True}])
@@ -299,7 +303,7 @@ class TestTheClass:
             pass
 
         seen: list[tuple[int, str]] = []
-        Quiet(Loud).bulk_create([Loud(name="a"), Loud(name="b")], **arguments)
+        Quiet(Foghorn).bulk_create([Foghorn(name="a"), Foghorn(name="b")], **arguments)
         assert seen == [(2, "a")]
         assert sorted(log.names()) == sorted(SAVED * 2)
 
@@ -313,17 +317,19 @@ class TestTheClass:
             pass
 
         with pytest.raises(ValueError, match="Fields that will be updated"):
-            Quiet(Loud).bulk_create([Loud()], update_conflicts=True)
+            Quiet(Foghorn).bulk_create([Foghorn()], update_conflicts=True)
         assert not log
         has_target = connection.features.supports_update_conflicts_with_target
         target = ["pk"] if has_target else None
-        Quiet(Loud).bulk_create([Loud()], update_conflicts=True, update_fields=["size"], unique_fields=target)
+        Quiet(Foghorn).bulk_create(
+            [Foghorn()], update_conflicts=True, update_fields=["size"], unique_fields=target
+        )
         assert log.names() == SAVED
 
     def test_an_override_beneath_it_may_look_at_the_first_instance_of_an_upsert(self, log: Log) -> None:
         class Looking(QuerySet[Any]):
             def bulk_create(self, objs: Any, *args: Any, **kwargs: Any) -> list[Any]:
-                assert isinstance(objs[0], Loud)
+                assert isinstance(objs[0], Foghorn)
                 return super().bulk_create(objs, *args, **kwargs)
 
         class Quiet(SignalEnhancedQuerySetMixins, Looking):
@@ -331,7 +337,9 @@ class TestTheClass:
 
         has_target = connection.features.supports_update_conflicts_with_target
         target = ["pk"] if has_target else None
-        Quiet(Loud).bulk_create([Loud()], update_conflicts=True, update_fields=["size"], unique_fields=target)
+        Quiet(Foghorn).bulk_create(
+            [Foghorn()], update_conflicts=True, update_fields=["size"], unique_fields=target
+        )
         assert log.names() == SAVED
 
     @pytest.mark.parametrize("arguments", [{}, {"ignore_conflicts": True}])
@@ -345,11 +353,11 @@ class TestTheClass:
         class Quiet(SignalEnhancedQuerySetMixins, Choosy):
             pass
 
-        objs = [Loud(size=size) for size in (0, 1, 2)]
-        Quiet(Loud).bulk_create(objs, **arguments)
+        objs = [Foghorn(size=size) for size in (0, 1, 2)]
+        Quiet(Foghorn).bulk_create(objs, **arguments)
         assert log.names() == ["pre_save"] * 3 + ["post_save"] * 2
         assert [sent.instance for sent in log.of("post_save")] == objs[1:]
-        assert {obj.pk for obj in objs[1:]} == set(Loud.objects.values_list("pk", flat=True))
+        assert {obj.pk for obj in objs[1:]} == set(Foghorn.objects.values_list("pk", flat=True))
 
     def test_conflicts_that_an_override_beneath_it_ignores_are_ignored(self, log: Log) -> None:
         class Lenient(QuerySet[Any]):
@@ -359,23 +367,23 @@ class TestTheClass:
         class Quiet(SignalEnhancedQuerySetMixins, Lenient):
             pass
 
-        kept = Loud.objects.create()
+        kept = Foghorn.objects.create()
         log.clear()
-        objs = [Loud(pk=kept.pk), Loud()]
-        Quiet(Loud).bulk_create(objs)
+        objs = [Foghorn(pk=kept.pk), Foghorn()]
+        Quiet(Foghorn).bulk_create(objs)
         assert [sent.instance for sent in log.of("post_save")] == objs[1:]
 
     def test_methods_keep_signature_and_alters_data(self) -> None:
         for name in ("update", "bulk_update", "bulk_create"):
-            own, ours = getattr(QuerySet, name), getattr(LoudQuerySet, name)
+            own, ours = getattr(QuerySet, name), getattr(FoghornQuerySet, name)
             assert list(inspect.signature(ours).parameters) == list(inspect.signature(own).parameters)
             assert ours.alters_data
             assert not hasattr(ours, "queryset_only")
-        assert callable(Loud.objects.update)
-        assert not hasattr(Loud.objects, "delete")
+        assert callable(Foghorn.objects.update)
+        assert not hasattr(Foghorn.objects, "delete")
 
-    def test_its_querysets_pickle(self, louds: list[Loud], log: Log) -> None:
-        assert pickle.loads(pickle.dumps(Loud.objects.all())).update(size=1) == 3
+    def test_its_querysets_pickle(self, foghorns: list[Foghorn], log: Log) -> None:
+        assert pickle.loads(pickle.dumps(Foghorn.objects.all())).update(size=1) == 3
         assert len(log) == 6
 
 
@@ -417,15 +425,15 @@ assert attributes() == before
 def test_a_receiver_that_updates_its_own_row_does_not_recurse(receivers: Receivers) -> None:
     calls: list[int] = []
 
-    def receiver(instance: Loud, **kwargs: Any) -> None:
+    def receiver(instance: Foghorn, **kwargs: Any) -> None:
         calls.append(instance.pk)
-        Loud.objects.filter(pk=instance.pk).update(size=F("size") + 1)
+        Foghorn.objects.filter(pk=instance.pk).update(size=F("size") + 1)
 
-    receivers.connect(post_save, receiver, Loud)
-    loud = Loud.objects.create(name="a")
-    assert calls == [loud.pk]
+    receivers.connect(post_save, receiver, Foghorn)
+    foghorn = Foghorn.objects.create(name="a")
+    assert calls == [foghorn.pk]
 
-    Loud.objects.update(name="b")
-    assert calls == [loud.pk] * 2
-    loud.refresh_from_db()
-    assert (loud.name, loud.size) == ("b", 2)
+    Foghorn.objects.update(name="b")
+    assert calls == [foghorn.pk] * 2
+    foghorn.refresh_from_db()
+    assert (foghorn.name, foghorn.size) == ("b", 2)

@@ -18,7 +18,7 @@ import signal_patch
 from signal_patch import bulk_signals, disable, enable, no_bulk_signals, observe, observing, patches, scopes
 from signal_patch.observing import Missed, MissedSignals, Observation, observe_process, report
 from tests.cascade_models import Harbour, Tug
-from tests.models import Book, Crane, Loud, Machine, Publisher, Reader
+from tests.models import Book, Crane, Foghorn, Machine, Publisher, Reader
 from tests.startup import Project
 
 if TYPE_CHECKING:
@@ -194,15 +194,15 @@ class TestWhatIsMeantSo:
         ]
 
     def test_on_for_the_process_and_off_in_a_scope_with_a_mixin(self, receivers: Receivers) -> None:
-        receivers.connect(post_save, receiver, Loud)
-        loud = Loud.objects.create()
+        receivers.connect(post_save, receiver, Foghorn)
+        foghorn = Foghorn.objects.create()
         with observe() as observation:
-            Loud.objects.update(size=1)
+            Foghorn.objects.update(size=1)
             assert observation.missed == observation.suppressed == []
             with no_bulk_signals():
-                Loud.objects.bulk_update([loud], ["size"])
+                Foghorn.objects.bulk_update([foghorn], ["size"])
         assert observation.missed == []
-        assert [found.name for found in observation.suppressed] == ["Loud.bulk_update(size)"]
+        assert [found.name for found in observation.suppressed] == ["Foghorn.bulk_update(size)"]
 
     @pytest.mark.parametrize("path", ["tests", "tests.test_observing", "tests.test_observing.expire"])
     def test_a_line_within_what_is_ignored(self, path: str, heard: list[Book]) -> None:

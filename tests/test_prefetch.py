@@ -1,4 +1,4 @@
-"""Related objects that receivers ask for, loaded once for each batch (contract 8.4)."""
+"""Related objects that receivers ask for, loaded once for each batch (contract.md, section 8.4)."""
 
 from __future__ import annotations
 

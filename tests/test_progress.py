@@ -16,20 +16,20 @@ def books(log: Log) -> list[Book]:
     return [Book.objects.create(title=title) for title in "abcde"]
 
 
-def test_a_callable_is_told_the_rows_done_and_the_rows_in_all_after_each_batch(books: list[Book]) -> None:
-    told: list[tuple[int, int]] = []
-    with bulk_signals(batch_size=2, progress=lambda done, total: told.append((done, total))):
+def test_a_callable_gets_the_rows_done_and_the_rows_in_all_after_each_batch(books: list[Book]) -> None:
+    seen: list[tuple[int, int]] = []
+    with bulk_signals(batch_size=2, progress=lambda done, total: seen.append((done, total))):
         Book.objects.update(status="x")
         Book.objects.bulk_update(books, ["title"])
         Book.objects.bulk_create([Book(), Book(), Book()])
-    assert told == [(2, 5), (4, 5), (5, 5)] * 2 + [(2, 3), (3, 3)]
+    assert seen == [(2, 5), (4, 5), (5, 5)] * 2 + [(2, 3), (3, 3)]
 
 
-def test_a_delete_in_batches_tells_it_too(books: list[Book]) -> None:
-    told: list[tuple[int, int]] = []
-    with bulk_signals(delete_batch_size=2, progress=lambda done, total: told.append((done, total))):
+def test_a_delete_in_batches_reports_it_too(books: list[Book]) -> None:
+    seen: list[tuple[int, int]] = []
+    with bulk_signals(delete_batch_size=2, progress=lambda done, total: seen.append((done, total))):
         Book.objects.all().delete()
-    assert told == [(2, 5), (4, 5), (5, 5)]
+    assert seen == [(2, 5), (4, 5), (5, 5)]
 
 
 def test_true_shows_a_bar(books: list[Book], capsys: pytest.CaptureFixture[str]) -> None:

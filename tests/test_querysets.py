@@ -40,7 +40,7 @@ def packets() -> list[Packet]:
     return rows(Packet, *({"label": name, "weight": weight} for weight, name in enumerate("abc", 1)))
 
 
-def _told(log: Log, signal: str) -> list[Any]:
+def _keys_sent(log: Log, signal: str) -> list[Any]:
     return [sent.values["id"] for sent in log.of(signal)]
 
 
@@ -54,7 +54,9 @@ class TestSelfCloning:
         with bulk_signals(batch_size=batch_size):
             assert queryset().update(weight=F("weight") + 10) == 3
         assert column(Packet, "weight") == [11, 12, 13]
-        assert _told(log, "post_save") == _told(log, "pre_save") == [packet.pk for packet in packets]
+        assert (
+            _keys_sent(log, "post_save") == _keys_sent(log, "pre_save") == [packet.pk for packet in packets]
+        )
 
     @of_every_size
     def test_update_leaves_the_queryset_as_it_was(
@@ -74,7 +76,7 @@ class TestSelfCloning:
         with bulk_signals(batch_size=batch_size):
             assert chosen.update(weight=values) == 3
         assert column(Packet, "weight") == [3, 3, 3]
-        assert _told(log, "post_save") == [packet.pk for packet in reversed(packets)]
+        assert _keys_sent(log, "post_save") == [packet.pk for packet in reversed(packets)]
 
     def test_update_of_no_row(self, log: Log) -> None:
         chosen = Packet.objects.all().inplace()
@@ -92,7 +94,7 @@ class TestSelfCloning:
         with bulk_signals(batch_size=batch_size):
             assert queryset().bulk_update(packets, ["weight"]) == 3
         assert column(Packet, "weight") == [2, 4, 6]
-        assert _told(log, "post_save") == [packet.pk for packet in packets]
+        assert _keys_sent(log, "post_save") == [packet.pk for packet in packets]
 
     def test_bulk_update_leaves_the_queryset_as_django_does(self, packets: list[Packet], log: Log) -> None:
         left = []
@@ -111,14 +113,14 @@ class TestSelfCloning:
             made = chosen.bulk_create([Packet(label="x"), Packet(label="y")])
             made += chosen.bulk_create([Packet(label="z")], ignore_conflicts=True)
         assert column(Packet, "label") == ["x", "y", "z"]
-        assert _told(log, "post_save") == [packet.pk for packet in made]
+        assert _keys_sent(log, "post_save") == [packet.pk for packet in made]
 
     @in_place
     def test_delete_in_batches(self, queryset: Callable[[], Any], packets: list[Packet], log: Log) -> None:
         keys = [packet.pk for packet in packets]
         with bulk_signals(delete_batch_size=2):
             assert queryset().delete() == (3, {"tests.Packet": 3})
-        assert sorted(_told(log, "post_delete")) == keys
+        assert sorted(_keys_sent(log, "post_delete")) == keys
 
     @pytest.mark.parametrize("by", ["the queryset", "the instance"])
     def test_cascades_by_a_base_manager_whose_querysets_are(
@@ -162,7 +164,7 @@ class TestCommonTableExpressions:
         with bulk_signals(batch_size=batch_size):
             assert chosen.filter(total__gt=1).update(weight=8) == 2
         assert column(Packet, "weight") == [8, 8, 1]
-        assert _told(log, "post_save") == [packet.pk for packet in packets[:2]]
+        assert _keys_sent(log, "post_save") == [packet.pk for packet in packets[:2]]
 
     @of_every_size
     @without_cte_in_updates
@@ -172,7 +174,7 @@ class TestCommonTableExpressions:
         with bulk_signals(batch_size=batch_size):
             assert chosen.update(weight=F("weight") + 1) == 3
         assert column(Packet, "weight") == [2, 3, 2]
-        assert _told(log, "post_save") == [packet.pk for packet in packets]
+        assert _keys_sent(log, "post_save") == [packet.pk for packet in packets]
 
     @of_every_size
     @pytest.mark.parametrize("order", [(), ("-total", "pk"), ("-pk",)])
@@ -228,7 +230,7 @@ class TestJoins:
         with bulk_signals(batch_size=batch_size):
             assert chosen.update(weight=F("weight") + 1) == 1
         assert column(Packet, "weight") == [2, 2, 3]
-        assert _told(log, "post_save") == [packets[0].pk]
+        assert _keys_sent(log, "post_save") == [packets[0].pk]
 
 
 class TestSignatures:
@@ -271,8 +273,8 @@ from library.models import Book
 
 with connection.schema_editor() as editor:
     editor.create_model(Book)
-told = []
-post_save.connect(lambda instance, **kw: told.append(instance.pk), sender=Book, weak=False)
+seen = []
+post_save.connect(lambda instance, **kw: seen.append(instance.pk), sender=Book, weak=False)
 signal_patch.enable()
 for arguments in ({}, {"batch_size": 1}, {"ignore_conflicts": True}):
     Book.objects.bulk_create([Book(title="a")], **arguments)
@@ -281,10 +283,10 @@ Book.objects.bulk_create([Book(id=9, title="a")], **upsert)
 Book.objects.bulk_create([Book(title="b")], 1, True)
 Book.objects.bulk_create(objs=[Book(title="c")])
 books = list(Book.objects.order_by("pk"))
-assert len(told) == len(books) == 6, told
-told.clear()
+assert len(seen) == len(books) == 6, seen
+seen.clear()
 for arguments in ((), (1,)):
     assert Book.objects.bulk_update(books, ["title"], *arguments) == 6
 assert Book.objects.bulk_update(books, fields=["title"], batch_size=2) == 6
-assert len(told) == 18, told
+assert len(seen) == 18, seen
 """

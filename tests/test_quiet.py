@@ -18,7 +18,7 @@ from simple_history.utils import bulk_create_with_history, bulk_update_with_hist
 from signal_patch import callers, enable
 from signal_patch.checks import check_quiet
 from signal_patch.conf import Settings
-from tests.models import Book, Historic, Loud, Publisher
+from tests.models import Book, Foghorn, Historic, Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ def quiet() -> None:
     Book.objects.update(title="quiet")
     Book.objects.bulk_update(Book.objects.all(), ["title"])
     Book.objects.bulk_create([Book(title="quiet")])
-    Loud.objects.update(size=5)
+    Foghorn.objects.update(size=5)
 
 
 @transaction.atomic
@@ -47,8 +47,8 @@ def calling(function: Callable[[], object]) -> None:
 
 
 def saving() -> None:
-    Loud.objects.get().save()
-    Loud.objects.update(size=6)
+    Foghorn.objects.get().save()
+    Foghorn.objects.update(size=6)
 
 
 class Helper:
@@ -71,7 +71,7 @@ FUNCTIONS = ["quiet", "decorated", "calling", "Helper.method", "through_an_overr
 @pytest.fixture(autouse=True)
 def _installed(settings: PytestSettings, log: Log) -> None:
     Book.objects.create()
-    Loud.objects.create()
+    Foghorn.objects.create()
     settings.SIGNAL_PATCH = {"QUIET": [f"{__name__}.{name}" for name in FUNCTIONS]}
     settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "signal_patch"]
     log.clear()
@@ -100,12 +100,12 @@ def test_what_a_function_does_that_it_calls_is_sent(log: Log) -> None:
 
 def test_what_a_receiver_does_meanwhile_is_sent(log: Log, receivers: Receivers) -> None:
     Publisher.objects.create()
-    receivers.connect(post_save, lambda **_: Publisher.objects.update(name="b"), Loud)
+    receivers.connect(post_save, lambda **_: Publisher.objects.update(name="b"), Foghorn)
     log.clear()
 
     saving()
 
-    assert [sent.sender for sent in log] == [Loud, Loud, Publisher, Publisher]
+    assert [sent.sender for sent in log] == [Foghorn, Foghorn, Publisher, Publisher]
 
 
 def test_a_function_of_a_package_that_is_loaded_later(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

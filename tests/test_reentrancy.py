@@ -1,4 +1,4 @@
-"""Rows in flight: what bulk operations inside receivers send, and what not (contract, section 2)."""
+"""Rows in flight: what bulk operations inside receivers send, and what not (contract.md, section 2)."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ def test_a_cycle_between_two_models_ends(receivers: Receivers) -> None:
     assert column(Port, "name") == ["again"]
 
 
-def test_of_the_rows_that_a_nested_update_touches_only_those_not_in_flight_are_told(
+def test_of_the_rows_that_a_nested_update_touches_only_those_not_in_flight_send_signals(
     receivers: Receivers,
 ) -> None:
     ships(1, 2, 3, 4)
@@ -569,7 +569,7 @@ def test_an_exception_caught_by_a_receiver_leaves_the_outer_rows_in_flight(recei
     assert column(Ship, "tonnage") == [5, 0]
 
 
-def test_once_told_a_row_is_no_longer_in_flight(receivers: Receivers) -> None:
+def test_after_its_signals_a_row_is_no_longer_in_flight(receivers: Receivers) -> None:
     ships(1)
     log = receivers.record(Ship)
     Ship.objects.update(speed=8)
@@ -632,7 +632,7 @@ def test_a_row_in_flight_in_one_task_is_not_in_another(receivers: Receivers) -> 
 
         async def second() -> None:
             await inside.wait()
-            await sync_to_async(Port.objects.update)(name="told")
+            await sync_to_async(Port.objects.update)(name="new")
             done.set()
 
         await asyncio.gather(first(), second())
@@ -652,7 +652,7 @@ def test_what_is_in_flight_follows_into_sync_to_async(receivers: Receivers) -> N
     log = receivers.record(Port)
 
     async def update() -> None:
-        await Port.objects.aupdate(name="told")
+        await Port.objects.aupdate(name="new")
 
     _run(update())
     assert log.names() == ["pre_save", "post_save"]
@@ -664,10 +664,10 @@ def test_a_row_in_flight_in_one_thread_is_not_in_another(receivers: Receivers) -
     if connection.vendor == "sqlite":
         pytest.skip("a second connection does not see an SQLite database in memory")
     (port, other) = rows(Port, {"code": "N"}, {"code": "S"})
-    told: list[str] = []
+    seen: list[str] = []
 
     def update_elsewhere(instance: Port, update_fields: frozenset[str], **arguments: Any) -> None:
-        told.append(instance.code)
+        seen.append(instance.code)
         if instance.code == "N" and threading.current_thread() is threading.main_thread():
             thread = threading.Thread(target=in_thread)
             thread.start()
@@ -675,11 +675,11 @@ def test_a_row_in_flight_in_one_thread_is_not_in_another(receivers: Receivers) -
 
     def in_thread() -> None:
         # This row is not locked; were the flights shared, its key would be in flight there too.
-        told.append(f"in flight here: {in_flight.keys_in_flight('default', Port, [port.pk, other.pk])}")
-        Port.objects.filter(pk=other.pk).update(name="told")
+        seen.append(f"in flight here: {in_flight.keys_in_flight('default', Port, [port.pk, other.pk])}")
+        Port.objects.filter(pk=other.pk).update(name="new")
         connections["default"].close()
 
     receivers.connect(pre_save, update_elsewhere, Port)
     with bulk_signals(Port):
         Port.objects.filter(pk=port.pk).update(name="x")
-    assert told == ["N", "in flight here: set()", "S"]
+    assert seen == ["N", "in flight here: set()", "S"]

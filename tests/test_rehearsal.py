@@ -1,4 +1,4 @@
-"""Expressions that read columns which the same statement has assigned before (contract, section 7).
+"""Expressions that read columns which the same statement has assigned before (contract.md, section 7).
 
 In MariaDB's and MySQL's SET they see the new values; elsewhere these tests hold all the same.
 """
@@ -14,7 +14,7 @@ from django.db.models.functions import Cast, Concat
 from django.test.utils import CaptureQueriesContext
 
 from signal_patch import bulk_signals, no_bulk_signals
-from tests.fleet import column, rows, ships
+from tests.fleet import column, of_every_size, rows, ships
 from tests.models import Mooring, Novel, Shelf, Ship
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from tests.recording import Receivers
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
-
-of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 9])
 
 
 def _expected(update: Callable[[], object], model: type[Model]) -> list[dict[str, Any]]:
@@ -45,11 +43,11 @@ def _holds(receivers: Receivers, model: type[Model], update: Callable[[], int], 
     with bulk_signals(batch_size=batch_size):
         assert update() == len(expected)
     assert [*model._base_manager.order_by("pk").values()] == expected
-    told = [
+    seen = [
         [{name: getattr(sent.instance, name) for name in expected[0]} for sent in log.of(signal)]
         for signal in ("pre_save", "post_save")
     ]
-    return told == [expected, expected]
+    return seen == [expected, expected]
 
 
 def _unknown_function(name: str) -> Any:

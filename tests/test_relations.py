@@ -1,4 +1,4 @@
-"""Related managers, the order of related rows, and `through` models (contract 4)."""
+"""Related managers, the order of related rows, and `through` models (contract.md, section 4)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_reverse_foreign_keys_manager_sends_the_saves_of_the_rows_that_it_chan
 
 
 @pytest.mark.parametrize("call", REVERSE.values(), ids=REVERSE)
-def test_without_the_switch_it_is_silent(
+def test_without_the_switch_it_sends_nothing(
     call: Callable[[Harbour, Dock, Dock], Any], harbour: Harbour, log: Log
 ) -> None:
     mine, other = Dock.objects.create(harbour=harbour), Dock.objects.create()

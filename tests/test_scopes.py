@@ -15,7 +15,17 @@ from django.test.utils import isolate_apps
 from signal_patch import bulk_signals, disable, enable, is_enabled, no_bulk_signals, scopes
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from signal_patch.options import Options
-from tests.models import Article, Book, BookProxy, Letter, Loud, Louder, Novel, Publisher, Timestamped
+from tests.models import (
+    Article,
+    Book,
+    BookProxy,
+    Foghorn,
+    HarbourFoghorn,
+    Letter,
+    Novel,
+    Publisher,
+    Timestamped,
+)
 
 DEFAULT = Options()
 
@@ -188,22 +198,22 @@ def test_an_app_is_on_when_one_of_its_models_is() -> None:
 
 class TestAModelThatOnlyAMixinCovers:
     def test_is_on_and_so_is_its_app(self) -> None:
-        assert is_enabled(Loud)
-        assert is_enabled(Loud, "update")
-        assert is_enabled("tests.Loud")
+        assert is_enabled(Foghorn)
+        assert is_enabled(Foghorn, "update")
+        assert is_enabled("tests.Foghorn")
         assert is_enabled("tests")
 
     def test_only_the_models_of_its_managers_are(self) -> None:
-        assert not is_enabled(Louder)
+        assert not is_enabled(HarbourFoghorn)
         assert not is_enabled(models.Model)
 
     def test_disable_leaves_it_on_and_no_bulk_signals_does_not(self) -> None:
-        enable(Loud)
-        disable(Loud)
-        assert is_enabled(Loud)
-        with no_bulk_signals(Loud):
-            assert not is_enabled(Loud)
-            assert not is_enabled(Loud, "delete")
+        enable(Foghorn)
+        disable(Foghorn)
+        assert is_enabled(Foghorn)
+        with no_bulk_signals(Foghorn):
+            assert not is_enabled(Foghorn)
+            assert not is_enabled(Foghorn, "delete")
 
     def test_its_class_may_leave_operations_out(self) -> None:
         class Deleting(SignalEnhancedQuerySetMixins, models.QuerySet[Any]):

@@ -162,8 +162,8 @@ def test_an_expression_sees_of_other_columns_what_it_sees_in_djangos_statement(
     with bulk_signals(batch_size=batch_size):
         assert update() == expected
     for signal in ("pre_save", "post_save"):
-        told = [{"pk": sent.instance.pk, **sent.values} for sent in log.of(signal)]
-        assert [{name: values[name] for name in expected[0]} for values in told] == expected
+        seen = [{"pk": sent.instance.pk, **sent.values} for sent in log.of(signal)]
+        assert [{name: values[name] for name in expected[0]} for values in seen] == expected
 
 
 def test_two_columns_swap_where_the_databases_own_statement_swaps_them(receivers: Receivers) -> None:
@@ -175,7 +175,7 @@ def test_two_columns_swap_where_the_databases_own_statement_swaps_them(receivers
     assert truth.holds()
 
 
-def test_an_expression_over_an_assigned_column_is_told_as_the_database_has_it(receivers: Receivers) -> None:
+def test_an_expression_over_an_assigned_column_has_the_value_of_the_database(receivers: Receivers) -> None:
     ships(7, tonnage=10)
     truth = Truth(receivers, Ship)
     Ship.objects.update(speed=F("speed") * 0.35, tonnage=F("speed") * 10)

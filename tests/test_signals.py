@@ -15,7 +15,7 @@ from signal_patch import bulk_signals, enable
 from signal_patch.conf import Settings
 from signal_patch.signals import TooManyRows, bulk_dispatched
 from tests.cascade_models import Harbour, Tug
-from tests.models import Book, Loud, Publisher
+from tests.models import Book, Foghorn, Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -246,11 +246,11 @@ def test_one_delete_of_rows_and_what_it_changes(receivers: Receivers, sent: list
 
 
 def test_a_mixin_and_async_receivers(receivers: Receivers, sent: list[dict[str, Any]]) -> None:
-    receivers.connect(post_save, async_receiver, Loud)
-    Loud.objects.create()
-    Loud.objects.update(size=5)
+    receivers.connect(post_save, async_receiver, Foghorn)
+    Foghorn.objects.create()
+    Foghorn.objects.update(size=5)
 
-    assert [(said["sender"], said["rows"]) for said in sent] == [(Loud, 1)]
+    assert [(said["sender"], said["rows"]) for said in sent] == [(Foghorn, 1)]
     assert sent[0]["site"].filename == __file__
 
 

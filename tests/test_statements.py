@@ -1,4 +1,4 @@
-"""What bulk operations cost in statements, and what they lock (contract, sections 1.2, 1.3 and 1.9)."""
+"""What bulk operations cost in statements, and what they lock (contract.md, sections 1.2, 1.3 and 1.9)."""
 
 from __future__ import annotations
 
@@ -186,15 +186,15 @@ def test_expressions_take_at_most_one_statement_a_batch_more(
 
 
 @pytest.fixture
-def _tells_what_it_wrote() -> None:
+def _update_returning() -> None:
     if not getattr(connection.features, "can_return_rows_from_update", False):
         pytest.skip("this UPDATE has no RETURNING, or this Django does not use it")
 
 
-@pytest.mark.usefixtures("_tells_what_it_wrote")
+@pytest.mark.usefixtures("_update_returning")
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 2000])
 @pytest.mark.parametrize("update", [EXPRESSIONS["F"], EXPRESSIONS["several"], EXPRESSIONS["annotation"]])
-def test_an_update_that_tells_what_it_wrote_is_not_read_after(
+def test_what_an_update_returns_is_not_read_after_it(
     update: Callable[[], int], batch_size: int, receivers: Receivers
 ) -> None:
     ships(*range(7))
@@ -209,7 +209,7 @@ def _add_one(instance: Any, **arguments: Any) -> None:
     instance.tonnage = F("tonnage") + 1
 
 
-ASKED: dict[str, tuple[Callable[[], int], list[str]]] = {
+RETURNING_OR_READ: dict[str, tuple[Callable[[], int], list[str]]] = {
     "generated": (lambda: Cargo.objects.update(weight=3), ["SELECT", "UPDATE"]),
     "composite key": (
         lambda: Mooring.objects.update(holder=Concat("holder", Value("!"))),
@@ -225,9 +225,9 @@ ASKED: dict[str, tuple[Callable[[], int], list[str]]] = {
 }
 
 
-@pytest.mark.usefixtures("_tells_what_it_wrote")
-@pytest.mark.parametrize(("update", "kinds"), ASKED.values(), ids=ASKED)
-def test_an_update_tells_of_one_table_whose_keys_stay(
+@pytest.mark.usefixtures("_update_returning")
+@pytest.mark.parametrize(("update", "kinds"), RETURNING_OR_READ.values(), ids=RETURNING_OR_READ)
+def test_an_update_returns_rows_of_one_table_whose_keys_stay(
     update: Callable[[], int], kinds: list[str], receivers: Receivers
 ) -> None:
     ships(1)
@@ -504,45 +504,45 @@ def test_all_chosen_rows_are_locked_from_the_start_and_no_other_tables(
     (berth,) = rows(Berth, {"number": 4})
     fleet = ships(1, 2, 3, berth=berth)
     rows(Sailor, *({"ship": ship, "name": name} for ship in fleet for name in "ab"))
-    asked: list[tuple[bool, bool, bool]] = []
+    lockable: list[tuple[bool, bool, bool]] = []
 
     def ask(instance: Ship, **arguments: Any) -> None:
-        if not asked:
+        if not lockable:
             free = [_can_lock(Ship.objects.filter(pk=ship.pk)) for ship in fleet]
-            asked.append((any(free), _can_lock(Berth.objects.all()), _can_lock(Sailor.objects.all())))
+            lockable.append((any(free), _can_lock(Berth.objects.all()), _can_lock(Sailor.objects.all())))
 
     receivers.connect(pre_save, ask, Ship)
     with bulk_signals(batch_size=batch_size):
         assert choice().update(speed=9) == 3
-    assert asked == [(False, True, True)]
+    assert lockable == [(False, True, True)]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_rows_that_are_not_chosen_are_not_locked(receivers: Receivers) -> None:
     _needs_locks()
     first, second = ships(1, 2)
-    asked: list[bool] = []
+    lockable: list[bool] = []
 
     def ask(instance: Ship, **arguments: Any) -> None:
-        asked.append(_can_lock(Ship.objects.filter(pk=second.pk)))
+        lockable.append(_can_lock(Ship.objects.filter(pk=second.pk)))
 
     receivers.connect(pre_save, ask, Ship)
     Ship.objects.filter(pk=first.pk).update(speed=9)
-    assert asked == [True]
+    assert lockable == [True]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_childs_and_its_parents_rows_are_locked(receivers: Receivers) -> None:
     _needs_locks()
     novel = Novel.objects.create(title="a")
-    asked: list[bool] = []
+    lockable: list[bool] = []
 
     def ask(instance: Novel, **arguments: Any) -> None:
-        asked.append(_can_lock(Book.objects.filter(pk=novel.pk)))
+        lockable.append(_can_lock(Book.objects.filter(pk=novel.pk)))
 
     receivers.connect(pre_save, ask, Novel)
     Novel.objects.update(plot="b")
-    assert asked == [False]
+    assert lockable == [False]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -100,7 +100,7 @@ def test_the_row_itself_is_in_flight_whichever_schema_was_used_meanwhile(
     assert heard == ["one"]
 
 
-def test_what_is_created_in_another_schema_is_told(receivers: Receivers) -> None:
+def test_what_is_created_in_another_schema_sends_signals(receivers: Receivers) -> None:
     def act() -> None:
         with _tenant("two"):
             Coupon.objects.filter(number=1).delete()

@@ -201,9 +201,9 @@ def test_subclasses_that_are_selected_are_the_senders(
     with bulk_signals(batch_size=batch_size):
         assert people().update(age=F("age") + 10) == len(expected)
     for signal in ("pre_save", "post_save"):
-        told = [(sent.sender, sent.values["name"], sent.values["age"]) for sent in log.of(signal)]
-        assert len(told) == len(expected)
-        assert set(told) == expected
+        seen = [(sent.sender, sent.values["name"], sent.values["age"]) for sent in log.of(signal)]
+        assert len(seen) == len(expected)
+        assert set(seen) == expected
 
 
 @of_every_size
@@ -491,7 +491,7 @@ def test_where_nobody_listens_a_polymorphic_update_is_one_statement(machines: li
     assert len([query for query in queries if query["sql"].startswith(("SELECT", "UPDATE"))]) == 1
 
 
-def test_a_bulk_update_of_polymorphic_instances_tells_the_subclasses(
+def test_a_bulk_update_of_polymorphic_instances_calls_receivers_of_the_subclasses(
     machines: list[Any], receivers: Receivers
 ) -> None:
     fleet = list(Machine.objects.order_by("pk"))

@@ -172,7 +172,7 @@ class TestAnotherModelOfTheTable:
         assert Register.objects.update(changed=Now()) == 2
         assert truth == [True, True]
 
-    def test_a_nested_update_of_its_rows_is_quiet(self, receivers: Receivers) -> None:
+    def test_a_nested_update_of_its_rows_sends_nothing(self, receivers: Receivers) -> None:
         def touch(instance: Any, **arguments: Any) -> None:
             Journal.objects.filter(pk=instance.pk).update(note="touched")
 

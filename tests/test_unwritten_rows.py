@@ -1,4 +1,4 @@
-"""Rows that the database leaves as they are, or does not insert: no `post_save` speaks of them."""
+"""Rows that the database leaves as they are, or does not insert: they send no `post_save`."""
 
 from __future__ import annotations
 
@@ -107,9 +107,9 @@ CHANGES: dict[str, Callable[[], int]] = {
 
 def _post_saves(receivers: Receivers, model: type[Model] = Word) -> list[Any]:
     """Return a list of what `post_save` gives, and let nobody hear `pre_save`."""
-    told: list[Any] = []
-    receivers.connect(post_save, lambda instance, **arguments: told.append(instance), model)
-    return told
+    seen: list[Any] = []
+    receivers.connect(post_save, lambda instance, **arguments: seen.append(instance), model)
+    return seen
 
 
 def _set_note(word: Word) -> None:
@@ -123,26 +123,28 @@ def _set_note(word: Word) -> None:
 def test_a_row_that_is_left_as_it_is_gets_no_post_save(
     change: Callable[[], int], batch_size: int, hearing: str, receivers: Receivers
 ) -> None:
-    told = _post_saves(receivers)
+    seen = _post_saves(receivers)
     truth = receivers.check_truth(Word)
     if hearing != "post_save":
         receivers.before_saves(Word, _set_note if hearing == "pre_save changes" else str)
     before = Word.objects.get(text="b")
     with bulk_signals(batch_size=batch_size):
         assert change() == 2
-    assert {word.pk[0] for word in told} == {"a", "c"}
+    assert {word.pk[0] for word in seen} == {"a", "c"}
     assert set(truth) == {True}
     after = Word.objects.get(text="b")
     assert (after.uses, after.note) == (before.uses, before.note)
 
 
 @pytest.mark.usefixtures("_row_b_stays")
-def test_a_constant_tells_where_the_other_values_are_the_databases(receivers: Receivers) -> None:
-    told = _post_saves(receivers)
+def test_a_constant_shows_which_rows_were_written_where_the_other_values_are_the_databases(
+    receivers: Receivers,
+) -> None:
+    seen = _post_saves(receivers)
     truth = receivers.check_truth(Word)
     receivers.before_saves(Word, str)
     assert Word.objects.update(uses=Func(Random() * 1000000, function="round"), note="new") == 2
-    assert [word.text for word in told] == ["a", "c"]
+    assert [word.text for word in seen] == ["a", "c"]
     assert set(truth) == {True}
 
 
@@ -153,11 +155,11 @@ def test_where_a_trigger_writes_what_it_likes_nobody_hears_of_values_that_no_row
     _leave_out("UPDATE", "old.text = 'b'")
     with connection.cursor() as cursor:
         cursor.execute(SHOUTING[connection.vendor])
-    told = _post_saves(receivers)
+    seen = _post_saves(receivers)
     truth = receivers.check_truth(Word)
     receivers.before_saves(Word, str)
     assert Word.objects.update(note="new") == 2
-    assert {word.text for word in told} >= {"a", "c"}
+    assert {word.text for word in seen} >= {"a", "c"}
     assert set(truth) == {True}
 
 
@@ -165,23 +167,23 @@ def test_a_row_that_is_left_as_it_is_inside_a_receiver_of_another(receivers: Rec
     """Of the rows written again, those in flight count, too."""
     rows(Word, *({"text": text} for text in "abcd"))
     _leave_out("UPDATE", "old.text = 'b'")
-    told = _post_saves(receivers)
+    seen = _post_saves(receivers)
 
     def write_all(word: Word) -> None:
         Word.objects.update(uses=9)
 
     receivers.before_saves(Word, write_all)
     assert Word.objects.filter(text="a").update(note="new") == 1
-    assert [word.text for word in told] == ["c", "d", "a"]
+    assert [word.text for word in seen] == ["c", "d", "a"]
 
 
 def test_a_child_whose_parents_row_is_left_as_it_is(receivers: Receivers) -> None:
     for text in "abc":
         Phrase.objects.create(text=text, length=1)
     _leave_out("UPDATE", "old.word_ptr_id = 'b'", "tests_phrase")
-    told = _post_saves(receivers, Phrase)
+    seen = _post_saves(receivers, Phrase)
     assert Phrase.objects.update(length=F("length") + 1) == 2
-    assert [(phrase.pk, phrase.length) for phrase in told] == [("a", 2), ("c", 2)]
+    assert [(phrase.pk, phrase.length) for phrase in seen] == [("a", 2), ("c", 2)]
 
 
 CREATIONS: dict[str, tuple[dict[str, Any], set[tuple[str, bool]]]] = {

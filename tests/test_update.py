@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
 
 
+# Who listens (section 1.2)
+
+
 def test_receivers_of_other_models_and_of_deletes_are_nobody(receivers: Receivers) -> None:
     ships(5)
     log = receivers.record(Port)
@@ -66,6 +69,9 @@ def test_a_receiver_of_one_signal_alone_is_enough(name: str, receivers: Receiver
     assert Ship.objects.update(speed=F("speed") + 1) == 2
     assert seen == [6, 7]
     assert column(Ship, "speed") == [6, 7]
+
+
+# Batches (section 1.9)
 
 
 def test_each_batch_gets_its_pre_saves_one_write_and_its_post_saves(receivers: Receivers) -> None:
@@ -113,17 +119,20 @@ def test_at_most_batch_size_instances_are_alive(
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 5, 6])
-def test_progress_is_told_after_each_batch(batch_size: int, receivers: Receivers) -> None:
+def test_progress_is_reported_after_each_batch(batch_size: int, receivers: Receivers) -> None:
     ships(1, 2, 3, 4, 5)
     receivers.record(Ship)
-    told: list[tuple[int, int]] = []
+    seen: list[tuple[int, int]] = []
 
     def progress(done: int, total: int) -> None:
-        told.append((done, total))
+        seen.append((done, total))
 
     with bulk_signals(batch_size=batch_size, progress=progress):
         Ship.objects.update(speed=9)
-    assert told == [(min(done, 5), 5) for done in range(batch_size, 5 + batch_size, batch_size)]
+    assert seen == [(min(done, 5), 5) for done in range(batch_size, 5 + batch_size, batch_size)]
+
+
+# The return value (section 1.10)
 
 
 def test_the_return_value_is_the_rows_matched_not_the_rows_changed(receivers: Receivers) -> None:

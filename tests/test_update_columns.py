@@ -150,7 +150,7 @@ def test_a_custom_field_whose_saving_changes_the_value_is_read_again(
 
 @of_every_size
 @pytest.mark.parametrize("content", ["gold", ["a", "b"], None], ids=str)
-def test_a_constant_that_is_sealed_anew_each_time_is_shown_as_it_comes_back(
+def test_a_constant_that_is_sealed_anew_each_time_is_what_comes_back(
     content: Any, batch_size: int, receivers: Receivers
 ) -> None:
     rows(Strongbox, {"content": "old"}, {"content": None})
@@ -163,7 +163,7 @@ def test_a_constant_that_is_sealed_anew_each_time_is_shown_as_it_comes_back(
 
 @of_every_size
 @pytest.mark.parametrize("value", ["Text", Value("Text"), None], ids=["constant", "expression", "other row"])
-def test_a_field_that_converts_on_its_way_is_told_as_it_comes_back(
+def test_a_field_that_converts_on_its_way_holds_what_comes_back(
     value: Any, batch_size: int, receivers: Receivers
 ) -> None:
     rows(Plaque, {"lowered": "Old"}, {"lowered": "Old"})
@@ -179,9 +179,9 @@ def test_a_field_that_converts_on_its_way_is_told_as_it_comes_back(
 
 
 @of_every_size
-@pytest.mark.parametrize("receiver", [pre_save, None], ids=["shown before", "told after"])
+@pytest.mark.parametrize("receiver", [pre_save, None], ids=["read before", "read after"])
 @pytest.mark.parametrize("kind", ["constant", "expression", "other row"])
-def test_a_column_of_a_type_that_is_not_djangos_is_told_as_it_comes_back(
+def test_a_column_of_a_type_that_is_not_djangos_holds_what_comes_back(
     kind: str, receiver: Any, batch_size: int, receivers: Receivers
 ) -> None:
     seen = datetime.datetime(2024, 5, 6, 7, 8, 9, 600000, tzinfo=datetime.timezone.utc)
@@ -222,25 +222,25 @@ def test_files_are_known_by_their_name(batch_size: int, receivers: Receivers) ->
 
 
 @of_every_size
-@pytest.mark.parametrize("receiver", [pre_save, None], ids=["shown before", "told after"])
+@pytest.mark.parametrize("receiver", [pre_save, None], ids=["read before", "read after"])
 @pytest.mark.parametrize("picture", ["new.png", "", None, Value("new.png")], ids=repr)
 def test_a_picture_is_not_read_for_its_size(
     picture: Any, receiver: Any, batch_size: int, receivers: Receivers
 ) -> None:
     size = {"width": 3, "height": 4}
     rows(Portrait, {"picture": "old.png", **size}, {"picture": None, **size})
-    told: list[Any] = []
+    seen: list[Any] = []
 
     def note(instance: Portrait, **arguments: Any) -> None:
-        told.append((instance.picture, instance.width, instance.height))
+        seen.append((instance.picture, instance.width, instance.height))
 
     receivers.connect(post_save, note, Portrait)
     if receiver:
         receivers.record(Portrait)
     with bulk_signals(batch_size=batch_size):
         Portrait.objects.update(width=5, picture=picture)
-    assert told == [*Portrait.objects.order_by("pk").values_list("picture", "width", "height")]
-    assert {row[1:] for row in told} == {(5, 4)}
+    assert seen == [*Portrait.objects.order_by("pk").values_list("picture", "width", "height")]
+    assert {row[1:] for row in seen} == {(5, 4)}
 
 
 def test_uuid_keys_and_texts_are_values(receivers: Receivers) -> None:
@@ -301,5 +301,7 @@ def test_a_function_of_decimals_is_a_decimal_of_the_column(receivers: Receivers)
 @pytest.mark.skipif("connection.vendor != 'postgresql'", reason="others give values to be converted")
 def test_a_value_in_its_columns_type_is_converted_no_more_than_the_columns_own() -> None:
     for field in Ship._meta.concrete_fields:
-        shown: Any = as_column(F(field.name), field, connection)
-        assert shown.get_db_converters(connection) == shown.output_field.get_db_converters(connection)
+        expression: Any = as_column(F(field.name), field, connection)
+        assert expression.get_db_converters(connection) == expression.output_field.get_db_converters(
+            connection
+        )

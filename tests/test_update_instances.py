@@ -105,7 +105,7 @@ def test_what_is_done_to_every_model_is_done_to_the_instances_of_an_update(
     with bulk_signals(batch_size=batch_size), monkeypatch.context() as patch:
         patch.setattr(Model, name, NOTING[name](noted), raising=False)
         Ship.objects.update(speed=9)
-    # The row that tells that there are more is an instance too.
+    # The row by which it is known that there are more is an instance too.
     assert list(dict.fromkeys(noted)) == ["a", "b"]
 
 

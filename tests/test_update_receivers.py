@@ -1,4 +1,4 @@
-"""`update()`: what receivers change in `pre_save` is saved (contract, section 1.7)."""
+"""`update()`: what receivers change in `pre_save` is saved (contract.md, section 1.7)."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_unique_value_that_only_some_rows_change_does_not_collide(
 @pytest.mark.parametrize(
     "values", [{"title": "new"}, {"findings": Value(None, JSONField())}], ids=["unnamed", "named"]
 )
-def test_a_null_of_json_is_told_from_one_of_sql(
+def test_a_null_of_json_is_distinguished_from_one_of_sql(
     values: dict[str, Any], batch_size: int, receivers: Receivers
 ) -> None:
     rows(Survey, *({"title": str(number), "findings": [1]} for number in range(4)))
@@ -411,9 +411,7 @@ def test_a_change_to_a_custom_column_is_saved(batch_size: int, receivers: Receiv
 
 
 @of_every_size
-def test_a_change_that_saving_changes_again_is_told_as_it_was_saved(
-    batch_size: int, receivers: Receivers
-) -> None:
+def test_a_change_that_saving_changes_again_is_what_was_saved(batch_size: int, receivers: Receivers) -> None:
     rows(Wreck, {"name": "A"}, {"name": "B"})
     receivers.before_saves(Wreck, lambda wreck: setattr(wreck, "name", f"quiet {wreck.name}"))
     truth = receivers.check_truth(Wreck)

@@ -202,8 +202,8 @@ def test_an_annotation_that_is_an_order_is_reversed_where_django_lets_it_be(rece
         expected = refusal(update)
     log = receivers.record(Ship)
     assert (refusal(update) or (None,))[0] == (expected or (None,))[0]
-    told = [sent.instance.name for sent in log.of("post_save") if isinstance(sent.instance, Ship)]
-    assert told == ([] if expected else ["b", "a"])
+    seen = [sent.instance.name for sent in log.of("post_save") if isinstance(sent.instance, Ship)]
+    assert seen == ([] if expected else ["b", "a"])
 
 
 def test_rows_of_several_tables_may_be_chosen_by_a_related_row(receivers: Receivers) -> None:

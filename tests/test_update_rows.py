@@ -136,9 +136,9 @@ def test_the_queryset_as_it_stands_chooses_the_rows_once_each(
     with bulk_signals(batch_size=batch_size):
         matched = shape().update(tonnage=7)
     assert (matched, column(Ship, "tonnage")) == expected
-    told = [sent.instance.pk for sent in log.of("post_save")]
+    seen = [sent.instance.pk for sent in log.of("post_save")]
     # Rows that are equal in an order of the queryset's own come in any: years, of dates.
-    ordered = sorted(told) if shape().query.order_by else told
+    ordered = sorted(seen) if shape().query.order_by else seen
     assert ordered == sorted(Ship.objects.filter(tonnage=7).values_list("pk", flat=True))
     assert all(not sent.instance.get_deferred_fields() for sent in log)
 
@@ -265,9 +265,9 @@ def test_signals_follow_the_key_though_chance_chooses_the_rows(batch_size: int, 
     log = receivers.record(Ship)
     with bulk_signals(batch_size=batch_size):
         matched = Ship.objects.alias(lot=Random()).filter(lot__lt=0.5).update(tonnage=9)
-    told = [sent.instance.pk for sent in log.of("post_save")]
-    assert told == list(Ship.objects.filter(tonnage=9).order_by("pk").values_list("pk", flat=True))
-    assert len(told) == matched
+    seen = [sent.instance.pk for sent in log.of("post_save")]
+    assert seen == list(Ship.objects.filter(tonnage=9).order_by("pk").values_list("pk", flat=True))
+    assert len(seen) == matched
 
 
 @pytest.mark.parametrize("turn", [lambda qs: qs.all(), lambda qs: qs.reverse()], ids=["as it is", "reversed"])

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.db import connection
 from django.db.models import (
     Case,
     CharField,
@@ -175,7 +176,7 @@ def test_expressions_are_values_before_and_after_the_write(
 
 
 @pytest.mark.skipif(
-    "not getattr(connection.features, 'supports_no_precision_decimalfield', False)",
+    not getattr(connection.features, "supports_no_precision_decimalfield", False),
     reason="numbers of any scale came with Django 6.1, and MariaDB has none",
 )
 def test_a_decimal_whose_column_has_no_scale_stays_as_it_is(receivers: Receivers) -> None:
@@ -185,8 +186,8 @@ def test_a_decimal_whose_column_has_no_scale_stays_as_it_is(receivers: Receivers
     assert column(Gauge, "level") == [1, Decimal("2.5")]
     Gauge.objects.update(level=Decimal("1.0625"))
     assert column(Gauge, "level") == [Decimal("1.0625")] * 2
-    told = [sent.values["level"] for sent in log]
-    assert told == [1, Decimal("2.5"), 1, Decimal("2.5"), *[Decimal("1.0625")] * 4]
+    seen = [sent.values["level"] for sent in log]
+    assert seen == [1, Decimal("2.5"), 1, Decimal("2.5"), *[Decimal("1.0625")] * 4]
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -1,4 +1,4 @@
-"""Values that Django's statement takes, whether or not it can be told beforehand what becomes of them."""
+"""Values that Django's statement takes, whether or not the outcome can be predicted."""
 
 from __future__ import annotations
 

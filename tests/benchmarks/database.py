@@ -148,12 +148,12 @@ def reset(rows: int, model: type[Columns] | None = None) -> None:
             [*extra.values()],
         )
         # What the first reader of new rows would otherwise do for all the others.
-        for statement in _SETTLE.get(connection.vendor, ()):
+        for statement in _AFTER_INSERTS.get(connection.vendor, ()):
             cursor.execute(statement.format(table=table))
             cursor.fetchall() if cursor.description else None
 
 
-_SETTLE = {"postgresql": ("VACUUM (ANALYZE) {table}",), "mysql": ("ANALYZE TABLE {table}",)}
+_AFTER_INSERTS = {"postgresql": ("VACUUM (ANALYZE) {table}",), "mysql": ("ANALYZE TABLE {table}",)}
 
 
 def _table(model: type[Columns]) -> str:

@@ -34,7 +34,7 @@ class Allowed:
         return seen in self.values
 
     def like(self, seen: Frozen) -> bool:
-        """Tell whether the value is of the right type at least."""
+        """Return whether the value is of the right type at least."""
         return seen[0] in {kind for kind, _ in self.values}
 
 
@@ -110,7 +110,7 @@ def differences(scenario: Call, wanted: Outcome, seen: Outcome) -> list[str]:
 
 
 def _is_refused_earlier(wanted: Outcome, seen: Outcome) -> bool:
-    """Tell whether Django's own refusal came first, though the statement met the database's before it.
+    """Return whether Django's own refusal came first, though the statement met the database's before it.
 
     An update of several tables is several statements, and Django refuses each when its turn comes.
     """
@@ -118,7 +118,7 @@ def _is_refused_earlier(wanted: Outcome, seen: Outcome) -> bool:
 
 
 def _is_refused_twice(scenario: Call, wanted: Outcome, seen: Outcome) -> bool:
-    """Tell whether the database would refuse two things, of which in batches it may meet the other first."""
+    """Return whether the database refuses two things, of which it may meet the other first in batches."""
     in_batches = scenario.batch_size < Call.batch_size
     return in_batches and isinstance(wanted.error, DatabaseError) and isinstance(seen.error, DatabaseError)
 

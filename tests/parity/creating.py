@@ -179,7 +179,7 @@ def keyed_first(objs: list[Any]) -> list[Any]:
 
 
 def expected(scenario: Creation) -> Outcome:
-    """What the call must do; an example for which there is no telling is dropped."""
+    """What the call must do; an example for which there is no answer is dropped."""
     django = statement(scenario)
     if django.error and not isinstance(django.error, DatabaseError):
         return django

@@ -118,8 +118,8 @@ def _targets(model: Any) -> list[list[str]]:
 def creations(draw: st.DrawFn) -> Creation:
     model = draw(st.sampled_from(CHOICES))
     alias = draw(st.sampled_from(["default", "default", "default", "other"]))
-    asked = draw(arguments(model, alias))
-    clashing = not asked.keys() <= {"batch_size"} or draw(rarely(5))
+    given = draw(arguments(model, alias))
+    clashing = not given.keys() <= {"batch_size"} or draw(rarely(5))
     places = range(draw(st.integers(1, MAX_ROWS + 2)))
     return Creation(
         model=model,
@@ -130,6 +130,6 @@ def creations(draw: st.DrawFn) -> Creation:
         lock=draw(st.booleans()),
         batched=draw(st.booleans()),
         values=tuple(draw(instances(model, place, clashing)) for place in places),
-        arguments=asked,
+        arguments=given,
         lazily=draw(st.booleans()),
     )

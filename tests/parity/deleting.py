@@ -96,7 +96,7 @@ class Deletion:
 
 
 @dataclass(frozen=True)
-class Told:
+class Received:
     """One signal as it was heard."""
 
     signal: str
@@ -112,16 +112,16 @@ class Run:
 
     result: object
     error: Exception | None
-    log: list[Told]
+    log: list[Received]
     tables: Tables
 
-    def of(self, *signals: str) -> list[Told]:
-        return [told for told in self.log if told.signal in signals]
+    def of(self, *signals: str) -> list[Received]:
+        return [seen for seen in self.log if seen.signal in signals]
 
 
 def run(scenario: Any, models: Sequence[type[Model]], call: Callable[[], object]) -> Run:
     """Run from the present state, and undo it."""
-    log: list[Told] = []
+    log: list[Received] = []
     result, error = None, None
     try:
         with undone(scenario.alias), _connected(scenario, log):
@@ -139,7 +139,7 @@ def tables_of(models: Sequence[type[Model]], alias: str) -> Tables:
 
 
 @contextmanager
-def _connected(scenario: Any, log: list[Told]) -> Iterator[None]:
+def _connected(scenario: Any, log: list[Received]) -> Iterator[None]:
     receivers = {name: _receiver(scenario, name, log) for name in scenario.signals}
     for name, receive in receivers.items():
         SIGNALS[name].connect(receive, sender=scenario.sender, weak=False)
@@ -150,13 +150,13 @@ def _connected(scenario: Any, log: list[Told]) -> Iterator[None]:
             SIGNALS[name].disconnect(receive, sender=scenario.sender)
 
 
-def _receiver(scenario: Any, name: str, log: list[Told]) -> Callable[..., None]:
+def _receiver(scenario: Any, name: str, log: list[Received]) -> Callable[..., None]:
     def receive(sender: type[Model], instance: Any, **arguments: Any) -> None:
         del arguments["signal"]
         if "origin" in arguments:
             arguments["origin"] = type(arguments["origin"])
         assert type(instance) is sender
-        log.append(Told(name, sender, instance.pk, arguments, fields_of(instance)))
+        log.append(Received(name, sender, instance.pk, arguments, fields_of(instance)))
         if len(log) == scenario.boom:
             raise Boom(instance.pk)
         if name == "pre_save" and scenario.note and hasattr(instance, "note"):
@@ -180,7 +180,7 @@ def changes(before: Tables, after: Tables) -> dict[Change, str]:
 
 
 def differences(scenario: Any, before: Tables, django: Run, seen: Run) -> Iterator[str]:
-    """Yield a line for each difference from what must have been told, and left behind."""
+    """Yield a line for each difference from the signals that must be sent and the rows that must remain."""
     if seen.result != django.result:
         yield f"returned {django.result} expected, {seen.result} found"
     if seen.of("pre_delete", "post_delete") != django.log:
@@ -189,29 +189,29 @@ def differences(scenario: Any, before: Tables, django: Run, seen: Run) -> Iterat
 
 
 def save_differences(scenario: Any, before: Tables, after: Tables, seen: Run) -> Iterator[str]:
-    """Yield what differs in the tables, and in what was told of changed rows."""
+    """Yield what differs in the tables, and in the signals of changed rows."""
     changed = changes(before, after)
     heard = {change for change in changed if scenario.sender in (None, change[0])}
-    loud = heard if scenario.signals & set(SAVES) else set()
-    wanted_tables = _with_notes(scenario, after, loud) if "pre_save" in scenario.signals else after
+    to_signal = heard if scenario.signals & set(SAVES) else set()
+    wanted_tables = _with_notes(scenario, after, to_signal) if "pre_save" in scenario.signals else after
     if seen.tables != wanted_tables:
         yield f"tables {wanted_tables} expected, {seen.tables} found"
     for signal in SAVES:
         due = heard if signal in scenario.signals else set()
-        found = [_change_of(told, changed) for told in seen.of(signal)]
+        found = [_change_of(received, changed) for received in seen.of(signal)]
         if sorted(map(repr, found)) != sorted(map(repr, due)):
             yield f"{signal} of {due} expected, {found} found"
-    for told in seen.of(*SAVES):
-        yield from _dishonest(scenario, told, changed, before, wanted_tables)
-    yield from _misplaced([told.signal for told in seen.log])
+    for received in seen.of(*SAVES):
+        yield from _dishonest(scenario, received, changed, before, wanted_tables)
+    yield from _misplaced([received.signal for received in seen.log])
     if scenario.signals >= set(SAVES):
         yield from _unannounced(seen.of(*SAVES))
 
 
-def _with_notes(scenario: Any, after: Tables, loud: set[Change]) -> Tables:
+def _with_notes(scenario: Any, after: Tables, to_signal: set[Change]) -> Tables:
     if not scenario.note:
         return after
-    keys = {(owner, key) for model, key, _ in loud for owner in (model, *model._meta.all_parents)}
+    keys = {(owner, key) for model, key, _ in to_signal for owner in (model, *model._meta.all_parents)}
     keys |= {
         (model, key)
         for model in after
@@ -229,38 +229,38 @@ def _with_notes(scenario: Any, after: Tables, loud: set[Change]) -> Tables:
     }
 
 
-def _change_of(told: Told, changed: dict[Change, str]) -> Change | tuple[Any, ...]:
-    names = told.arguments["update_fields"]
+def _change_of(seen: Received, changed: dict[Change, str]) -> Change | tuple[Any, ...]:
+    names = seen.arguments["update_fields"]
     for change, name in changed.items():
-        if change[:2] == (told.sender, told.key) and name in names:
+        if change[:2] == (seen.sender, seen.key) and name in names:
             return change
-    return told.sender, told.key, names
+    return seen.sender, seen.key, names
 
 
 def _dishonest(
-    scenario: Any, told: Told, changed: dict[Change, str], before: Tables, after: Tables
+    scenario: Any, seen: Received, changed: dict[Change, str], before: Tables, after: Tables
 ) -> Iterator[str]:
-    change = _change_of(told, changed)
+    change = _change_of(seen, changed)
     if change not in changed:
         return
     fixed = {
         "using": scenario.alias,
         "raw": False,
-        **({"created": False} if told.signal == "post_save" else {}),
+        **({"created": False} if seen.signal == "post_save" else {}),
     }
-    names = told.arguments["update_fields"]
-    noted = {"note"} if scenario.note and told.signal == "post_save" else set()
-    if {**told.arguments, "update_fields": None} != {**fixed, "update_fields": None}:
-        yield f"{told}: {fixed} expected"
+    names = seen.arguments["update_fields"]
+    noted = {"note"} if scenario.note and seen.signal == "post_save" else set()
+    if {**seen.arguments, "update_fields": None} != {**fixed, "update_fields": None}:
+        yield f"{seen}: {fixed} expected"
     if type(names) is not frozenset or not {changed[change]} <= names <= {changed[change], *noted}:
-        yield f"{told}: {changed[change]} expected"
-    old, new = before[told.sender][told.key], after[told.sender][told.key]
-    for name, value in told.fields.items():
+        yield f"{seen}: {changed[change]} expected"
+    old, new = before[seen.sender][seen.key], after[seen.sender][seen.key]
+    for name, value in seen.fields.items():
         allowed = {repr(new[name])} if name == change[2] else {repr(old[name]), repr(new[name])}
         if repr(value) not in allowed:
-            yield f"{told}: {name}={allowed} expected"
-    if told.fields.keys() != new.keys():
-        yield f"{told}: not whole"
+            yield f"{seen}: {name}={allowed} expected"
+    if seen.fields.keys() != new.keys():
+        yield f"{seen}: not whole"
 
 
 def _misplaced(names: list[str]) -> Iterator[str]:
@@ -271,10 +271,10 @@ def _misplaced(names: list[str]) -> Iterator[str]:
         yield f"another order expected than {names}"
 
 
-def _unannounced(saves: list[Told]) -> Iterator[str]:
+def _unannounced(saves: list[Received]) -> Iterator[str]:
     """Each ``post_save`` of a row has had its ``pre_save``."""
     announced: Counter[tuple[type[Model], Any]] = Counter()
-    for told in saves:
-        announced[told.sender, told.key] += 1 if told.signal == "pre_save" else -1
-        if announced[told.sender, told.key] < 0:
-            yield f"{told}: pre_save expected before"
+    for seen in saves:
+        announced[seen.sender, seen.key] += 1 if seen.signal == "pre_save" else -1
+        if announced[seen.sender, seen.key] < 0:
+            yield f"{seen}: pre_save expected before"

@@ -1,12 +1,12 @@
 """The oracle: what ``update()`` must do, found without the library, slowly, from Django's own parts.
 
 Signals come from a real loop of ``save(update_fields=…)``. Each ``save()`` is taken in two halves, so that
-a batch can have all its ``pre_save`` before its first write and all its ``post_save`` after its last, as the
-contract has it: once it is stopped when ``pre_save`` has been sent, once it runs with ``pre_save`` muted and
-its ``post_save`` is held back until the batch is written. Data comes from Django's own ``update()``: for what
-each row will hold, it is run on that row alone, read, and undone.
+a batch can have all its ``pre_save`` before its first write and all its ``post_save`` after its last: once it
+is stopped when ``pre_save`` has been sent, once it runs with ``pre_save`` muted and its ``post_save`` is held
+back until the batch is written. Data comes from Django's own ``update()``: for what each row will hold, it is
+run on that row alone, read, and undone.
 
-Where a loop of ``save()`` cannot tell the truth, these rules hold instead (numbers are the contract's):
+Where a loop of ``save()`` is not the rule, these hold instead (numbers are sections of contract.md):
 
 - New values are those of the row, not expressions (1.5); another Python type that the caller gave, such as
   ``"7"`` for a number, is the field's own (1.5).
@@ -153,16 +153,16 @@ class Oracle:
         keys = chosen(queryset)
         rows = base(plain)
         values = in_one_statement(queryset, values, lambda: queryset.update(**fresh(values)))
-        settled = {
-            key: settle(model, values, partial(truth, queryset.order_by(), key, values)) for key in keys
+        evaluated = {
+            key: evaluate(model, values, partial(truth, queryset.order_by(), key, values)) for key in keys
         }
         count = 0
         for batch in self.batches(keys):
-            silent = [key for key in batch if flight(model, key) in +self.flying]
+            flying = [key for key in batch if flight(model, key) in +self.flying]
             loaded = {row.pk: row for row in rows.filter(pk__in=batch)}
-            instances = {key: loaded[key] for key in batch if key in loaded and key not in silent}
-            truths = {key: truth(plain, key, settled[key]) for key in instances}
-            count += _Batch(self, rows, instances, truths, settled, silent).send()
+            instances = {key: loaded[key] for key in batch if key in loaded and key not in flying}
+            truths = {key: truth(plain, key, evaluated[key]) for key in instances}
+            count += _Batch(self, rows, instances, truths, evaluated, flying).send()
         return count
 
     def bulk_update(
@@ -171,7 +171,7 @@ class Oracle:
         """Do as ``rows.bulk_update(objects, fields)``, the fields of each object having been given to it."""
         if not self.scenario.hearing.listens(rows.model):
             return rows.bulk_update(objects, list(given[0]))
-        settled = {}
+        evaluated = {}
         for obj, values in zip(objects, given, strict=True):
             values = in_one_statement(
                 rows, values, lambda: rows.bulk_update(map(copy, objects), list(given[0]))
@@ -181,14 +181,14 @@ class Oracle:
             else:
                 # SQLite shows to a subquery what the statement has written.
                 look = partial(bulk_truth, rows, [obj], crossing(values), obj.pk)
-            settled[obj.pk] = settle(rows.model, values, look)
+            evaluated[obj.pk] = evaluate(rows.model, values, look)
         count = 0
         for batch in self.batches(objects):
             instances = {obj.pk: obj for obj in batch}
             for key, obj in instances.items():
-                assign(obj, settled[key])
-            truths = {key: bulk_truth(rows, batch, settled[key], key) for key in instances}
-            count += _Batch(self, rows, instances, truths, settled).send()
+                assign(obj, evaluated[key])
+            truths = {key: bulk_truth(rows, batch, evaluated[key], key) for key in instances}
+            count += _Batch(self, rows, instances, truths, evaluated).send()
         return count
 
     def batches(self, rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -199,7 +199,7 @@ class Oracle:
 class _Batch:
     """Some rows of an update: announced, written and reported together; all by their key before the write.
 
-    ``silent`` are rows that are in flight: written, and nothing else.
+    ``flying`` are rows that are in flight: written, and nothing else.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class _Batch:
         instances: dict[Any, Any],
         truths: dict[Any, Any],
         values: dict[Any, dict[str, Given]],
-        silent: Sequence[Any] = (),
+        flying: Sequence[Any] = (),
     ) -> None:
         self.oracle = oracle
         self.rows = rows
@@ -217,7 +217,7 @@ class _Batch:
         self.instances = instances
         self.truths = truths
         self.values = values
-        self.silent = silent
+        self.in_flight = flying
         self.fields: list[Any] = [self.model._meta.get_field(name) for name in next(iter(values.values()))]
         self.names = frozenset(field.name for field in self.fields)
 
@@ -228,7 +228,7 @@ class _Batch:
         for key, instance in self.instances.items():
             self._assign(key, instance)
         changed = {key: self._announce(instance) for key, instance in self.instances.items()}
-        count = sum(self.rows.filter(pk=key).update(**fresh(self.values[key])) for key in self.silent)
+        count = sum(self.rows.filter(pk=key).update(**fresh(self.values[key])) for key in self.in_flight)
         for key, instance in self.instances.items():
             self._write(key, instance, changed[key])
         count += sum(map(self._report, self.instances.values()))
@@ -334,7 +334,7 @@ def stored(row: Model, field: Any) -> Any:
 
 
 def changes_in_save(field: Any) -> bool:
-    """Tell whether ``save()`` writes something else than ``update()``: it makes '' of a file that is NULL."""
+    """Return whether ``save()`` writes something else than ``update()``: a NULL file becomes ''."""
     return getattr(field, "auto_now", False) or isinstance(field, FileField)
 
 
@@ -375,7 +375,7 @@ def bulk_truth(
     return row
 
 
-def settle(
+def evaluate(
     model: type[Model], values: dict[str, Given], look: Callable[[], Model | None]
 ) -> dict[str, Given]:
     """Return a row's values, those that read other rows as they are now, before the first write."""
@@ -412,9 +412,9 @@ def in_one_statement(
     before: set[Any] = set()
     for name, given in values.items():
         field = queryset.model._meta.get_field(name)
-        overtaken = not before.isdisjoint(reads(queryset, field, given))
+        reads_assigned = not before.isdisjoint(reads(queryset, field, given))
         at_once = any(reads_itself(field.model._meta.db_table, sql) for sql in statements)
-        marked[name] = replace(given, crosses=True) if overtaken and at_once else given
+        marked[name] = replace(given, crosses=True) if reads_assigned and at_once else given
         before.add(field)
     return marked
 
@@ -469,12 +469,12 @@ def statement(scenario: Call) -> Outcome:
 
 
 def expected(scenario: Change) -> Outcome:
-    """What the call must do; an example for which there is no telling is dropped."""
+    """What the call must do; an example for which there is no answer is dropped."""
     django = statement(scenario)
     if is_undecided(scenario, django):
         reject()
-    apart = scenario.hearing.tells_apart and isinstance(django.error, IntegrityError)
-    if scenario.says_nothing or (django.error and not apart):
+    made_unique = scenario.hearing.makes_unique and isinstance(django.error, IntegrityError)
+    if scenario.says_nothing or (django.error and not made_unique):
         return django
     oracle = Oracle(scenario)
     found = outcome(scenario, oracle.run, oracle.receivers)
@@ -485,7 +485,7 @@ def expected(scenario: Change) -> Outcome:
 
 
 def is_undecided(scenario: Change, django: Outcome) -> bool:
-    """Tell whether nobody can say what is right.
+    """Return whether nobody can say what is right.
 
     The database refuses the statement, but might not after what receivers do. Or it refuses to order a
     child's table by its parent's column, which Django's ``update()`` should not have asked of it. Or MariaDB
@@ -504,6 +504,6 @@ def is_undecided(scenario: Change, django: Outcome) -> bool:
 
 
 def sees_itself(scenario: Change) -> bool:
-    """Tell whether Django's statement may read rows that it has written: on SQLite, with a subquery (7)."""
+    """Return whether Django's statement may read rows that it has written: on SQLite, with a subquery (7)."""
     reads = scenario.joins or any(given.crosses for given in scenario.given())
     return reads and connections[scenario.alias].vendor == "sqlite"

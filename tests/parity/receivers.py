@@ -47,7 +47,7 @@ def _arguments(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_step(instance: Model) -> bool:
-    """Tell whether every cached related object is the one that its column names."""
+    """Return whether every cached related object is the one that its column names."""
     fields: tuple[Any, ...] = instance._meta.concrete_fields
     cached = [field for field in fields if field.is_relation and field.is_cached(instance)]
     return all(

@@ -86,13 +86,13 @@ class Hearing:
         return signal in self.signals and self.sender in (None, sender)
 
     @property
-    def tells_apart(self) -> bool:
-        """Tell whether a receiver makes a value unique that the statement gives to all rows."""
+    def makes_unique(self) -> bool:
+        """Return whether a receiver makes a value unique that the statement gives to all rows."""
         return any(action.kind == "distinguish" and action.signal in self.signals for action in self.actions)
 
     @property
     def mends(self) -> bool:
-        """Tell whether a receiver may keep what the database refuses from it, or raise before it does."""
+        """Return whether a receiver may keep what the database refuses from it, or raise before it does."""
         kinds = {action.kind for action in self.actions if action.signal in self.signals}
         # There is no appending to NULL.
         return not kinds.isdisjoint({"set", "append", "delete_sibling", "raise"})
@@ -124,7 +124,7 @@ class Call(ABC):
 
     @property
     def says_nothing(self) -> bool:
-        """Tell whether the call names no field, so that there is nothing to save."""
+        """Return whether the call names no field, so that there is nothing to save."""
         return False
 
     @abstractmethod
@@ -134,7 +134,7 @@ class Call(ABC):
 
     @property
     def joins(self) -> bool:
-        """Tell whether the statement looks at more than one table."""
+        """Return whether the statement looks at more than one table."""
         return False
 
     @property

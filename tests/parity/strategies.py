@@ -54,7 +54,7 @@ def annotating(model: type[Any]) -> list[Step]:
     """The names are those that values refer to; some of them Django refuses there."""
     common = [
         step("annotate", next_rank=F("rank") + 1),
-        step("annotate", loud_note=Upper("note")),
+        step("annotate", upper_note=Upper("note")),
         step("annotate", window=Window(RowNumber())),
     ]
     if issubclass(model, Ship):
@@ -135,7 +135,7 @@ def orders(model: type[Any]) -> list[Step]:
 
 def orders_by_annotation(annotated: tuple[Step, ...]) -> list[Step]:
     names = [
-        name for call in annotated for name in call.keywords if name in ("next_rank", "loud_note", "total")
+        name for call in annotated for name in call.keywords if name in ("next_rank", "upper_note", "total")
     ]
     return [step("order_by", f"{sign}{name}", "pk") for name in names for sign in ("", "-")]
 
@@ -211,7 +211,7 @@ def callers_values(draw: st.DrawFn, model: Any, names: set[str]) -> dict[str, Gi
     return values
 
 
-ANNOTATED = {"next_rank", "loud_note", "total", "window", "harbour_rank"}
+ANNOTATED = {"next_rank", "upper_note", "total", "window", "harbour_rank"}
 
 
 def _unknown(given: Given, names: set[str]) -> str | None:

@@ -1,6 +1,6 @@
 """``delete()`` where the database removes and changes rows by itself.
 
-Django's own run tells what is left; what it has removed and changed, signals must have told of.
+Django's own run shows which rows remain; for those that it removes or changes, signals must be sent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hypothesis import given
 from tests.parity.deleting import SIGNALS, Deletion, Run, run, save_differences, tables_of
 from tests.parity.oracle import undone
 from tests.parity.profiles import share
-from tests.parity.test_delete import DELETES, deletions, switched_on, with_argument, with_told
+from tests.parity.test_delete import DELETES, deletions, switched_on, with_argument, with_received
 
 if django.VERSION < (6, 1):
     pytest.skip("DB_CASCADE, DB_SET_NULL and DB_SET_DEFAULT came with Django 6.1", allow_module_level=True)
@@ -63,7 +63,7 @@ class DatabaseDeletion(Deletion):
         return bool(self.signals & DELETES) and self.sender in (None, model)
 
     def looks_up(self, model: type[Model]) -> bool:
-        """Tell whether rows that the database would remove are signalled, or on the way to such rows."""
+        """Return whether rows that the database would remove are signalled, or on the way to such rows."""
         return any(map(self.hears_deletes, {model, *GOING.get(model, ())}))
 
 
@@ -87,9 +87,9 @@ def differences(scenario: DatabaseDeletion, before: Tables, vanilla: Run, seen: 
 def _delete_differences(scenario: DatabaseDeletion, removed: dict[Any, Any], seen: Run) -> Iterator[str]:
     for signal in DELETES & scenario.signals:
         due = [place for place in removed if scenario.sender in (None, place[0])]
-        told = [(sent.sender, sent.key) for sent in seen.of(signal)]
-        if sorted(map(repr, told)) != sorted(map(repr, due)):
-            yield f"{signal} of {due} expected, {told} found"
+        received = [(sent.sender, sent.key) for sent in seen.of(signal)]
+        if sorted(map(repr, received)) != sorted(map(repr, due)):
+            yield f"{signal} of {due} expected, {received} found"
     origin = type(scenario.model._base_manager.all()) if scenario.of_queryset else scenario.model
     for sent in seen.of(*DELETES):
         if sent.arguments != {"using": scenario.alias, "origin": origin}:
@@ -109,7 +109,7 @@ def _counts(scenario: DatabaseDeletion, found: Run) -> dict[str, int]:
 
 @share(4)
 @given(deletions(DatabaseDeletion, [Trunk, Trunk, Branch], MODELS))
-def test_delete_tells_what_the_database_removes_and_changes(scenario: DatabaseDeletion) -> None:
+def test_delete_sends_signals_for_what_the_database_removes_and_changes(scenario: DatabaseDeletion) -> None:
     with undone(scenario.alias):
         scenario.load()
         before = tables_of(MODELS, scenario.alias)
@@ -131,11 +131,14 @@ SCENARIO = DatabaseDeletion(
 )
 
 WRONG: dict[str, Callable[[Run], Run]] = {
-    **{f"a {signal} is missing": with_told(signal, lambda told: []) for signal in SIGNALS},
-    **{f"a {signal} comes twice": with_told(signal, lambda told: [told, told]) for signal in SIGNALS},
+    **{f"a {signal} is missing": with_received(signal, lambda received: []) for signal in SIGNALS},
+    **{
+        f"a {signal} comes twice": with_received(signal, lambda received: [received, received])
+        for signal in SIGNALS
+    },
     "the origin is another": with_argument("post_delete", "origin", Twig),
     "the database is another": with_argument("pre_delete", "using", "other"),
-    "an instance is not whole": with_told("pre_delete", lambda told: [replace(told, fields={})]),
+    "an instance is not whole": with_received("pre_delete", lambda received: [replace(received, fields={})]),
     "the count is another": lambda seen: replace(seen, result=(0, {})),
 }
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from django.db.models import Model
 
-    from tests.parity.deleting import Run, Told
+    from tests.parity.deleting import Received, Run
 
 pytestmark = pytest.mark.django_db(databases=["default", "other"])
 MODELS = (Node, Leaf, Bud, Bug)
@@ -60,7 +60,7 @@ deletions_in_python = deletions(Deletion, [Node, Node, Node, Leaf, Bud, Bug], MO
 
 @share(2)
 @given(deletions_in_python)
-def test_delete_tells_what_it_removes_and_what_it_changes(scenario: Deletion) -> None:
+def test_delete_sends_signals_for_what_it_removes_and_what_it_changes(scenario: Deletion) -> None:
     with undone(scenario.alias):
         scenario.load()
         before = tables_of(MODELS, scenario.alias)
@@ -96,18 +96,18 @@ SCENARIO = Deletion(
 )
 
 
-def with_told(signal: str, doctor: Callable[[Told], list[Told]]) -> Callable[[Run], Run]:
+def with_received(signal: str, doctor: Callable[[Received], list[Received]]) -> Callable[[Run], Run]:
     """Return what puts others in the place of the first such signal."""
 
     def doctored(seen: Run) -> Run:
-        place = [told.signal for told in seen.log].index(signal)
+        place = [received.signal for received in seen.log].index(signal)
         return replace(seen, log=[*seen.log[:place], *doctor(seen.log[place]), *seen.log[place + 1 :]])
 
     return doctored
 
 
 def with_argument(signal: str, name: str, value: object) -> Callable[[Run], Run]:
-    return with_told(signal, lambda told: [replace(told, arguments={**told.arguments, name: value})])
+    return with_received(signal, lambda seen: [replace(seen, arguments={**seen.arguments, name: value})])
 
 
 def _moved(signal: str, where: slice) -> Callable[[Run], Run]:
@@ -115,7 +115,7 @@ def _moved(signal: str, where: slice) -> Callable[[Run], Run]:
 
     def doctored(seen: Run) -> Run:
         log = list(seen.log)
-        first = log.pop([told.signal for told in log].index(signal))
+        first = log.pop([received.signal for received in log].index(signal))
         log[where] = [first]
         return replace(seen, log=log)
 
@@ -135,19 +135,23 @@ def _cell(name: str, value: object) -> Callable[[Run], Run]:
 
 
 WRONG: dict[str, Callable[[Run], Run]] = {
-    **{f"a {signal} is missing": with_told(signal, lambda told: []) for signal in SIGNALS},
-    **{f"a {signal} comes twice": with_told(signal, lambda told: [told, told]) for signal in SIGNALS},
-    "a removed row sends a save": with_told(
-        "pre_save", lambda told: [told, replace(told, sender=Node, key=1)]
+    **{f"a {signal} is missing": with_received(signal, lambda received: []) for signal in SIGNALS},
+    **{
+        f"a {signal} comes twice": with_received(signal, lambda received: [received, received])
+        for signal in SIGNALS
+    },
+    "a removed row sends a save": with_received(
+        "pre_save", lambda received: [received, replace(received, sender=Node, key=1)]
     ),
-    "a row that is not changed sends a save": with_told(
-        "pre_save", lambda told: [told, replace(told, key=99)]
+    "a row that is not changed sends a save": with_received(
+        "pre_save", lambda received: [received, replace(received, key=99)]
     ),
-    "update_fields is a list": with_told(
+    "update_fields is a list": with_received(
         "pre_save",
-        lambda told: [
+        lambda received: [
             replace(
-                told, arguments={**told.arguments, "update_fields": list(told.arguments["update_fields"])}
+                received,
+                arguments={**received.arguments, "update_fields": list(received.arguments["update_fields"])},
             )
         ],
     ),
@@ -155,10 +159,11 @@ WRONG: dict[str, Callable[[Run], Run]] = {
     "created is true": with_argument("post_save", "created", True),
     "the database is another": with_argument("pre_save", "using", "other"),
     "the origin is another": with_argument("pre_delete", "origin", Node),
-    "the sender is another": with_told("pre_save", lambda told: [replace(told, sender=Bug)]),
-    "an instance is not whole": with_told("pre_save", lambda told: [replace(told, fields={})]),
-    "a receiver sees another value": with_told(
-        "post_save", lambda told: [replace(told, fields={**told.fields, "note": frozen("another")})]
+    "the sender is another": with_received("pre_save", lambda received: [replace(received, sender=Bug)]),
+    "an instance is not whole": with_received("pre_save", lambda received: [replace(received, fields={})]),
+    "a receiver sees another value": with_received(
+        "post_save",
+        lambda received: [replace(received, fields={**received.fields, "note": frozen("another")})],
     ),
     "a row is saved before all deletes are announced": _moved("pre_save", FIRST),
     "a row is saved after the deletes": _moved("post_save", LAST),
@@ -170,9 +175,9 @@ WRONG: dict[str, Callable[[Run], Run]] = {
 }
 
 
-def _exchanged(log: list[Told]) -> list[Told]:
+def _exchanged(log: list[Received]) -> list[Received]:
     """Return the log with the saves of the first changed row in each other's place."""
-    names = [told.signal for told in log]
+    names = [seen.signal for seen in log]
     pre, post = names.index("pre_save"), names.index("post_save")
     return [*log[:pre], log[post], *log[pre + 1 : post], log[pre], *log[post + 1 :]]
 

@@ -22,12 +22,12 @@ def test_a_composite_key_is_whole_beside_annotations(log: Log) -> None:
     for number in (1, 2):
         Berth.objects.create(dock="a", number=number)
     log.clear()
-    ranked = Berth.objects.annotate(place=Window(RowNumber())).annotate(loud=Upper("note"))
+    ranked = Berth.objects.annotate(place=Window(RowNumber())).annotate(upper=Upper("note"))
     same = Subquery(Berth.objects.filter(pk=OuterRef("pk")).values("rank")[:1])
     with bulk_signals():
-        assert ranked.order_by("-loud", "pk").update(rank=1) == 2
-        assert ranked.order_by("-loud", "pk").distinct().update(rank=1) == 2
-        assert ranked.order_by("-loud", "pk").update(rank=same) == 2
+        assert ranked.order_by("-upper", "pk").update(rank=1) == 2
+        assert ranked.order_by("-upper", "pk").distinct().update(rank=1) == 2
+        assert ranked.order_by("-upper", "pk").update(rank=same) == 2
         assert ranked.values("place").update(rank=1) == 2
     assert [sent.values["number"] for sent in log.of("post_save")] == [1, 2] * 4
 
@@ -129,7 +129,7 @@ def test_a_decimal_may_come_to_nothing(receivers: Receivers) -> None:
     assert [sent.values["decimal_null"] for sent in log] == [None, None]
 
 
-def test_an_address_is_shown_as_the_row_holds_it(receivers: Receivers) -> None:
+def test_an_address_is_what_the_row_holds(receivers: Receivers) -> None:
     Wide.objects.create()
     log = receivers.record(Wide)
     with bulk_signals():
@@ -196,8 +196,8 @@ def test_what_pre_save_announced_is_written_whatever_a_receiver_changes(
     assert log.names() == ["pre_save"] * 2 + ["post_save"] * 2
     stored: list[dict[str, Any]] = [*map(dict, Berth.objects.order_by("pk").values())]
     written = {*values, *changed}
-    for announced, told, row in zip(log, log[2:], stored, strict=False):
+    for announced, seen, row in zip(log, log[2:], stored, strict=False):
         assert {name: row[name] for name in written} == {
             name: {**announced.values, **changed}[name] for name in written
         }
-        assert told.values == {name: row[name] for name in told.values}
+        assert seen.values == {name: row[name] for name in seen.values}

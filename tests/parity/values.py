@@ -234,7 +234,7 @@ def _texts(name: str) -> list[Given]:
         Given(Substr("note", 1, 2)),
         Given(Cast("rank", models.CharField(max_length=20))),
         Given(Case(When(slug=None, then=Value("none")), When(rank=2, then=F("note")), default=Value("%s"))),
-        Given(F("loud_note")),
+        Given(F("upper_note")),
     ]
 
 
