@@ -26,7 +26,7 @@ from signal_patch.dispatch.writing.refresh import Written
 if TYPE_CHECKING:
     from django.db.models import Field, Model
 
-    from signal_patch.dispatch.operation import SavedRow
+    from signal_patch.dispatch.signals.sending import SavedRow
     from signal_patch.options import Options
 
     ModelField = Field[Any, Any]
