@@ -22,7 +22,7 @@ from signal_patch.dispatch.writing.refresh import Written
 if TYPE_CHECKING:
     from django.db.models import Model, QuerySet
 
-    from signal_patch.dispatch.operation import SavedRow
+    from signal_patch.dispatch.signals.sending import SavedRow
     from signal_patch.options import Options
 
 
@@ -164,15 +164,15 @@ class BulkCreate(BulkSave[Batch]):
         objs = [obj for _, obj in batch.to_signal]
         self.rounds.begin_batch(objs)
         with self.rounds.open(pre_save):
-            sending.send_each(pre_save, self.senders, self._each_in_flight(objs))
+            sending.send_each(pre_save, self.senders, self.using, self._each_in_flight(objs))
         # All fields are written.
         return {}
 
-    def _each_in_flight(self, objs: list[Any]) -> Iterator[sending.Arguments]:
+    def _each_in_flight(self, objs: list[Any]) -> Iterator[SavedRow]:
         for obj in objs:
             # Its receivers may give it a key.
             self.flight.instance = obj
-            yield sending.pre_save_arguments(obj, self.using, None)
+            yield obj, None, False
 
     def write(self, batch: Batch, _changes: dict[Any, Changes]) -> Written:
         inserted = self.inserter.insert(batch.instances)

@@ -25,9 +25,10 @@ from signal_patch.dispatch.writing.refresh import Written
 from signal_patch.dispatch.writing.rehearsal import rehearse
 
 if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Field, Model
 
-    from signal_patch.dispatch.operation import SavedRow
+    from signal_patch.dispatch.signals.sending import SavedRow
     from signal_patch.options import Options
 
     ModelField = Field[Any, Any]
@@ -103,7 +104,7 @@ class BulkUpdate(BulkSave[GivenBatch]):
         self.size = min(options.batch_size, querysets.largest_batch(using, self.model))
         self.expressions = InstanceExpressions(self, self.fields, self.size)
         # The named fields of which only the row tells what becomes of an instance's value.
-        self.unknown: dict[ModelField, None] = {}
+        self.unknown: list[ModelField] = []
 
     # What Django refuses, and the order of things.
 
@@ -121,7 +122,7 @@ class BulkUpdate(BulkSave[GivenBatch]):
         self._original(nowhere, computed or self.objs[:1])
         # Once they are known to be valid.
         self.expressions.note(computed)
-        self._normalize(self.objs)
+        self.unknown = _assign_stored(self.objs, self.fields, self.connection)
         if self.unknown:
             # What cannot be predicted Django may take, or refuse.
             self._original(nowhere, self.objs)
@@ -204,37 +205,6 @@ class BulkUpdate(BulkSave[GivenBatch]):
 
     # What is assigned.
 
-    def _normalize(self, objs: tuple[Any, ...]) -> None:
-        """Turn the instances' constants, and their keys, into what their rows will hold."""
-        keys = {type(obj): obj._meta.pk_fields for obj in objs}
-        for field in self.fields:
-            if columns.is_plain(field) and not columns.holds_files(field):
-                for obj in objs:
-                    self._normalize_one(obj, field)
-        for obj in objs:
-            for field in keys[type(obj)]:
-                if type(getattr(obj, field.attname)) is not int and columns.is_plain(field):
-                    self._normalize_one(obj, field, is_key=True)
-
-    def _normalize_one(self, obj: Model, field: ModelField, *, is_key: bool = False) -> None:
-        value = getattr(obj, field.attname)
-        if isinstance(field, BinaryField) or hasattr(value, "resolve_expression"):
-            return
-        stored = columns.predicted(field, value, self.connection)
-        if stored is UNKNOWN:
-            self.unknown[field] = None
-            return
-        if is_key and not self._is_same_parameter(field, stored, value):
-            # Rounded to the scale of its column, a decimal would name a row that Django's statement does not.
-            return
-        # An equal list stays the caller's own.
-        if stored is not value and not (columns.is_opaque(field) and stored == value):
-            columns.assign(obj, field, stored)
-
-    def _is_same_parameter(self, field: ModelField, stored: Any, value: Any) -> bool:
-        one, other = (field.get_db_prep_value(key, self.connection) for key in (stored, value))
-        return bool(one == other)
-
     def assign(self, batch: GivenBatch) -> None:
         batch.matching = self._matching(batch.keys)
         batch.expressions = self.expressions.replace_by_values(batch.pairs)
@@ -258,7 +228,10 @@ class BulkUpdate(BulkSave[GivenBatch]):
         matched = self._write(batch, distinct)
         if batch.matching is not None:
             batch.to_signal = [pair for pair in batch.to_signal if pair[0] in batch.matching]
-        self._write_extras(batch.to_signal, changes)
+        if changes:
+            # The write may have undone the queryset's own conditions.
+            all_rows = querysets.all_rows(self.queryset, self.using)
+            updating.write_extras(all_rows, batch.to_signal, changes, set(self.fields))
         expected = distinct if batch.matching is None else len(batch.matching)
         if matched < expected:
             # What was to be written tells which rows were.
@@ -295,30 +268,6 @@ class BulkUpdate(BulkSave[GivenBatch]):
             updating.refuse_twins(QuerySet(self.model, using=self.using), batch.keys)
         return matched
 
-    def _write_extras(self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> None:
-        for (model, extra), chosen in self._extras(pairs, changes).items():
-            # The write may have undone the queryset's own conditions.
-            all_rows: QuerySet[Any] = querysets.all_rows(self.queryset, self.using)
-            if model is not self.model:
-                all_rows = QuerySet(model, using=self.using)
-            # Django's own would lose what a field makes of a plain value only.
-            updating.write_own(all_rows, chosen, extra)
-
-    def _extras(
-        self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]
-    ) -> dict[tuple[type[Model], tuple[ModelField, ...]], list[tuple[Any, Model]]]:
-        """Return the instances by what receivers changed beside the named fields, and by the model whose
-        fields these are: an instance may be of a subclass.
-        """
-        own, named = set(self.model._meta.concrete_fields), set(self.fields)
-        groups: dict[tuple[type[Model], tuple[ModelField, ...]], list[tuple[Any, Model]]] = defaultdict(list)
-        for key, obj in pairs:
-            extra = [field for field in changes.get(key, {}) if field not in named]
-            if extra:
-                model = self.model if own.issuperset(extra) else type(obj)
-                groups[model, tuple(extra)].append((key, obj))
-        return groups
-
     def _written(self, changes: ChangesByKey) -> list[ModelField]:
         return [*self.fields, *(field for changed in changes.values() for field in changed)]
 
@@ -332,6 +281,53 @@ class BulkUpdate(BulkSave[GivenBatch]):
             # As save_base() leaves it (Django 5.2 to 6.1).
             instance._state.adding, instance._state.db = False, self.using
         return saved
+
+
+def _assign_stored(
+    objs: Iterable[Model], fields: Iterable[ModelField], connection: BaseDatabaseWrapper
+) -> list[ModelField]:
+    """Turn the constants and keys on instances into what their rows will hold.
+
+    Returns the fields that have a value of which only the row tells what becomes of it.
+    """
+    objs = list(objs)
+    unknown: dict[ModelField, None] = {}
+    for field in fields:
+        if columns.is_plain(field) and not columns.holds_files(field):
+            for obj in objs:
+                if not _assign_one_stored(obj, field, connection):
+                    unknown[field] = None
+    keys = {type(obj): obj._meta.pk_fields for obj in objs}
+    for obj in objs:
+        for field in keys[type(obj)]:
+            is_kept = type(getattr(obj, field.attname)) is int or not columns.is_plain(field)
+            if not is_kept and not _assign_one_stored(obj, field, connection, is_key=True):
+                unknown[field] = None
+    return list(unknown)
+
+
+def _assign_one_stored(
+    obj: Model, field: ModelField, connection: BaseDatabaseWrapper, *, is_key: bool = False
+) -> bool:
+    """Assign what the row will hold, and return whether that is known."""
+    value = getattr(obj, field.attname)
+    if isinstance(field, BinaryField) or hasattr(value, "resolve_expression"):
+        return True
+    stored = columns.predicted(field, value, connection)
+    if stored is UNKNOWN:
+        return False
+    if is_key and not _is_same_parameter(field, stored, value, connection):
+        # Rounded to the scale of its column, a decimal would name a row that Django's statement does not.
+        return True
+    # An equal list stays the caller's own.
+    if stored is not value and not (columns.is_opaque(field) and stored == value):
+        columns.assign(obj, field, stored)
+    return True
+
+
+def _is_same_parameter(field: ModelField, stored: Any, value: Any, connection: BaseDatabaseWrapper) -> bool:
+    one, other = (field.get_db_prep_value(key, connection) for key in (stored, value))
+    return bool(one == other)
 
 
 class InstanceExpressions:

@@ -20,14 +20,12 @@ from signal_patch.dispatch.writing.refresh import Refresh, Written, refresh
 if TYPE_CHECKING:
     from django.db.models import Field, Model, QuerySet
 
+    from signal_patch.dispatch.signals.sending import SavedRow
     from signal_patch.options import Options
 
     ModelField = Field[Any, Any]
     Pairs = list[tuple[Any, Model]]
     ChangesByKey = dict[Any, Changes]
-    # An instance whose row was saved, and what `post_save` says of it: `update_fields` and `created`.
-    # A plain tuple, as there is one for each row: a NamedTuple takes nine times as long to make.
-    SavedRow = tuple[Model, frozenset[str] | None, bool]
 
 AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
@@ -147,16 +145,16 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
             return self._send_then_compare(batch.to_signal)
         changes: ChangesByKey = {}
         with self.rounds.open(pre_save):
-            sending.send_each(pre_save, self.senders, self._compared(batch.to_signal, changes))
+            sending.send_each(pre_save, self.senders, self.using, self._compared(batch.to_signal, changes))
         return changes
 
-    def _compared(self, pairs: Pairs, changes: ChangesByKey) -> Iterator[sending.Arguments]:
-        """Yield the arguments of each `pre_save`, and note what was changed when it has been sent."""
-        using, update_fields, trackers = self.using, self.update_fields, self._trackers
+    def _compared(self, pairs: Pairs, changes: ChangesByKey) -> Iterator[SavedRow]:
+        """Yield what `pre_save` says of each instance, and when it has been sent, note what was changed."""
+        update_fields, trackers = self.update_fields, self._trackers
         for key, instance in pairs:
             tracker = trackers.get(type(instance)) or self._tracker(type(instance))
             snapshot = tracker.snapshot(instance)
-            yield sending.pre_save_arguments(instance, using, update_fields)
+            yield instance, update_fields, False
             if tracker.may_differ(instance, snapshot):
                 changed = tracker.changes(instance, snapshot)
                 if changed:
@@ -170,14 +168,8 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
         """
         snapshots = [self._tracker(type(instance)).snapshot(instance) for _, instance in pairs]
         with self.rounds.open(pre_save):
-            sending.send_each(
-                pre_save,
-                self.senders,
-                (
-                    sending.pre_save_arguments(instance, self.using, self.update_fields)
-                    for _, instance in pairs
-                ),
-            )
+            saves = ((instance, self.update_fields, False) for _, instance in pairs)
+            sending.send_each(pre_save, self.senders, self.using, saves)
         found = {
             key: self._tracker(type(instance)).changes(instance, snapshot)
             for (key, instance), snapshot in zip(pairs, snapshots, strict=True)
@@ -228,18 +220,18 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
             while saved or doubtful:
                 flight.deletions = 0
                 unsent = iter(saved)
-                sending.send_each(post_save, self.senders, self._until_a_deletion(unsent))
+                sending.send_each(post_save, self.senders, self.using, self._until_a_deletion(unsent))
                 # Twice as many each time: a receiver that deletes at every row must not cost the square.
                 step = FEW if flight.deletions else step * 2
                 rest = [*unsent, *doubtful]
                 saved, doubtful = self._found(rest[:step], gone), rest[step:]
         return len(gone)
 
-    def _until_a_deletion(self, saved: Iterator[SavedRow]) -> Iterator[sending.Arguments]:
-        """Yield the arguments of each `post_save` until a receiver has deleted a row, any row."""
-        using, flight = self.using, self.flight
-        for instance, update_fields, created in saved:
-            yield sending.post_save_arguments(instance, using, update_fields, created)
+    def _until_a_deletion(self, saved: Iterator[SavedRow]) -> Iterator[SavedRow]:
+        """Yield the rows until a receiver has deleted one, any one."""
+        flight = self.flight
+        for row in saved:
+            yield row
             if flight.deletions:
                 return
 

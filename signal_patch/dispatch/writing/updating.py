@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import FieldError
@@ -262,6 +262,30 @@ def refuse_twins(queryset: QuerySet[Any], keys: Sequence[Any]) -> None:
     """Raise if several rows have one of the keys, where a statement has met more rows than it was to."""
     all_rows: QuerySet[Any] = QuerySet(queryset.model, using=queryset.db)
     refuse_shared(queryset.model, querysets.keys_of(querysets.with_keys(all_rows, keys)))
+
+
+def write_extras(
+    queryset: QuerySet[Any],
+    pairs: list[tuple[Any, Model]],
+    changes: dict[Any, Changes],
+    named: Collection[ModelField],
+) -> None:
+    """Write what receivers have changed in other fields than the named ones.
+
+    `queryset` is one over all rows, which writes its own model's columns. An instance may be of a subclass
+    and have more.
+    """
+    own = set(queryset.model._meta.concrete_fields)
+    groups: dict[tuple[type[Model], tuple[ModelField, ...]], list[tuple[Any, Model]]] = defaultdict(list)
+    for key, obj in pairs:
+        extra = [field for field in changes.get(key, {}) if field not in named]
+        if extra:
+            model = queryset.model if own.issuperset(extra) else type(obj)
+            groups[model, tuple(extra)].append((key, obj))
+    for (model, fields), chosen in groups.items():
+        rows = queryset if model is queryset.model else QuerySet(model, using=queryset.db)
+        # Django's own bulk_update() would lose what a field makes of a plain value only.
+        write_own(rows, chosen, fields)
 
 
 def write_own(queryset: QuerySet[Any], pairs: list[tuple[Any, Model]], columns: Sequence[ModelField]) -> None:
