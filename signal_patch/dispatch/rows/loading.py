@@ -20,6 +20,8 @@ else:
 
 # A model, or a patch of Model, that replaces one of these decides how its instances are made.
 _DJANGOS = {name: vars(Model).get(name) for name in ("__init__", "__new__", "__setattr__", "from_db")}
+_INIT: Any = Model.__init__
+_FROM_DB: Any = getattr(Model.from_db, "__func__", Model.from_db)
 
 # Setting an attribute with one of these descriptors on a new instance only fills its __dict__.
 _PLAIN_DESCRIPTORS = (DeferredAttribute, ForeignKeyDeferredAttribute, FileDescriptor, ImageFileDescriptor)
@@ -80,18 +82,11 @@ def is_of_djangos_making(model: type[Model]) -> bool:
     Typed models change the class in `__init__`, `__new__`, `from_db` or in their metaclass.
     """
     return (
-        model.__init__ is _DJANGOS["__init__"]
+        model.__init__ is _INIT
         and model.__new__ is object.__new__
-        and _function_of(model.from_db) is _FROM_DB
+        and getattr(from_db := model.from_db, "__func__", from_db) is _FROM_DB
         and _is_called_as_a_class(model)
     )
-
-
-def _function_of(method: Any) -> Any:
-    return getattr(method, "__func__", method)
-
-
-_FROM_DB = _function_of(Model.from_db)
 
 
 def _is_called_as_a_class(model: type[Model]) -> bool:
