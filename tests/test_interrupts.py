@@ -129,6 +129,19 @@ def update_where_only_update_is_on() -> None:
         Port.objects.bulk_update(ports, ["name"])
 
 
+@pytest.fixture(autouse=True)
+def _lock_is_free_afterwards() -> Iterator[None]:
+    """Release the switch's lock, which other threads wait for.
+
+    These tests interrupt at any instruction. At those that leave a `with` statement no signal handler runs
+    (from CPython 3.12 on), and an exception there leaves the lock locked.
+    """
+    yield
+    lock: Any = scopes.lock
+    while lock._is_owned():
+        lock.release()
+
+
 @pytest.fixture
 def fleet() -> None:
     port, _ = rows(Port, {"code": "A"}, {"code": "B"})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django.db import Error, OperationalError
 
 from signal_patch.contrib.jobs.models import Lane
+from signal_patch.dispatch import backends
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,12 +68,7 @@ def begin_step(connection: BaseDatabaseWrapper, idle_seconds: float) -> None:
     back its lane and the locks on its rows.
     """
     begin_to_write(connection)
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",
-                [str(round(idle_seconds * 1000))],
-            )
+    backends.of(connection).end_idle_session(connection, idle_seconds)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

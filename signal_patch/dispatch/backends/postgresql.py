@@ -91,6 +91,14 @@ class PostgreSQL(Backend):
         field.model = model
         return field
 
+    def end_idle_session(self, connection: Any, seconds: float) -> None:
+        """PostgreSQL has a limit that a transaction may set for itself."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",
+                [str(round(seconds * 1000))],
+            )
+
     def plain_table_question(self) -> str | None:
         """PostgreSQL lists relation kinds, rules, triggers and partitions in its catalogue."""
         return (
