@@ -16,8 +16,8 @@ from signal_patch.dispatch.progress import reporting
 from signal_patch.dispatch.rows import querysets, selection
 from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
 from signal_patch.dispatch.telling import Teller
-from signal_patch.dispatch.values import columns
-from signal_patch.dispatch.values.expressions import UNKNOWN, JsonNull, Tried, resolved_to_save
+from signal_patch.dispatch.values import columns, files, json_null
+from signal_patch.dispatch.values.expressions import UNKNOWN, Tried, resolved_to_save
 from signal_patch.dispatch.values.per_row import PerRow
 from signal_patch.dispatch.values.plan import reads_assigned, reads_other_rows
 from signal_patch.dispatch.values.tracking import Changes
@@ -195,7 +195,7 @@ class _BulkUpdate:
             changes = self.teller.before(to_signal)
             self._prepare(changes, pairs)
             hidden = self._hide(expressions, changes, pairs)
-            self._store_files(pairs)
+            files.store_waiting(self.fields, (obj for _, obj in pairs))
             matched = self._write(pairs)
             if matched > distinct:
                 updating.refuse_twins(QuerySet(self.model, using=self.using), keys)
@@ -297,8 +297,7 @@ class _BulkUpdate:
         for field in {field for field, _ in self.rehearsed}:
             for key, obj in pairs:
                 if (field, key) in self.rehearsed:
-                    value = self.rehearsed[field, key]
-                    columns.assign(obj, field, None if isinstance(value, JsonNull) else value)
+                    columns.assign(obj, field, json_null.shown(self.rehearsed[field, key]))
 
     def _show(
         self,
@@ -350,13 +349,6 @@ class _BulkUpdate:
                 columns.assign(obj, field, self._written(field, key, by_key[key], changed))
         return hidden
 
-    def _store_files(self, pairs: list[tuple[Any, Model]]) -> None:
-        """Store the files that wait in the named fields, as save() does before it names them in the row."""
-        for field in filter(columns.holds_files, self.fields):
-            for _, obj in pairs:
-                if columns.file_state(getattr(obj, field.attname))[1] is not None:
-                    field.pre_save(obj, False)
-
     def _written(self, field: ModelField, key: Any, expression: Any, changed: Changes) -> Any:
         """Return what the statement gets: an expression, or the value that the rehearsal gave.
 
@@ -384,7 +376,7 @@ class _BulkUpdate:
         """Turn the instances' constants, and their keys, into what their rows will hold."""
         keys = {type(obj): obj._meta.pk_fields for obj in objs}
         for field in self.fields:
-            if columns.is_plain(field) and not columns.holds_files(field):
+            if columns.is_plain(field) and not files.holds_files(field):
                 for obj in objs:
                     self._normalize_one(obj, field)
         for obj in objs:

@@ -10,7 +10,7 @@ from django.db import connections
 from django.db.models.signals import post_save, pre_save
 
 from signal_patch.dispatch.signals import in_flight, rounds, sending
-from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.values import columns, files
 from signal_patch.dispatch.values.expressions import UNKNOWN
 from signal_patch.dispatch.values.tracking import Changes, ChangeTracker
 from signal_patch.dispatch.writing.refresh import read_rows, refresh
@@ -198,7 +198,7 @@ class Teller:
         returning_fields: Sequence[ModelField],
     ) -> Told:
         """Do as `settle` where the write has told the `returning_fields` fields of its rows, by key."""
-        columns.leave_unmeasured((instance for key, instance in pairs if key in stored), returning_fields)
+        files.leave_unmeasured((instance for key, instance in pairs if key in stored), returning_fields)
         told: Told = []
         for key, instance in pairs:
             values = stored.get(key)
@@ -213,7 +213,7 @@ class Teller:
         """Make an instance hold what its row does, and return the fields of which only the row tells."""
         unknown = []
         for field, value in changes.items():
-            if columns.holds_files(field):
+            if files.holds_files(field):
                 # Where there is no file, its row has ''.
                 value.name = value.name or ""
             elif (row_value := self._row_value(field, value)) is UNKNOWN:

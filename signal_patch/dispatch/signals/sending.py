@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-from django.db.models import ImageField, Model, QuerySet
+from django.db.models import Model, QuerySet
 from django.db.models.signals import ModelSignal, post_init, post_save, pre_save
 
 from signal_patch.dispatch.rows import loading
 from signal_patch.dispatch.rows.querysets import is_djangos
+from signal_patch.dispatch.values import files
 from signal_patch.dispatch.values.columns import concrete
 
 
@@ -75,9 +76,7 @@ def _loads_other_classes(model: type[Model]) -> bool:
         return True
     if not (post_init.receivers and post_init.has_listeners(model)):
         return False
-    # An ImageField measures its image there (ImageField.contribute_to_class, Django 5.2 to 6.1).
-    receivers = chain(*receivers_of(post_init, model))
-    return not all(isinstance(getattr(receiver, "__self__", None), ImageField) for receiver in receivers)
+    return not all(map(files.measures_images, chain(*receivers_of(post_init, model))))
 
 
 def _all_models(model: type[Model]) -> Iterator[type[Model]]:

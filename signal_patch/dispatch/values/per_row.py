@@ -6,10 +6,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import EmptyResultSet
-from django.db.models import F, JSONField
+from django.db.models import F
 from django.db.models.expressions import Expression
 
-from signal_patch.dispatch.values.expressions import JsonNull, Saved, is_json_null
+from signal_patch.dispatch.values import json_null
+from signal_patch.dispatch.values.expressions import Saved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,8 +87,7 @@ class PerRow(Expression):
         ]
 
     def _to_save(self, value: Any) -> Any:
-        if isinstance(self.column, JSONField) and is_json_null(value):
-            return JsonNull()
+        value = json_null.saved(self.column, value)
         if hasattr(value, "resolve_expression"):
             return value
         return Saved(value, output_field=self.column)

@@ -12,10 +12,9 @@ from django.db.models.expressions import RawSQL, Subquery
 from django.db.models.sql import Query, UpdateQuery
 
 from signal_patch.dispatch import backends
-from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.values import columns, files, json_null
 from signal_patch.dispatch.values.expressions import (
     UNKNOWN,
-    JsonNull,
     Saved,
     Tried,
     nodes,
@@ -95,7 +94,7 @@ class Plan:
 
     def assign(self, batch: Batch, connection: BaseDatabaseWrapper) -> None:
         """Give the instances their new values, by attribute, so that trackers see the change."""
-        columns.leave_unmeasured(batch.instances, self.written)
+        files.leave_unmeasured(batch.instances, self.written)
         for target, value in self.shared:
             for instance in batch.instances:
                 columns.assign_anew(instance, target, value)
@@ -109,7 +108,7 @@ class Plan:
         for place, target in enumerate(self.precomputed_fields.values()):
             for key, instance in zip(batch.keys, batch.instances, strict=True):
                 value = columns.scaled(target, batch.precomputed[key][place], connection)
-                columns.assign_anew(instance, target, None if isinstance(value, JsonNull) else value)
+                columns.assign_anew(instance, target, json_null.shown(value))
 
     def _assign_previews(self, batch: Batch) -> None:
         for alias, target, scaling in self.previewed:

@@ -16,7 +16,7 @@ from django.db.models.sql import InsertQuery
 from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows.querysets import copied, current
 from signal_patch.dispatch.signals import in_flight
-from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.values import columns, files
 from signal_patch.dispatch.values.expressions import UNKNOWN
 from signal_patch.dispatch.writing.refresh import refresh
 
@@ -537,4 +537,4 @@ def _is_expression(obj: Any, field: ModelField) -> bool:
 
 
 def _is_comparable(field: ModelField) -> bool:
-    return columns.is_plain(field) and not columns.is_opaque(field) and not columns.holds_files(field)
+    return columns.is_plain(field) and not columns.is_opaque(field) and not files.holds_files(field)

@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 
 from signal_patch.dispatch.rows import querysets
 from signal_patch.dispatch.signals import in_flight
-from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.values import columns, files
 from signal_patch.dispatch.values.expressions import UNKNOWN
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def refresh(
     for mine, found in read_rows(instances, using, wanted):
         there = [instance for instance, _ in found]
         present.update(map(id, there))
-        columns.leave_unmeasured(there, mine)
+        files.leave_unmeasured(there, mine)
         for instance, row in found:
             for field, value in zip(mine, row, strict=True):
                 if value is not UNKNOWN:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import FieldError
 from django.db import connections
-from django.db.models import JSONField, QuerySet, Value
+from django.db.models import QuerySet, Value
 from django.db.models.sql import Query
 
 from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows import querysets, selection
 from signal_patch.dispatch.rows.keys import refuse_shared
 from signal_patch.dispatch.signals import in_flight
-from signal_patch.dispatch.values import columns
-from signal_patch.dispatch.values.expressions import JsonNull, columns_of
+from signal_patch.dispatch.values import columns, json_null
+from signal_patch.dispatch.values.expressions import columns_of
 from signal_patch.dispatch.values.per_row import PerRow
 from signal_patch.dispatch.values.plan import Plan
 from signal_patch.dispatch.values.tracking import Changes
@@ -94,7 +94,7 @@ class _Writer:
             return self._update(self.queryset, batch.keys, self.plan.statement)
         pairs = list(zip(batch.keys, batch.instances, strict=True))
         fixed = self._fixed(changes)
-        self.nulls = self._json_nulls(batch)
+        self.nulls = json_null.places(self.plan.precomputed_fields.values(), batch.precomputed)
         matched = sum(self._write_part(part, changes, fixed) for part in self._parts(pairs, changes, fixed))
         self._write_subclasses(pairs, changes)
         return matched
@@ -107,16 +107,6 @@ class _Writer:
         if any(map(self._is_key, self.plan.names)):
             keys = [instance.pk for instance in batch.instances]
         refuse_twins(self.queryset, keys)
-
-    def _json_nulls(self, batch: Batch) -> set[tuple[ModelField, Any]]:
-        """Return the fields and keys where a precomputed expression gave JSON's null, shown as None."""
-        return {
-            (field, key)
-            for place, field in enumerate(self.plan.precomputed_fields.values())
-            if isinstance(field, JSONField)
-            for key, values in batch.precomputed.items()
-            if isinstance(values[place], JsonNull)
-        }
 
     def _fixed(self, changes: dict[Any, Changes]) -> list[ModelField]:
         """Return the fields that get, in each row, what its instance holds.
@@ -183,7 +173,7 @@ class _Writer:
 
     def _held(self, field: ModelField, key: Any, instance: Model) -> Any:
         value = getattr(instance, field.attname)
-        return JsonNull() if value is None and (field, key) in self.nulls else value
+        return json_null.JsonNull() if value is None and (field, key) in self.nulls else value
 
     def _key(self, field: ModelField, key: Any, instance: Model) -> Any:
         """Return the key of the instance's row in the table that has the field's column."""
