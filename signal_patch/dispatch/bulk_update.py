@@ -14,6 +14,7 @@ from django.db.models.sql import UpdateQuery
 from signal_patch.dispatch import transactions
 from signal_patch.dispatch.progress import reporting
 from signal_patch.dispatch.rows import querysets, selection
+from signal_patch.dispatch.rows.keys import fields_of
 from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
 from signal_patch.dispatch.telling import Teller
 from signal_patch.dispatch.values import columns, files, json_null
@@ -374,13 +375,13 @@ class _BulkUpdate:
 
     def _normalize(self, objs: tuple[Any, ...]) -> None:
         """Turn the instances' constants, and their keys, into what their rows will hold."""
-        keys = {type(obj): obj._meta.pk_fields for obj in objs}
+        fields = {model: fields_of(model) for model in set(map(type, objs))}
         for field in self.fields:
             if columns.is_plain(field) and not files.holds_files(field):
                 for obj in objs:
                     self._normalize_one(obj, field)
         for obj in objs:
-            for field in keys[type(obj)]:
+            for field in fields[type(obj)]:
                 if type(getattr(obj, field.attname)) is not int and columns.is_plain(field):
                     self._normalize_one(obj, field, is_key=True)
 

@@ -21,7 +21,7 @@ from django.db.models.signals import post_delete, pre_delete
 
 from signal_patch.dispatch import transactions
 from signal_patch.dispatch.rows import querysets
-from signal_patch.dispatch.rows.keys import refuse_null
+from signal_patch.dispatch.rows.keys import fields_of, refuse_null
 from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
 from signal_patch.dispatch.update import update
 from signal_patch.dispatch.values.columns import concrete
@@ -265,7 +265,7 @@ class DatabaseCascade:
     def _begin_write(self) -> None:
         # Of what Django itself reads outside of a transaction nothing is to be held.
         if connections[self.collector.using].in_atomic_block:
-            key = next(iter(self.relations))._meta.pk_fields[0]
+            key = fields_of(next(iter(self.relations)))[0]
             transactions.begin_write(self.collector.using, transactions.DELETE, key)
 
     def _followed(self, model: type[Model]) -> list[Relation]:

@@ -11,6 +11,7 @@ from django.db import transaction
 from signal_patch.dispatch import transactions
 from signal_patch.dispatch.progress import reporting
 from signal_patch.dispatch.rows import querysets, selection
+from signal_patch.dispatch.rows.keys import fields_of
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -39,7 +40,7 @@ def delete_in_batches(
     by_model: Counter[str] = Counter(nothing[1])
     label = queryset.model._meta.label
     with transaction.atomic(using=using, savepoint=False), reporting(options, label) as report:
-        transactions.begin_write(using, transactions.DELETE, queryset.model._meta.pk_fields[0])
+        transactions.begin_write(using, transactions.DELETE, fields_of(queryset.model)[0])
         keys = selection.chosen_keys(queryset, using)
         for start in range(0, len(keys), size):
             batch = keys[start : start + size]

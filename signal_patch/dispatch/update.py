@@ -14,6 +14,7 @@ from django.db.models.sql import Query
 from signal_patch.dispatch import backends, transactions
 from signal_patch.dispatch.progress import reporting
 from signal_patch.dispatch.rows import querysets
+from signal_patch.dispatch.rows.keys import fields_of, is_part
 from signal_patch.dispatch.rows.selection import Selection
 from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
 from signal_patch.dispatch.telling import Teller
@@ -101,7 +102,7 @@ class _Update:
         )
 
     def _writes_key(self) -> bool:
-        return any(field in self.model._meta.pk_fields for field in self.plan.written)
+        return any(is_part(self.model, field) for field in self.plan.written)
 
     def run(self) -> int:
         selection = Selection(
@@ -162,7 +163,7 @@ class _Update:
             selection.previews = self.plan.previews
 
     def _replaced(self) -> list[str]:
-        kept = {*self.model._meta.pk_fields, *self.plan.mistyped}
+        kept = {*fields_of(self.model), *self.plan.mistyped}
         if not self.returning_fields:
             # Where the statement does not tell which rows it has written, the old values may.
             kept.update(self.plan.unassigned)

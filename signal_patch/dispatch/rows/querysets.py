@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
@@ -13,12 +12,16 @@ from django.db.models.query import ModelIterable
 from django.db.models.sql import Query
 
 from signal_patch.dispatch import backends
-from signal_patch.dispatch.rows.keys import condition
+from signal_patch.dispatch.backends.base import are_numbers
+from signal_patch.dispatch.rows.keys import fields_of, is_composite, of_parts
+from signal_patch.dispatch.values import columns
 
 if TYPE_CHECKING:
-    from django.db.models import Model
+    from django.db.models import Field, Model
 
 
+# Below this an IN list costs nothing worth mentioning, and reads better in a log.
+FEW = 50
 # So many keys make a statement of some hundred kilobytes, where the database sets no limit.
 LOCKED_AT_ONCE = 10_000
 
@@ -84,14 +87,35 @@ def is_djangos(queryset: Any) -> bool:
 def with_keys(queryset: QuerySet[Any], keys: Sequence[Any]) -> Any:
     """Narrow a queryset to exactly the rows with the given primary keys."""
     clone = copied(queryset)
-    clone.query.add_q(Q(condition(queryset.model, keys, connections[queryset.db])))
+    clone.query.add_q(Q(_condition(queryset.model, keys, connections[queryset.db])))
     return clone
 
 
-def key_getter(model: type[Model]) -> Callable[[Model], Any]:
-    """Return a function of an instance that gives its primary key, faster than `pk` does."""
-    opts = model._meta
-    return attrgetter("pk" if opts.is_composite_pk else opts.pk.attname)
+def _condition(model: type[Model], keys: Sequence[Any], connection: Any) -> Any:
+    """Return the condition that holds for exactly the rows that `pk__in=keys` finds.
+
+    Thousands of parameters are most of the price of a statement, so the keys go into two
+    parameters or one wherever that is the same set.
+    """
+    pk: Any = model._meta.pk
+    if len(keys) > 2 and columns.is_plain(pk) and not is_composite(model):
+        if _are_without_gap(pk, keys):
+            return Q(pk__gte=min(keys), pk__lte=max(keys))
+        if len(keys) > FEW:
+            lookup = backends.of(connection).key_lookup(columns.target_field(pk), keys, connection)
+            if lookup is not None:
+                return lookup
+    return Q(pk__in=list(keys))
+
+
+def _are_without_gap(pk: Field[Any, Any], keys: Sequence[Any]) -> bool:
+    # Whole numbers without a gap are the same set as the range between their ends, if the column
+    # has whole numbers only.
+    return (
+        are_numbers(columns.target_field(pk), keys)
+        and max(keys) - min(keys) == len(keys) - 1
+        and len(set(keys)) == len(keys)
+    )
 
 
 def largest_batch(using: str, model: type[Model]) -> int:
@@ -105,12 +129,12 @@ def largest_batch(using: str, model: type[Model]) -> int:
     if limit is None:
         # With the one that tells that there are more, as many as a LIMIT can say.
         return sys.maxsize - 1
-    return max(1, limit // 2 // len(model._meta.pk_fields))
+    return max(1, limit // 2 // len(fields_of(model)))
 
 
 def keys_of(queryset: QuerySet[Any]) -> list[Any]:
     """Return the primary keys of a queryset's rows."""
-    if queryset.model._meta.is_composite_pk:
+    if is_composite(queryset.model):
         return [key for key, *_ in keyed(queryset)]
     keys = QuerySet.values_list(queryset, "pk", flat=True)
     # Chunk by chunk: a million rows as tuples take twice the room of their keys.
@@ -119,12 +143,12 @@ def keys_of(queryset: QuerySet[Any]) -> list[Any]:
 
 def keyed(queryset: QuerySet[Any], *names: str) -> Iterable[Any]:
     """Return a queryset's rows as the primary key and then the values of these names."""
-    parts = [field.attname for field in queryset.model._meta.pk_fields]
+    parts = [field.attname for field in fields_of(queryset.model)]
     if len(parts) == 1:
         return QuerySet.values_list(queryset, "pk", *names)
     # Django 5.2 to 6.1 lose the parts of a composite "pk" beside annotations.
     found = QuerySet.values_list(queryset, *parts, *names)
-    return ((row[: len(parts)], *row[len(parts) :]) for row in found)
+    return ((of_parts(row[: len(parts)]), *row[len(parts) :]) for row in found)
 
 
 def lock(queryset: QuerySet[Any], keys: Iterable[Any]) -> None:

@@ -15,7 +15,7 @@ from django.db.models.sql import Query
 
 from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows import loading, related
-from signal_patch.dispatch.rows.keys import refuse_null, refuse_shared
+from signal_patch.dispatch.rows.keys import getter, is_composite, refuse_null, refuse_shared
 from signal_patch.dispatch.rows.querysets import (
     _locked,
     _reads_snapshots,
@@ -24,7 +24,6 @@ from signal_patch.dispatch.rows.querysets import (
     copied,
     current,
     is_djangos,
-    key_getter,
     keyed,
     keys_of,
     largest_batch,
@@ -105,7 +104,7 @@ class Selection:
         self.total = 0
         # Of all rows, from the first batch on.
         self.keys: list[Any] = []
-        self.key_of = key_getter(queryset.model)
+        self.key_of = getter(queryset.model)
         self.tables: tuple[str, ...] = ()
         self.related = related.of(queryset, using)
 
@@ -338,7 +337,7 @@ class Selection:
     def _can_lock_alone(self, query: Query) -> bool:
         opts = query.get_meta()
         # Django 6.1 fails on `of` with a list of keys that are composite.
-        if opts.is_composite_pk or not connections[self.using].features.has_select_for_update_of:
+        if is_composite(opts.model) or not connections[self.using].features.has_select_for_update_of:
             return False
         self.tables = _own_tables(opts)
         return True

@@ -26,6 +26,7 @@ from django.db.models import (
 )
 
 from signal_patch.dispatch import backends
+from signal_patch.dispatch.rows.keys import fields_of
 from signal_patch.dispatch.values import files, json_null
 from signal_patch.dispatch.values.expressions import UNKNOWN, read_by
 
@@ -339,9 +340,9 @@ def first_written(model: type[Model], names: Iterable[str]) -> Field[Any, Any]:
 
 def writable_fields(model: type[Model]) -> list[Field[Any, Any]]:
     """Return the concrete fields that a save may write: neither keys nor generated."""
-    keys = {*model._meta.pk_fields}
+    keys = {*fields_of(model)}
     for parent in model._meta.all_parents:
-        keys.update(parent._meta.pk_fields)
+        keys.update(fields_of(parent))
     return [f for f in model._meta.concrete_fields if f not in keys and not f.generated]
 
 

@@ -12,6 +12,7 @@ from django.db.models.expressions import RawSQL, Subquery
 from django.db.models.sql import Query, UpdateQuery
 
 from signal_patch.dispatch import backends
+from signal_patch.dispatch.rows.keys import is_part
 from signal_patch.dispatch.values import columns, files, json_null
 from signal_patch.dispatch.values.expressions import (
     UNKNOWN,
@@ -236,7 +237,7 @@ class _Planner:
 
     def _preview(self, result: Plan, target: ModelField, expression: Any, *, may_be_unreadable: bool) -> None:
         # The row of an instance is looked up by its new key.
-        if self.pre_save_heard or target in self.model._meta.pk_fields:
+        if self.pre_save_heard or is_part(self.model, target):
             alias = f"signal_patch_{len(result.previews)}"
             column = columns.as_column(expression, target, self.connection)
             self._note_key(result, target, column)
@@ -244,7 +245,7 @@ class _Planner:
             result.previewed.append((alias, target, self._scaling(target)))
 
     def _note_key(self, result: Plan, target: ModelField, column: BaseExpression) -> None:
-        if target in self.model._meta.pk_fields:
+        if is_part(self.model, target):
             result.new_keys[target] = column
 
     def _add_constant(self, result: Plan, target: ModelField, value: Any) -> None:

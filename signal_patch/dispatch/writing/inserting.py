@@ -14,6 +14,7 @@ from django.db.models.expressions import DatabaseDefault, ExpressionWrapper
 from django.db.models.sql import InsertQuery
 
 from signal_patch.dispatch import backends
+from signal_patch.dispatch.rows.keys import fields_of
 from signal_patch.dispatch.rows.querysets import copied, current
 from signal_patch.dispatch.signals import in_flight
 from signal_patch.dispatch.values import columns, files
@@ -96,7 +97,7 @@ class Inserter:
     def _empty_upsert(self, target: UniqueSet, updated: UniqueSet) -> str:
         """Return a statement that is checked as an upsert, and executes nothing."""
         ops, opts = self.connection.ops, self.model._meta
-        table, key = map(ops.quote_name, (opts.db_table, opts.pk_fields[0].column))
+        table, key = map(ops.quote_name, (opts.db_table, fields_of(self.model)[0].column))
         columns = ([field.column for field in fields] for fields in (updated, target))
         on_conflict = ops.on_conflict_suffix_sql([], OnConflict.UPDATE, *columns)
         rows = ["SELECT", key, "FROM", table, "WHERE 1 = 0"]
@@ -228,7 +229,7 @@ class _Insertion:
                 columns.assign(obj, field, _returned(field, value))
 
     def _reread(self, written: list[tuple[Any, bool]]) -> None:
-        keys = {*self.opts.pk_fields}
+        keys = {*fields_of(self.inserter.model)}
         refresh_fields = [
             field for field in dict.fromkeys([*self.refresh_fields, *self.expressions]) if field not in keys
         ]
@@ -244,7 +245,7 @@ class _Insertion:
     def _create(self, objs: list[Any]) -> list[Outcome]:
         if self.inserter.returns_rows:
             # The key tells which rows a trigger has left out.
-            key = tuple(self.opts.pk_fields)
+            key = fields_of(self.inserter.model)
             rows = self._django(objs, list(dict.fromkeys([*self.of_new, *key])))
             return [None if row is None else (True, row) for row in self._rows_by_instance(objs, rows, key)]
         key = self.opts.auto_field
@@ -405,7 +406,7 @@ class _Insertion:
         rows = self._rows_by_instance(
             objs, self._django(objs, self.returning, **self.upsert), self.unique_sets[0]
         )
-        unique = tuple(self.opts.pk_fields)
+        unique = fields_of(self.inserter.model)
         there = held.get(unique)
         if there is None:
             return [None if row is None else (False, row) for row in rows]
@@ -476,7 +477,7 @@ def unique_sets(model: type[Model]) -> list[UniqueSet]:
     """Return the sets of columns that are unique in all rows of a model, its key first."""
     # A proxy has none of its model's constraints.
     opts: Any = columns.concrete(model)._meta
-    sets: list[UniqueSet] = [tuple(opts.pk_fields)]
+    sets: list[UniqueSet] = [fields_of(opts.model)]
     sets += [(field,) for field in opts.concrete_fields if field.unique and not field.primary_key]
     named = [*opts.unique_together, *(constraint.fields for constraint in opts.total_unique_constraints)]
     sets += [tuple(opts.get_field(name) for name in names) for names in named]
@@ -487,8 +488,7 @@ def _flat(unique: Iterable[Any]) -> UniqueSet:
     """Return the columns of fields, of which one may be a composite key."""
     found: list[Any] = []
     for field in unique:
-        is_composite = field.primary_key and field.model._meta.is_composite_pk
-        found += field.model._meta.pk_fields if is_composite else [field]
+        found += fields_of(field.model) if field.primary_key else [field]
     return tuple(found)
 
 

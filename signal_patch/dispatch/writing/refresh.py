@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.models import QuerySet
 
 from signal_patch.dispatch.rows import querysets
+from signal_patch.dispatch.rows.keys import getter
 from signal_patch.dispatch.signals import in_flight
 from signal_patch.dispatch.values import columns, files
 from signal_patch.dispatch.values.expressions import UNKNOWN
@@ -47,7 +48,7 @@ def read_rows(
         by_class[type(instance)].append(instance)
     for model, members in by_class.items():
         mine = wanted(model)
-        keys = in_flight.stored_keys(model, map(querysets.key_getter(model), members))
+        keys = in_flight.stored_keys(model, map(getter(model), members))
         found = _stored(model, using, keys, [field.attname for field in mine])
         yield (
             mine,

@@ -13,7 +13,7 @@ from django.db.models.sql import Query
 
 from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows import querysets, selection
-from signal_patch.dispatch.rows.keys import refuse_shared
+from signal_patch.dispatch.rows.keys import fields_of, is_part, of_parts, refuse_shared
 from signal_patch.dispatch.signals import in_flight
 from signal_patch.dispatch.values import columns, json_null
 from signal_patch.dispatch.values.expressions import columns_of
@@ -61,16 +61,14 @@ def _write_and_ask(
     original: Callable[..., int],
     returning_fields: Sequence[ModelField],
 ) -> tuple[int, Stored | None]:
-    keys = writer.model._meta.pk_fields
+    keys = fields_of(writer.model)
     answering, found = returning.returning(writer, [*keys, *returning_fields])
     matched = _Writer(plan, answering, original).write(batch, {})
     if len(found) != matched:
         # Somebody's own update() did not come down to Django's.
         return matched, None
-    if len(keys) == 1:
-        return matched, {row[0]: row[1:] for row in found}
-    # A converter makes a list of a row.
-    return matched, {tuple(row[: len(keys)]): row[len(keys) :] for row in found}
+    count = len(keys)
+    return matched, {of_parts(row[:count]): row[count:] for row in found}
 
 
 class _Writer:
@@ -226,7 +224,7 @@ class _Writer:
         return Value(value, output_field=field)
 
     def _is_key(self, name: str) -> bool:
-        return self.model._meta.get_field(name) in self.model._meta.pk_fields
+        return is_part(self.model, self.model._meta.get_field(name))
 
     def _write_subclasses(self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> None:
         # A polymorphic queryset gives instances with columns that its own model lacks.
