@@ -91,10 +91,10 @@ def _read(
     return {
         key: tuple(values)
         for rows in _parts(all_rows, keys)
-        # A plain SELECT would show a row that the statement has left as it was as others found it.
+        # A plain SELECT may show an old version of a row that the statement did not change.
         for key, *values in querysets.keyed(querysets.current(rows.annotate(**annotations)), *annotations)
         # What a field cannot read is left to the statement.
-        if UNKNOWN not in values
+        if all(value is not UNKNOWN for value in values)
     }
 
 
