@@ -15,6 +15,7 @@ from django.db import connections
 from django.db.models import IntegerField, Model
 
 from signal_patch.blocks import Held
+from signal_patch.dispatch.rows.keys import to_python
 from signal_patch.dispatch.values.columns import concrete
 
 if TYPE_CHECKING:
@@ -119,9 +120,7 @@ def _stored_key(opts: Any, key: Any) -> Any:
     if not is_key(key):
         return key
     try:
-        if opts.is_composite_pk:
-            return tuple(field.to_python(part) for field, part in zip(opts.pk_fields, key, strict=True))
-        return opts.pk.to_python(key)
+        return to_python(opts.model, key)
     except ValidationError:
         # It holds the place of a key that a receiver is to give.
         return key
