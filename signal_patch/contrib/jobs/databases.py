@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django.db import Error, OperationalError
 
 from signal_patch.contrib.jobs.models import Lane
+from signal_patch.dispatch import backends
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,16 +64,11 @@ def begin_to_write(connection: BaseDatabaseWrapper) -> None:
 def begin_step(connection: BaseDatabaseWrapper, idle_seconds: float) -> None:
     """Send the first statements of a step's transaction.
 
-    PostgreSQL is told to end the session if the worker is silent for too long, so that a frozen worker gives
-    back its lane and the locks on its rows.
+    A database that can is told to end the session if the worker is silent for too long, so that a frozen
+    worker gives back its lane and the locks on its rows.
     """
     begin_to_write(connection)
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",
-                [str(round(idle_seconds * 1000))],
-            )
+    backends.of(connection).limit_idle_time(idle_seconds, connection)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

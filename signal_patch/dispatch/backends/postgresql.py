@@ -91,6 +91,14 @@ class PostgreSQL(Backend):
         field.model = model
         return field
 
+    def limit_idle_time(self, seconds: float, connection: Any) -> None:
+        """PostgreSQL ends the session; `true` limits the setting to this transaction."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",
+                [str(round(seconds * 1000))],
+            )
+
     def plain_table_question(self) -> str | None:
         """PostgreSQL lists relation kinds, rules, triggers and partitions in its catalogue."""
         return (

@@ -63,12 +63,16 @@ def params_of_key(model: type[Model], connection: Any) -> Callable[[Any], Iterab
     ]
 
 
-def to_python(model: type[Model], key: Any) -> Any:
-    """Return a key in the Python types of its columns; raises ValidationError if it cannot be one."""
+def converter(model: type[Model]) -> Callable[[Any], Any]:
+    """Return a function that gives a key in the Python types of its columns.
+
+    The function raises ValidationError for a value that cannot be a key.
+    """
     fields = fields_of(model)
     if len(fields) == 1:
-        return fields[0].to_python(key)
-    return tuple(field.to_python(part) for field, part in zip(fields, key, strict=True))
+        convert: Callable[[Any], Any] = fields[0].to_python
+        return convert
+    return lambda key: tuple(field.to_python(part) for field, part in zip(fields, key, strict=True))
 
 
 def refuse_shared(model: type[Model], keys: Sequence[Any]) -> None:

@@ -68,6 +68,8 @@ def _write_and_ask(
         # Somebody's own update() did not come down to Django's.
         return matched, None
     count = len(keys)
+    if count == 1:
+        return matched, {row[0]: row[1:] for row in found}
     return matched, {of_parts(row[:count]): row[count:] for row in found}
 
 
