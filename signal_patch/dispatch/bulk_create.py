@@ -12,6 +12,7 @@ from signal_patch.dispatch import transactions
 from signal_patch.dispatch.operation import BulkSave
 from signal_patch.dispatch.progress import in_receivers
 from signal_patch.dispatch.rows import querysets
+from signal_patch.dispatch.rows.keys import getter
 from signal_patch.dispatch.rows.selection import Batch
 from signal_patch.dispatch.signals import in_flight, rounds, sending
 from signal_patch.dispatch.values.columns import first_written
@@ -138,7 +139,7 @@ class BulkCreate(BulkSave[Batch]):
             yield Batch(self._keys(batch), batch)
 
     def _keys(self, objs: list[Any]) -> list[Any]:
-        return in_flight.stored_keys(self.model, map(querysets.key_getter(self.model), objs))
+        return in_flight.stored_keys(self.model, map(getter(self.model), objs))
 
     def take_off(self, batch: Batch) -> in_flight.Flight:
         batch.to_signal = batch.pairs

@@ -13,10 +13,11 @@ from django.db.models.sql import UpdateQuery
 from signal_patch.dispatch import transactions
 from signal_patch.dispatch.operation import BulkSave, Operation
 from signal_patch.dispatch.rows import choosing, querysets
+from signal_patch.dispatch.rows.keys import fields_of
 from signal_patch.dispatch.rows.selection import Batch
 from signal_patch.dispatch.signals import in_flight, rounds, sending
-from signal_patch.dispatch.values import columns
-from signal_patch.dispatch.values.expressions import UNKNOWN, JsonNull, Tried, resolved_to_save
+from signal_patch.dispatch.values import columns, files, json_null
+from signal_patch.dispatch.values.expressions import UNKNOWN, Tried, resolved_to_save
 from signal_patch.dispatch.values.per_row import PerRow
 from signal_patch.dispatch.values.plan import reads_assigned, reads_other_rows
 from signal_patch.dispatch.values.tracking import Changes, ChangeTracker
@@ -223,7 +224,7 @@ class BulkUpdate(BulkSave[GivenBatch]):
     def write(self, batch: GivenBatch, changes: ChangesByKey) -> Written:
         self._prepare(changes, batch)
         replaced = self.expressions.put_back(batch, changes)
-        self._store_files(batch)
+        files.store_waiting(self.fields, batch.instances)
         distinct = len(set(batch.keys))
         matched = self._write(batch, distinct)
         if batch.matching is not None:
@@ -251,13 +252,6 @@ class BulkUpdate(BulkSave[GivenBatch]):
                 # To set an image is to read its file.
                 if getattr(holders[key], field.attname) is not value:
                     columns.assign(holders[key], field, value)
-
-    def _store_files(self, batch: GivenBatch) -> None:
-        """Store the files that wait in the named fields, as save() does before it names them in the row."""
-        for field in filter(columns.holds_files, self.fields):
-            for obj in batch.instances:
-                if columns.file_state(getattr(obj, field.attname))[1] is not None:
-                    field.pre_save(obj, False)
 
     def _write(self, batch: GivenBatch, distinct: int) -> int:
         # Django's statement narrows a queryset that is its own clone to the rows that it writes.
@@ -293,13 +287,13 @@ def _assign_stored(
     objs = list(objs)
     unknown: dict[ModelField, None] = {}
     for field in fields:
-        if columns.is_plain(field) and not columns.holds_files(field):
+        if columns.is_plain(field) and not files.holds_files(field):
             for obj in objs:
                 if not _assign_one_stored(obj, field, connection):
                     unknown[field] = None
-    keys = {type(obj): obj._meta.pk_fields for obj in objs}
+    key_fields = {model: fields_of(model) for model in set(map(type, objs))}
     for obj in objs:
-        for field in keys[type(obj)]:
+        for field in key_fields[type(obj)]:
             is_kept = type(getattr(obj, field.attname)) is int or not columns.is_plain(field)
             if not is_kept and not _assign_one_stored(obj, field, connection, is_key=True):
                 unknown[field] = None
@@ -481,5 +475,4 @@ class InstanceExpressions:
         for field in {field for field, _ in self.rehearsed}:
             for key, obj in pairs:
                 if (field, key) in self.rehearsed:
-                    value = self.rehearsed[field, key]
-                    columns.assign(obj, field, None if isinstance(value, JsonNull) else value)
+                    columns.assign(obj, field, json_null.shown(self.rehearsed[field, key]))

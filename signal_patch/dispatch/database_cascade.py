@@ -16,6 +16,7 @@ from django.db.models import deletion
 
 from signal_patch.dispatch import cascade_updates, transactions
 from signal_patch.dispatch.rows import querysets
+from signal_patch.dispatch.rows.keys import fields_of
 from signal_patch.dispatch.signals import rounds, sending
 from signal_patch.dispatch.values.columns import concrete
 
@@ -181,7 +182,7 @@ class DatabaseCascade:
     def _begin_write(self) -> None:
         # Outside a transaction Django has read without a lock, and so do we.
         if connections[self.collector.using].in_atomic_block:
-            key = next(iter(self.followed))._meta.pk_fields[0]
+            key = fields_of(next(iter(self.followed)))[0]
             transactions.begin_write(self.collector.using, transactions.DELETE, key)
 
     def _collect_fast_deletes(self) -> None:

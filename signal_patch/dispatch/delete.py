@@ -15,6 +15,7 @@ from signal_patch.dispatch import cascade_updates, transactions
 from signal_patch.dispatch.database_cascade import CheckAfterPreDelete, DatabaseCascade, DatabaseRelations
 from signal_patch.dispatch.progress import is_reporting, reporting
 from signal_patch.dispatch.rows import choosing, querysets
+from signal_patch.dispatch.rows.keys import fields_of
 from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def delete_in_batches(
     by_model: Counter[str] = Counter(nothing[1])
     reported = reporting("delete", queryset.model, using, options.progress)
     with transaction.atomic(using=using, savepoint=False), reported as report:
-        transactions.begin_write(using, transactions.DELETE, queryset.model._meta.pk_fields[0])
+        transactions.begin_write(using, transactions.DELETE, fields_of(queryset.model)[0])
         keys = querysets.keys_of(choosing.chosen(queryset, using))
         report.begin(len(keys))
         for start in range(0, len(keys), size):

@@ -13,6 +13,7 @@ from django.db.models.sql import Query
 from signal_patch.dispatch import backends, transactions
 from signal_patch.dispatch.operation import BulkSave
 from signal_patch.dispatch.rows import querysets
+from signal_patch.dispatch.rows.keys import fields_of, is_part
 from signal_patch.dispatch.rows.selection import Batch, Selection
 from signal_patch.dispatch.signals import in_flight, rounds, sending
 from signal_patch.dispatch.values import columns
@@ -106,11 +107,11 @@ class Update(BulkSave[Batch]):
         return fields if returning.is_possible(self.model, fields, self.connection) else []
 
     def _writes_key(self) -> bool:
-        return any(field in self.model._meta.pk_fields for field in self.fields)
+        return any(is_part(self.model, field) for field in self.fields)
 
     def _replaced(self) -> list[str]:
         """Return the names of the fields whose old values nobody needs."""
-        kept = {*self.model._meta.pk_fields, *self.plan.mistyped}
+        kept = {*fields_of(self.model), *self.plan.mistyped}
         if not self.returning_fields:
             # Where the statement does not tell which rows it has written, the old values may.
             kept.update(self.plan.unassigned)

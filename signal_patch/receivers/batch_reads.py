@@ -25,7 +25,8 @@ from django.db.models.sql.constants import MULTI, SINGLE
 from django.db.models.sql.where import AND, WhereNode
 
 from signal_patch.dispatch.rows.choosing import foreign_joins
-from signal_patch.dispatch.rows.keys import condition
+from signal_patch.dispatch.rows.keys import is_composite
+from signal_patch.dispatch.rows.querysets import key_condition
 from signal_patch.receivers.statements import Statements
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def _read(shape: Shape, keys: Iterable[Any], base: Any, connection: Any) -> None
     query = shape.query.clone()
     query.clear_limits()
     lookup = query.where.children.pop(shape.place)
-    query.add_q(Q(condition(query.model, list(keys), connection)))
+    query.add_q(Q(key_condition(query.model, list(keys), connection)))
 
     class Keyed(base):  # type: ignore[misc]  # each backend has its own
         """Selects the key behind all else (SQLCompiler, Django 5.2 to 6.1)."""
@@ -231,7 +232,7 @@ def _read(shape: Shape, keys: Iterable[Any], base: Any, connection: Any) -> None
 
 def _stored(model: Any, keys: Iterable[Any]) -> set[Any] | None:
     """Return the keys as conditions have them, or None if it is not worth while."""
-    if model._meta.is_composite_pk:
+    if is_composite(model):
         return None
     found = {model._meta.pk.get_prep_value(key) for key in keys}
     return found if len(found) > FEW else None

@@ -64,11 +64,11 @@ def begin_to_write(connection: BaseDatabaseWrapper) -> None:
 def begin_step(connection: BaseDatabaseWrapper, idle_seconds: float) -> None:
     """Send the first statements of a step's transaction.
 
-    PostgreSQL is told to end the session if the worker is silent for too long, so that a frozen worker gives
-    back its lane and the locks on its rows.
+    A database that can is told to end the session if the worker is silent for too long, so that a frozen
+    worker gives back its lane and the locks on its rows.
     """
     begin_to_write(connection)
-    backends.of(connection).end_idle_session(connection, idle_seconds)
+    backends.of(connection).limit_idle_time(idle_seconds, connection)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -130,8 +130,8 @@ class Backend:
         `statement` is one that would write, but matches no row. Most databases lock rows, and need nothing.
         """
 
-    def end_idle_session(self, connection: Any, seconds: float) -> None:
-        """Have the session ended if the transaction under way is idle for so long, where the database can."""
+    def limit_idle_time(self, seconds: float, connection: Any) -> None:
+        """Let the database end this transaction if its client sends nothing for so long, where it can."""
 
     def plain_table_question(self) -> str | None:
         """Return a query for whether an INSERT into a table changes that table alone, or None if unknown.

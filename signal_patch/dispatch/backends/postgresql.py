@@ -91,8 +91,8 @@ class PostgreSQL(Backend):
         field.model = model
         return field
 
-    def end_idle_session(self, connection: Any, seconds: float) -> None:
-        """PostgreSQL has a limit that a transaction may set for itself."""
+    def limit_idle_time(self, seconds: float, connection: Any) -> None:
+        """PostgreSQL ends the session; `true` limits the setting to this transaction."""
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",

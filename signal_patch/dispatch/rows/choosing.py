@@ -16,6 +16,7 @@ from django.db.models.expressions import OrderBy
 from django.db.models.sql import Query
 
 from signal_patch.dispatch import backends
+from signal_patch.dispatch.rows.keys import is_composite
 from signal_patch.dispatch.rows.querysets import (
     all_rows,
     copied,
@@ -76,7 +77,7 @@ class Choice:
     def _can_lock_own_tables(self, query: Query) -> bool:
         opts = query.get_meta()
         # Django 6.1 fails on `of` with a values_list() of a composite key.
-        if opts.is_composite_pk or not connections[self.using].features.has_select_for_update_of:
+        if is_composite(opts.model) or not connections[self.using].features.has_select_for_update_of:
             return False
         self.locked_tables = own_tables(opts)
         return True

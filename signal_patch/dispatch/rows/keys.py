@@ -1,40 +1,78 @@
-"""How a statement names rows by their primary keys."""
+"""Primary keys: one column, or several in a composite key."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError
-from django.db.models import Q
-
-from signal_patch.dispatch import backends
-from signal_patch.dispatch.backends.base import are_numbers
-from signal_patch.dispatch.values import columns
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
 
-# Below this an IN list costs nothing worth mentioning, and reads better in a log.
-FEW = 50
+    ModelField = Field[Any, Any]
 
 
-def condition(model: type[Model], keys: Sequence[Any], connection: Any) -> Any:
-    """Return the condition that holds for exactly the rows that `pk__in=keys` finds.
+def fields_of(model: type[Model]) -> tuple[ModelField, ...]:
+    """Return the fields that make the primary key, in their order: one, or the parts of a composite key."""
+    fields: list[ModelField] = model._meta.pk_fields
+    return tuple(fields)
 
-    Thousands of parameters are most of the price of a statement, so the keys go into two
-    parameters or one wherever that is the same set.
+
+def is_composite(model: type[Model]) -> bool:
+    """Return whether the primary key consists of several columns; such a key is a tuple."""
+    return bool(model._meta.is_composite_pk)
+
+
+def is_part(model: type[Model], field: ModelField) -> bool:
+    """Return whether a field is the primary key, or a part of it."""
+    return field in model._meta.pk_fields
+
+
+def getter(model: type[Model]) -> Callable[[Model], Any]:
+    """Return a function of an instance that gives its primary key, faster than `pk` does."""
+    return attrgetter("pk" if is_composite(model) else model._meta.pk.attname)
+
+
+def of_parts(parts: Sequence[Any]) -> Any:
+    """Return the key that consists of these values, each that of a column."""
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def case_over_key(model: type[Model], connection: Any) -> tuple[str, str]:
+    """Return the operand of a simple CASE over the key, and what follows its WHEN for one row.
+
+    No simple CASE compares several columns: with a composite key the operand is empty.
     """
-    pk: Any = model._meta.pk
-    if len(keys) > 2 and columns.is_plain(pk) and not model._meta.is_composite_pk:
-        if _are_without_gap(pk, keys):
-            return Q(pk__gte=min(keys), pk__lte=max(keys))
-        if len(keys) > FEW:
-            lookup = backends.of(connection).key_lookup(columns.target_field(pk), keys, connection)
-            if lookup is not None:
-                return lookup
-    return Q(pk__in=list(keys))
+    columns = [connection.ops.quote_name(field.column) for field in fields_of(model)]
+    if len(columns) == 1:
+        return columns[0], "%s"
+    return "", " AND ".join(f"{column} = %s" for column in columns)
+
+
+def params_of_key(model: type[Model], connection: Any) -> Callable[[Any], Iterable[Any]]:
+    """Return a function that gives a key as the parameters of `case_over_key`."""
+    fields = fields_of(model)
+    if len(fields) == 1:
+        prepare = fields[0].get_db_prep_value
+        return lambda key: (prepare(key, connection),)
+    return lambda key: [
+        field.get_db_prep_value(part, connection) for field, part in zip(fields, key, strict=True)
+    ]
+
+
+def converter(model: type[Model]) -> Callable[[Any], Any]:
+    """Return a function that gives a key in the Python types of its columns.
+
+    The function raises ValidationError for a value that cannot be a key.
+    """
+    fields = fields_of(model)
+    if len(fields) == 1:
+        convert: Callable[[Any], Any] = fields[0].to_python
+        return convert
+    return lambda key: tuple(field.to_python(part) for field, part in zip(fields, key, strict=True))
 
 
 def refuse_shared(model: type[Model], keys: Sequence[Any]) -> None:
@@ -54,7 +92,7 @@ def refuse_shared(model: type[Model], keys: Sequence[Any]) -> None:
 
 def refuse_null(model: type[Model], keys: Sequence[Any]) -> None:
     """Raise an IntegrityError if one of the rows that were found has NULL as its key, or as a part of it."""
-    if None in keys or (model._meta.is_composite_pk and any(None in key for key in keys)):
+    if None in keys or (is_composite(model) and any(None in key for key in keys)):
         raise _error(
             model, "one has NULL there. Bulk operations that send signals need keys that are not NULL."
         )
@@ -62,8 +100,8 @@ def refuse_null(model: type[Model], keys: Sequence[Any]) -> None:
 
 def _error(model: type[Model], wrong: str) -> IntegrityError:
     opts = model._meta
-    names = ", ".join(field.name for field in opts.pk_fields)
-    key = f"{opts.label} ({names})" if opts.is_composite_pk else f"{opts.label}.{names}"
+    names = ", ".join(field.name for field in fields_of(model))
+    key = f"{opts.label} ({names})" if is_composite(model) else f"{opts.label}.{names}"
     return IntegrityError(f"The primary key {key} does not identify the rows of {opts.db_table!r}: {wrong}")
 
 
@@ -73,13 +111,3 @@ def _are_distinct(keys: Sequence[Any]) -> bool:
     except TypeError:
         # Keys of a class without a hash can't be told apart here; the statement's count tells.
         return True
-
-
-def _are_without_gap(pk: Field[Any, Any], keys: Sequence[Any]) -> bool:
-    # Whole numbers without a gap are the same set as the range between their ends, if the column
-    # has whole numbers only.
-    return (
-        are_numbers(columns.target_field(pk), keys)
-        and max(keys) - min(keys) == len(keys) - 1
-        and len(set(keys)) == len(keys)
-    )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
@@ -13,12 +12,16 @@ from django.db.models.query import ModelIterable
 from django.db.models.sql import Query
 
 from signal_patch.dispatch import backends
-from signal_patch.dispatch.rows.keys import condition
+from signal_patch.dispatch.backends.base import are_numbers
+from signal_patch.dispatch.rows.keys import fields_of, is_composite, of_parts
+from signal_patch.dispatch.values import columns
 
 if TYPE_CHECKING:
-    from django.db.models import Model
+    from django.db.models import Field, Model
 
 
+# Below this an IN list costs nothing worth mentioning, and reads better in a log.
+FEW = 50
 # Where the database sets no limit: with this many keys a statement has some hundred kilobytes.
 LOCKED_AT_ONCE = 10_000
 
@@ -83,14 +86,35 @@ def is_djangos(queryset: Any) -> bool:
 def with_keys(queryset: QuerySet[Any], keys: Sequence[Any]) -> Any:
     """Narrow a queryset to exactly the rows with the given primary keys."""
     clone = copied(queryset)
-    clone.query.add_q(Q(condition(queryset.model, keys, connections[queryset.db])))
+    clone.query.add_q(Q(key_condition(queryset.model, keys, connections[queryset.db])))
     return clone
 
 
-def key_getter(model: type[Model]) -> Callable[[Model], Any]:
-    """Return a function that returns an instance's primary key, faster than `pk` does."""
-    opts = model._meta
-    return attrgetter("pk" if opts.is_composite_pk else opts.pk.attname)
+def key_condition(model: type[Model], keys: Sequence[Any], connection: Any) -> Any:
+    """Return the condition that holds for exactly the rows that `pk__in=keys` finds.
+
+    Thousands of parameters are most of the price of a statement, so the keys go into two
+    parameters or one wherever that is the same set.
+    """
+    pk: Any = model._meta.pk
+    if len(keys) > 2 and columns.is_plain(pk) and not is_composite(model):
+        if _are_without_gap(pk, keys):
+            return Q(pk__gte=min(keys), pk__lte=max(keys))
+        if len(keys) > FEW:
+            lookup = backends.of(connection).key_lookup(columns.target_field(pk), keys, connection)
+            if lookup is not None:
+                return lookup
+    return Q(pk__in=list(keys))
+
+
+def _are_without_gap(pk: Field[Any, Any], keys: Sequence[Any]) -> bool:
+    # Whole numbers without a gap are the same set as the range between their ends, if the column
+    # has whole numbers only.
+    return (
+        are_numbers(columns.target_field(pk), keys)
+        and max(keys) - min(keys) == len(keys) - 1
+        and len(set(keys)) == len(keys)
+    )
 
 
 def largest_batch(using: str, model: type[Model]) -> int:
@@ -103,12 +127,12 @@ def largest_batch(using: str, model: type[Model]) -> int:
     if limit is None:
         # One row more than a batch is selected, and LIMIT takes no larger number than sys.maxsize.
         return sys.maxsize - 1
-    return max(1, limit // 2 // len(model._meta.pk_fields))
+    return max(1, limit // 2 // len(fields_of(model)))
 
 
 def keys_of(queryset: QuerySet[Any]) -> list[Any]:
     """Return the primary keys of a queryset's rows."""
-    if queryset.model._meta.is_composite_pk:
+    if is_composite(queryset.model):
         return [key for key, *_ in keyed(queryset)]
     keys = QuerySet.values_list(queryset, "pk", flat=True)
     # In chunks: a million rows as tuples take twice the memory of their keys.
@@ -117,12 +141,12 @@ def keys_of(queryset: QuerySet[Any]) -> list[Any]:
 
 def keyed(queryset: QuerySet[Any], *names: str) -> Iterable[Any]:
     """Return a queryset's rows as tuples: the primary key, then the values of these names."""
-    parts = [field.attname for field in queryset.model._meta.pk_fields]
+    parts = [field.attname for field in fields_of(queryset.model)]
     if len(parts) == 1:
         return QuerySet.values_list(queryset, "pk", *names)
     # values_list("pk", …) of a composite key fails beside annotations (Django 5.2 to 6.1).
     found = QuerySet.values_list(queryset, *parts, *names)
-    return ((row[: len(parts)], *row[len(parts) :]) for row in found)
+    return ((of_parts(row[: len(parts)]), *row[len(parts) :]) for row in found)
 
 
 def lock(queryset: QuerySet[Any], keys: Iterable[Any]) -> None:

@@ -10,11 +10,10 @@ from django.db import connections
 from django.db.models import QuerySet
 
 from signal_patch.dispatch.rows import choosing, loading, related
-from signal_patch.dispatch.rows.keys import refuse_null, refuse_shared
+from signal_patch.dispatch.rows.keys import getter, refuse_null, refuse_shared
 from signal_patch.dispatch.rows.querysets import (
     all_rows,
     is_djangos,
-    key_getter,
     keyed,
     keys_of,
     largest_batch,
@@ -247,7 +246,7 @@ class _Loader:
         self.choice = choice
         self.replaced = replaced
         self.related = related.of(queryset, using)
-        self.key_of = key_getter(queryset.model)
+        self.key_of = getter(queryset.model)
 
     def load(
         self,

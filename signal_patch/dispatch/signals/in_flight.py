@@ -6,7 +6,7 @@ call under way, not of the switch, and counts no longer than its block runs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ReferenceType, ref
 
@@ -15,6 +15,7 @@ from django.db import connections
 from django.db.models import IntegerField, Model
 
 from signal_patch.blocks import Held
+from signal_patch.dispatch.rows.keys import converter
 from signal_patch.dispatch.values.columns import concrete
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def stored_keys(model: type[Model], keys: Iterable[Any]) -> list[Any]:
     keys = list(keys)
     if _holds_numbers(model._meta.pk) and {int}.issuperset(map(type, keys)):
         return keys
-    return [_stored_key(model._meta, key) for key in keys]
+    convert = converter(model)
+    return [_stored_key(convert, key) for key in keys]
 
 
 def _holds_numbers(pk: Any) -> bool:
@@ -115,13 +117,11 @@ def _holds_numbers(pk: Any) -> bool:
     return isinstance(pk, IntegerField)
 
 
-def _stored_key(opts: Any, key: Any) -> Any:
+def _stored_key(convert: Callable[[Any], Any], key: Any) -> Any:
     if not is_key(key):
         return key
     try:
-        if opts.is_composite_pk:
-            return tuple(field.to_python(part) for field, part in zip(opts.pk_fields, key, strict=True))
-        return opts.pk.to_python(key)
+        return convert(key)
     except ValidationError:
         # It holds the place of a key that a receiver is to give.
         return key

@@ -7,11 +7,12 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from asgiref.sync import async_to_sync
-from django.db.models import ImageField, Model, QuerySet
+from django.db.models import Model, QuerySet
 from django.db.models.signals import ModelSignal, post_delete, post_init, post_save, pre_delete, pre_save
 
 from signal_patch.dispatch.rows import loading
 from signal_patch.dispatch.rows.querysets import is_djangos
+from signal_patch.dispatch.values import files
 from signal_patch.dispatch.values.columns import concrete
 
 T = TypeVar("T")
@@ -82,9 +83,7 @@ def _loads_other_classes(model: type[Model]) -> bool:
         return True
     if not (post_init.receivers and any(found := receivers_of(post_init, model))):
         return False
-    # An ImageField measures its image there (ImageField.contribute_to_class, Django 5.2 to 6.1).
-    receivers = chain(*found)
-    return not all(isinstance(getattr(receiver, "__self__", None), ImageField) for receiver in receivers)
+    return not all(map(files.measures_images, chain(*found)))
 
 
 def _all_models(model: type[Model]) -> Iterator[type[Model]]:

@@ -10,7 +10,6 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import FieldError, ValidationError
-from django.core.files import File
 from django.db.models import (
     BinaryField,
     CharField,
@@ -18,10 +17,8 @@ from django.db.models import (
     DateTimeField,
     DecimalField,
     Field,
-    FileField,
     FloatField,
     GenericIPAddressField,
-    ImageField,
     IntegerField,
     JSONField,
     Model,
@@ -29,11 +26,9 @@ from django.db.models import (
 )
 
 from signal_patch.dispatch import backends
-from signal_patch.dispatch.values.expressions import (
-    UNKNOWN,
-    WithJsonNull,
-    read_by,
-)
+from signal_patch.dispatch.rows.keys import fields_of
+from signal_patch.dispatch.values import files, json_null
+from signal_patch.dispatch.values.expressions import UNKNOWN, read_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -226,8 +221,7 @@ def as_precomputed(
     expression: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper
 ) -> BaseExpression:
     """Return `as_column` of an expression whose value is selected in order to be written."""
-    column = as_column(expression, field, connection)
-    return WithJsonNull(column, output_field=field) if isinstance(field, JSONField) else column
+    return json_null.selected(as_column(expression, field, connection), field)
 
 
 def is_returned_as_selected(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
@@ -245,7 +239,7 @@ def is_opaque(field: Field[Any, Any]) -> bool:
 
 def may_change_in_place(field: Field[Any, Any]) -> bool:
     """Return whether a comparison with the value itself may not tell what has become of it."""
-    return holds_files(field) or is_opaque(field)
+    return files.holds_files(field) or is_opaque(field)
 
 
 def is_unchanging(value: Any) -> bool:
@@ -330,16 +324,6 @@ def saves_as_it_compares(field: Field[Any, Any]) -> bool:
     return type(target_field(field)).get_db_prep_save is Field.get_db_prep_save
 
 
-def file_state(value: Any) -> tuple[Any, Any]:
-    """Return the name of a file, and its contents if `FileField.pre_save` has yet to store them."""
-    if not isinstance(value, File):
-        return value, None
-    if getattr(value, "_committed", False):
-        return value.name, None
-    # The descriptor puts what was assigned inside a file of its own.
-    return value.name, getattr(value, "_file", value)
-
-
 def concrete(model: Any) -> type[Model]:
     """Return the model whose table has the rows of a model, which may be a proxy."""
     owner: type[Model] = model._meta.concrete_model
@@ -356,9 +340,9 @@ def first_written(model: type[Model], names: Iterable[str]) -> Field[Any, Any]:
 
 def writable_fields(model: type[Model]) -> list[Field[Any, Any]]:
     """Return the concrete fields that a save may write: neither keys nor generated."""
-    keys = {*model._meta.pk_fields}
+    keys = {*fields_of(model)}
     for parent in model._meta.all_parents:
-        keys.update(parent._meta.pk_fields)
+        keys.update(fields_of(parent))
     return [f for f in model._meta.concrete_fields if f not in keys and not f.generated]
 
 
@@ -375,11 +359,6 @@ def _referenced(field: Any) -> set[Field[Any, Any]]:
     # its expression against is there from Django 5.0 to 6.1.
     resolved = field.expression.resolve_expression(field._query, allow_joins=False)
     return read_by(resolved)
-
-
-def holds_files(field: Field[Any, Any]) -> bool:
-    """Return whether the field's values are files, which `Field.pre_save` stores."""
-    return isinstance(field, FileField)
 
 
 def assign(instance: Model, field: Field[Any, Any], value: Any) -> None:
@@ -418,14 +397,3 @@ def _is_held(instance: Model, field: Field[Any, Any], value: Any) -> bool:
         return False
     # Equal decimals may differ in their scale, equal times in their zone.
     return bool(held == value and str(held) == str(value))
-
-
-def leave_unmeasured(instances: Iterable[Model], fields: Iterable[Field[Any, Any]]) -> None:
-    """Prepare instances to be given images of which nobody reads the size, once for each row.
-
-    An UPDATE leaves the columns of width and height alone. Only in the place of an image is another
-    one measured when it is assigned (ImageFileDescriptor, Django 5.2 to 6.1).
-    """
-    measured = [field.attname for field in fields if isinstance(field, ImageField)]
-    for instance in instances if measured else ():
-        instance.__dict__.update(dict.fromkeys(measured))

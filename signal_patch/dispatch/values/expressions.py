@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import Field, JSONField, Value
+from django.db.models import Field, Value
 from django.db.models.expressions import Col, ExpressionWrapper
 from django.db.models.sql import Query
 
@@ -88,41 +88,5 @@ class Tried(HashedByIdentity, _ExpressionWrapper):
             except Exception:  # noqa: BLE001  # whatever a converter raises
                 return UNKNOWN
             return value
-
-        return [convert]
-
-
-class JsonNull(Value):
-    """JSON's own null, which is None as a value of a field, and SQL's NULL when that is saved."""
-
-    def __init__(self) -> None:
-        super().__init__(None, output_field=JSONField())
-
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
-        sql: tuple[str, tuple[Any, ...]] = compiler.compile(
-            Value(connection.ops.adapt_json_value(None, None))
-        )
-        return sql
-
-
-def is_json_null(value: Any) -> bool:
-    """Return whether an UPDATE takes an expression for JSON's null (JSONField.get_db_prep_save)."""
-    if not isinstance(value, Value) or value.value is not None:
-        return False
-    return isinstance(getattr(value, "_output_field_or_none", None), JSONField)
-
-
-class WithJsonNull(_ExpressionWrapper):
-    """A JSON expression that comes back as `JsonNull` where it gives null, not NULL."""
-
-    def get_db_converters(self, connection: Any) -> list[Any]:
-        converters = super().get_db_converters(connection)
-
-        def convert(value: Any, expression: Any, connection: Any) -> Any:
-            if value is None:
-                return None
-            for converter in converters:
-                value = converter(value, expression, connection)
-            return JsonNull() if value is None else value
 
         return [convert]

@@ -6,10 +6,12 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import EmptyResultSet
-from django.db.models import F, JSONField
+from django.db.models import F
 from django.db.models.expressions import Expression
 
-from signal_patch.dispatch.values.expressions import JsonNull, Saved, is_json_null
+from signal_patch.dispatch.rows.keys import case_over_key, params_of_key
+from signal_patch.dispatch.values import json_null
+from signal_patch.dispatch.values.expressions import Saved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,15 +57,14 @@ class PerRow(Expression):
         return [key for key, value in self.values.items() if hasattr(value, "resolve_expression")]
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
-        parts = ["CASE"]
+        operand, condition = case_over_key(self.model, connection)
+        parts = ["CASE", operand] if operand else ["CASE"]
         params: list[Any] = []
-        if not self.model._meta.is_composite_pk:
-            parts.append(connection.ops.quote_name(self.model._meta.pk.column))
+        key_params = params_of_key(self.model, connection)
         for key, value in self.values.items():
-            condition, condition_params = self._is_row(key, connection)
             sql, sql_params = self._compiled(value, compiler)
             parts.append(f"WHEN {condition} THEN {sql}")
-            params += [*condition_params, *sql_params]
+            params += [*key_params(key), *sql_params]
         otherwise, otherwise_params = self._compiled(self.otherwise, compiler)
         parts.append(f"ELSE {otherwise} END")
         params += otherwise_params
@@ -76,18 +77,8 @@ class PerRow(Expression):
             # As in Django's Case, a subquery of none() leaves the other rows theirs.
             return "NULL", ()
 
-    def _is_row(self, key: Any, connection: Any) -> tuple[str, list[Any]]:
-        opts = self.model._meta
-        if not opts.is_composite_pk:
-            return "%s", [opts.pk.get_db_prep_value(key, connection)]
-        columns = (connection.ops.quote_name(pk.column) for pk in opts.pk_fields)
-        return " AND ".join(f"{column} = %s" for column in columns), [
-            pk.get_db_prep_value(value, connection) for pk, value in zip(opts.pk_fields, key, strict=True)
-        ]
-
     def _to_save(self, value: Any) -> Any:
-        if isinstance(self.column, JSONField) and is_json_null(value):
-            return JsonNull()
+        value = json_null.saved(self.column, value)
         if hasattr(value, "resolve_expression"):
             return value
         return Saved(value, output_field=self.column)

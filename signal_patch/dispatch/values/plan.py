@@ -12,10 +12,10 @@ from django.db.models.expressions import RawSQL, Subquery
 from django.db.models.sql import Query, UpdateQuery
 
 from signal_patch.dispatch import backends
-from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.rows.keys import is_part
+from signal_patch.dispatch.values import columns, files, json_null
 from signal_patch.dispatch.values.expressions import (
     UNKNOWN,
-    JsonNull,
     Saved,
     Tried,
     nodes,
@@ -95,7 +95,7 @@ class Plan:
 
     def assign(self, batch: Batch, connection: BaseDatabaseWrapper) -> None:
         """Give the instances their new values, by attribute, so that trackers see the change."""
-        columns.leave_unmeasured(batch.instances, self.written)
+        files.leave_unmeasured(batch.instances, self.written)
         for target, value in self.shared:
             for instance in batch.instances:
                 columns.assign_anew(instance, target, value)
@@ -109,7 +109,7 @@ class Plan:
         for place, target in enumerate(self.precomputed_fields.values()):
             for key, instance in zip(batch.keys, batch.instances, strict=True):
                 value = columns.scaled(target, batch.precomputed[key][place], connection)
-                columns.assign_anew(instance, target, None if isinstance(value, JsonNull) else value)
+                columns.assign_anew(instance, target, json_null.shown(value))
 
     def _assign_previews(self, batch: Batch) -> None:
         for alias, target, scaling in self.previewed:
@@ -237,7 +237,7 @@ class _Planner:
 
     def _preview(self, result: Plan, target: ModelField, expression: Any, *, may_be_unreadable: bool) -> None:
         # The row of an instance is looked up by its new key.
-        if self.pre_save_heard or target in self.model._meta.pk_fields:
+        if self.pre_save_heard or is_part(self.model, target):
             alias = f"signal_patch_{len(result.previews)}"
             column = columns.as_column(expression, target, self.connection)
             self._note_key(result, target, column)
@@ -245,7 +245,7 @@ class _Planner:
             result.previewed.append((alias, target, self._scaling(target)))
 
     def _note_key(self, result: Plan, target: ModelField, column: BaseExpression) -> None:
-        if target in self.model._meta.pk_fields:
+        if is_part(self.model, target):
             result.new_keys[target] = column
 
     def _add_constant(self, result: Plan, target: ModelField, value: Any) -> None:

@@ -10,7 +10,7 @@ from django.db.models import JSONField
 from django.db.models.base import DEFERRED
 from django.db.models.query_utils import DeferredAttribute
 
-from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.values import columns, files
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -39,7 +39,7 @@ class _Inside(NamedTuple):
 
 def of_field(field: ModelField, connection: BaseDatabaseWrapper) -> Snapshots:
     """Return what takes snapshots of the values of a field whose values may change in place."""
-    if columns.holds_files(field):
+    if files.holds_files(field):
         return FileSnapshots(field, connection)
     # What is read by attribute is what the instance's __dict__ holds, and what json takes apart is plain.
     if (
@@ -145,20 +145,16 @@ class FileSnapshots(Snapshots):
 
     def take(self, instance: Model) -> Any:
         value = instance.__dict__.get(self.attname, DEFERRED)
-        return (
-            value if type(value) is str or value is None or value is DEFERRED else columns.file_state(value)
-        )
+        return value if type(value) is str or value is None or value is DEFERRED else files.file_state(value)
 
     def may_differ(self, instance: Model, taken: Any) -> bool:
         value = instance.__dict__.get(self.attname, DEFERRED)
-        return value is not taken and (
-            value is DEFERRED or not _is_same_file(columns.file_state(value), taken)
-        )
+        return value is not taken and (value is DEFERRED or not _is_same_file(files.file_state(value), taken))
 
     def differs(self, instance: Model, taken: Any) -> bool:
         if taken is DEFERRED:
             return self.attname in instance.__dict__
-        return not _is_same_file(columns.file_state(getattr(instance, self.attname)), taken)
+        return not _is_same_file(files.file_state(getattr(instance, self.attname)), taken)
 
 
 def _is_same_file(new: tuple[Any, Any], taken: Any) -> bool:

@@ -10,6 +10,7 @@ from django.db.models.constants import OnConflict
 from django.db.models.sql import InsertQuery
 
 from signal_patch.dispatch import backends
+from signal_patch.dispatch.rows.keys import fields_of
 from signal_patch.dispatch.values import columns
 from signal_patch.dispatch.writing.unique_sets import flat, is_comparable, key_of, unique_sets
 
@@ -201,7 +202,7 @@ class Upsert:
         rows = self.insertion.rows_by_instance(
             objs, self._execute(objs, self.insertion.returning), self.unique_sets[0]
         )
-        primary_key = tuple(self.model._meta.pk_fields)
+        primary_key = fields_of(self.model)
         keys = existing.get(primary_key)
         if keys is None:
             return [None if row is None else (False, row) for row in rows]

@@ -11,6 +11,7 @@ from django.db.models import FloatField, QuerySet
 from django.db.models.constants import OnConflict
 
 from signal_patch.dispatch import backends
+from signal_patch.dispatch.rows.keys import fields_of
 from signal_patch.dispatch.rows.querysets import copied, current
 from signal_patch.dispatch.signals import in_flight
 from signal_patch.dispatch.values import columns
@@ -98,7 +99,7 @@ class Inserter:
     def _empty_upsert(self, target: UniqueSet, updated: UniqueSet) -> str:
         """Return a statement that the database checks like an upsert, but does not execute."""
         ops, opts = self.connection.ops, self.model._meta
-        table, key = map(ops.quote_name, (opts.db_table, opts.pk_fields[0].column))
+        table, key = map(ops.quote_name, (opts.db_table, fields_of(self.model)[0].column))
         names = ([field.column for field in fields] for fields in (updated, target))
         on_conflict = ops.on_conflict_suffix_sql([], OnConflict.UPDATE, *names)
         rows = ["SELECT", key, "FROM", table, "WHERE 1 = 0"]
@@ -207,7 +208,7 @@ class Insertion:
         """Insert the instances by a plain INSERT."""
         if self.inserter.returns_rows:
             # The key tells which rows a trigger has left out.
-            key = tuple(self.opts.pk_fields)
+            key = fields_of(self.inserter.model)
             rows = self.execute(objs, list(dict.fromkeys([*self.of_new, *key])))
             return [None if row is None else (True, row) for row in self.rows_by_instance(objs, rows, key)]
         key_field = self.opts.auto_field
@@ -251,7 +252,7 @@ class Insertion:
 
     def _refresh(self, written: list[tuple[Any, bool]]) -> None:
         """Read the rows, where the database has returned none."""
-        keys = {*self.opts.pk_fields}
+        keys = {*fields_of(self.inserter.model)}
         refresh_fields = [
             field for field in dict.fromkeys([*self.refresh_fields, *self.expressions]) if field not in keys
         ]

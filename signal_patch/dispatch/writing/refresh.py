@@ -11,8 +11,9 @@ from django.db import connections
 from django.db.models import QuerySet
 
 from signal_patch.dispatch.rows import querysets
+from signal_patch.dispatch.rows.keys import getter
 from signal_patch.dispatch.signals import in_flight
-from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.values import columns, files
 from signal_patch.dispatch.values.expressions import UNKNOWN
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Refresh:
         # A row that is gone was not returned.
         pairs = [pair for pair in pairs if pair[0] in returned]
         fields = self.written.refresh_fields
-        columns.leave_unmeasured((instance for _, instance in pairs), fields)
+        files.leave_unmeasured((instance for _, instance in pairs), fields)
         for key, instance in pairs:
             for field, value in zip(fields, returned[key], strict=True):
                 columns.assign(instance, field, value)
@@ -85,7 +86,7 @@ class Refresh:
         """Assign what the row holds of the changes, and return the fields of which only the row knows."""
         unknown = []
         for field, value in changes.items():
-            if columns.holds_files(field):
+            if files.holds_files(field):
                 # Where there is no file, its row has ''.
                 value.name = value.name or ""
             elif (row_value := self._row_value(field, value)) is UNKNOWN:
@@ -165,7 +166,7 @@ def refresh(
     for mine, found in read_rows(instances, using, wanted):
         there = [instance for instance, _ in found]
         present.update(map(id, there))
-        columns.leave_unmeasured(there, mine)
+        files.leave_unmeasured(there, mine)
         for instance, row in found:
             for field, value in zip(mine, row, strict=True):
                 if value is not UNKNOWN:
@@ -182,7 +183,7 @@ def read_rows(
         by_class[type(instance)].append(instance)
     for model, members in by_class.items():
         mine = wanted(model)
-        keys = in_flight.stored_keys(model, map(querysets.key_getter(model), members))
+        keys = in_flight.stored_keys(model, map(getter(model), members))
         found = _stored(model, using, keys, [field.attname for field in mine])
         yield (
             mine,

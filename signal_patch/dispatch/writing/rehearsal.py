@@ -16,6 +16,7 @@ from django.db import DataError, IntegrityError, connections, transaction
 from django.db.models import F, QuerySet
 
 from signal_patch.dispatch.rows import querysets
+from signal_patch.dispatch.rows.keys import fields_of, of_parts
 from signal_patch.dispatch.signals import in_flight
 from signal_patch.dispatch.values import columns
 from signal_patch.dispatch.values.expressions import UNKNOWN, Tried
@@ -70,12 +71,12 @@ def _renamed(
 ) -> dict[Any, Any]:
     """Return the keys of the rows, by the keys that they will have."""
     aliases = {field: f"signal_patch_{field.attname}" for field in new_keys}
-    names = [aliases.get(field, field.attname) for field in all_rows.model._meta.pk_fields]
+    names = [aliases.get(field, field.attname) for field in fields_of(all_rows.model)]
     annotations = {aliases[field]: expression for field, expression in new_keys.items()}
     found: dict[Any, Any] = {}
     for rows in _parts(all_rows, keys):
         for key, *new in querysets.keyed(rows.annotate(**annotations), *names):
-            found[new[0] if len(new) == 1 else tuple(new)] = key
+            found[of_parts(new)] = key
     return found
 
 
@@ -90,10 +91,10 @@ def _read(
     return {
         key: tuple(values)
         for rows in _parts(all_rows, keys)
-        # A plain SELECT would show a row that the statement has left as it was as others found it.
+        # A plain SELECT may show an old version of a row that the statement did not change.
         for key, *values in querysets.keyed(querysets.current(rows.annotate(**annotations)), *annotations)
         # What a field cannot read is left to the statement.
-        if UNKNOWN not in values
+        if all(value is not UNKNOWN for value in values)
     }
 
 

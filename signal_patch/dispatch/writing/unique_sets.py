@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from django.db.models import F, Q, Value
 from django.db.models.expressions import DatabaseDefault, ExpressionWrapper
 
-from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.rows.keys import fields_of
+from signal_patch.dispatch.values import columns, files
 from signal_patch.dispatch.values.expressions import UNKNOWN
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def unique_sets(model: type[Model]) -> list[UniqueSet]:
     """Return the sets of columns that are unique in all rows of a model, its primary key first."""
     # A proxy's Meta does not list its model's constraints.
     opts: Any = columns.concrete(model)._meta
-    sets: list[UniqueSet] = [tuple(opts.pk_fields)]
+    sets: list[UniqueSet] = [fields_of(opts.model)]
     sets += [(field,) for field in opts.concrete_fields if field.unique and not field.primary_key]
     named = [*opts.unique_together, *(constraint.fields for constraint in opts.total_unique_constraints)]
     sets += [tuple(opts.get_field(name) for name in names) for names in named]
@@ -37,8 +38,7 @@ def flat(fields: Iterable[Any]) -> UniqueSet:
     """Return fields with a composite primary key replaced by its parts."""
     found: list[Any] = []
     for field in fields:
-        is_composite = field.primary_key and field.model._meta.is_composite_pk
-        found += field.model._meta.pk_fields if is_composite else [field]
+        found += fields_of(field.model) if field.primary_key else [field]
     return tuple(found)
 
 
@@ -59,7 +59,7 @@ def key_of(obj: Any, unique: UniqueSet, connection: Any) -> Key | None:
 
 def is_comparable(field: ModelField) -> bool:
     """Return whether values of a column that are equal in Python are equal in the database."""
-    return columns.is_plain(field) and not columns.is_opaque(field) and not columns.holds_files(field)
+    return columns.is_plain(field) and not columns.is_opaque(field) and not files.holds_files(field)
 
 
 def conditions(objs: list[Any], unique: UniqueSet) -> Iterator[Q]:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import FieldError
 from django.db import connections
-from django.db.models import JSONField, QuerySet, Value
+from django.db.models import QuerySet, Value
 from django.db.models.sql import Query
 
 from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows import querysets, selection
-from signal_patch.dispatch.rows.keys import refuse_shared
+from signal_patch.dispatch.rows.keys import fields_of, is_part, of_parts, refuse_shared
 from signal_patch.dispatch.signals import in_flight
-from signal_patch.dispatch.values import columns
-from signal_patch.dispatch.values.expressions import JsonNull, columns_of
+from signal_patch.dispatch.values import columns, json_null
+from signal_patch.dispatch.values.expressions import columns_of
 from signal_patch.dispatch.values.per_row import PerRow
 from signal_patch.dispatch.values.plan import Plan
 from signal_patch.dispatch.values.tracking import Changes
@@ -61,16 +61,16 @@ def _write_and_ask(
     original: Callable[..., int],
     returning_fields: Sequence[ModelField],
 ) -> tuple[int, Stored | None]:
-    keys = writer.model._meta.pk_fields
+    keys = fields_of(writer.model)
     answering, found = returning.returning(writer, [*keys, *returning_fields])
     matched = _Writer(plan, answering, original).write(batch, {})
     if len(found) != matched:
         # Somebody's own update() did not come down to Django's.
         return matched, None
-    if len(keys) == 1:
+    count = len(keys)
+    if count == 1:
         return matched, {row[0]: row[1:] for row in found}
-    # A converter makes a list of a row.
-    return matched, {tuple(row[: len(keys)]): row[len(keys) :] for row in found}
+    return matched, {of_parts(row[:count]): row[count:] for row in found}
 
 
 class _Writer:
@@ -94,7 +94,7 @@ class _Writer:
             return self._update(self.queryset, batch.keys, self.plan.statement)
         pairs = list(zip(batch.keys, batch.instances, strict=True))
         fixed = self._fixed(changes)
-        self.nulls = self._json_nulls(batch)
+        self.nulls = json_null.places(self.plan.precomputed_fields.values(), batch.precomputed)
         matched = sum(self._write_part(part, changes, fixed) for part in self._parts(pairs, changes, fixed))
         self._write_subclasses(pairs, changes)
         return matched
@@ -107,16 +107,6 @@ class _Writer:
         if any(map(self._is_key, self.plan.names)):
             keys = [instance.pk for instance in batch.instances]
         refuse_twins(self.queryset, keys)
-
-    def _json_nulls(self, batch: Batch) -> set[tuple[ModelField, Any]]:
-        """Return the fields and keys where a precomputed expression gave JSON's null, shown as None."""
-        return {
-            (field, key)
-            for place, field in enumerate(self.plan.precomputed_fields.values())
-            if isinstance(field, JSONField)
-            for key, values in batch.precomputed.items()
-            if isinstance(values[place], JsonNull)
-        }
 
     def _fixed(self, changes: dict[Any, Changes]) -> list[ModelField]:
         """Return the fields that get, in each row, what its instance holds.
@@ -183,7 +173,7 @@ class _Writer:
 
     def _held(self, field: ModelField, key: Any, instance: Model) -> Any:
         value = getattr(instance, field.attname)
-        return JsonNull() if value is None and (field, key) in self.nulls else value
+        return json_null.JsonNull() if value is None and (field, key) in self.nulls else value
 
     def _key(self, field: ModelField, key: Any, instance: Model) -> Any:
         """Return the key of the instance's row in the table that has the field's column."""
@@ -236,7 +226,7 @@ class _Writer:
         return Value(value, output_field=field)
 
     def _is_key(self, name: str) -> bool:
-        return self.model._meta.get_field(name) in self.model._meta.pk_fields
+        return is_part(self.model, self.model._meta.get_field(name))
 
     def _write_subclasses(self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> None:
         # A polymorphic queryset gives instances with columns that its own model lacks.

@@ -1,0 +1,82 @@
+"""JSON's null and SQL's NULL, which are both None as the value of a JSONField.
+
+Saved as it is, None becomes NULL. Where an expression gives JSON's null, `JsonNull` keeps it apart from NULL
+until it is written; receivers see None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import ExpressionWrapper, Field, JSONField, Value
+
+if TYPE_CHECKING:
+    from django.db.models.expressions import BaseExpression
+
+    ModelField = Field[Any, Any]
+    _ExpressionWrapper = ExpressionWrapper[Any]
+else:
+    _ExpressionWrapper = ExpressionWrapper
+
+
+class JsonNull(Value):
+    """JSON's null as an expression, for an UPDATE."""
+
+    def __init__(self) -> None:
+        super().__init__(None, output_field=JSONField())
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        sql: tuple[str, tuple[Any, ...]] = compiler.compile(
+            Value(connection.ops.adapt_json_value(None, None))
+        )
+        return sql
+
+
+class _WithJsonNull(_ExpressionWrapper):
+    """A JSON expression whose value is `JsonNull` where it gives null, and None where it gives NULL."""
+
+    def get_db_converters(self, connection: Any) -> list[Any]:
+        converters = super().get_db_converters(connection)
+
+        def convert(value: Any, expression: Any, connection: Any) -> Any:
+            if value is None:
+                return None
+            for converter in converters:
+                value = converter(value, expression, connection)
+            return JsonNull() if value is None else value
+
+        return [convert]
+
+
+def selected(column: BaseExpression, field: ModelField) -> BaseExpression:
+    """Return a column to select, whose value may be written again: JSON's null comes as `JsonNull`."""
+    return _WithJsonNull(column, output_field=field) if isinstance(field, JSONField) else column
+
+
+def shown(value: Any) -> Any:
+    """Return what receivers see of a value that was `selected`."""
+    return None if isinstance(value, JsonNull) else value
+
+
+def saved(field: ModelField, value: Any) -> Any:
+    """Return `JsonNull` for what an UPDATE takes for JSON's null, and any other value as it is.
+
+    (JSONField.get_db_prep_save, Django 5.2 to 6.1.)
+    """
+    if not isinstance(field, JSONField) or not isinstance(value, Value) or value.value is not None:
+        return value
+    return JsonNull() if isinstance(getattr(value, "_output_field_or_none", None), JSONField) else value
+
+
+def places(
+    fields: Iterable[ModelField], selected: Mapping[Any, Sequence[Any]]
+) -> set[tuple[ModelField, Any]]:
+    """Return the fields and keys where values that were `selected`, by key, are JSON's null."""
+    return {
+        (field, key)
+        for place, field in enumerate(fields)
+        if isinstance(field, JSONField)
+        for key, values in selected.items()
+        if isinstance(values[place], JsonNull)
+    }
