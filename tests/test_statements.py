@@ -270,7 +270,10 @@ def test_where_only_post_save_is_heard_nothing_is_computed_beforehand(
 
     receivers.connect(post_save, hear, Ship)
     select, *_ = _statements(lambda: Ship.objects.update(speed=value))
-    assert "speed" not in select
+    assert "signal_patch_" not in select
+    # Where the UPDATE returns no rows, the old value tells later whether the row was written.
+    returns_rows = getattr(connection.features, "can_return_rows_from_update", False)
+    assert ("speed" in select) is not returns_rows
     assert seen == column(Ship, "speed")
 
 
