@@ -11,6 +11,7 @@ EVERY_DJANGO = frozenset({"5.2", "6.0", "6.1"})
 FROM_6_0 = frozenset({"6.0", "6.1"})
 FROM_6_1 = frozenset({"6.1"})
 MARIADB = frozenset({"mariadb"})
+SQLITE = frozenset({"sqlite"})
 EVERY_DATABASE = frozenset({"sqlite", "postgres", "mariadb"})
 
 
@@ -39,8 +40,12 @@ UPDATE = "counts the statements of a bulk update: the rows are loaded, to send t
 BULK_UPDATE = (
     "counts the statements of a bulk_update(): the rows that exist are looked up, to send their signals"
 )
+BULK_UPDATE_LOCK = (
+    "counts the statements of a bulk_update(): it locks first, the rows or on SQLite the database"
+)
 UPDATE_SQL = "takes the first statement of an update() to be its UPDATE: the rows are loaded before it"
 CREATE = "counts the statements of a bulk_create(): its signals and its INSERT share a transaction"
+WRITE_LOCK = "counts statements: on SQLite an operation takes the write lock first"
 CREATE_SENDS = "asserts that bulk_create() sends no signals: that it does is what the library is for"
 KEYS = "asserts that bulk_create(ignore_conflicts=True) sets no primary key: inserted rows carry theirs here"
 SET_CASCADE = "counts the statements of a cascade: the rows that it sets are loaded, to send their signals"
@@ -50,7 +55,37 @@ DB_CASCADE = (
 
 ALLOWED: list[Allowed] = [
     Allowed("admin_utils.test_logentry.LogEntryTests.test_log_actions", CREATE_SENDS),
+    Allowed("bulk_create.tests.BulkCreateTests.test_db_default_field_excluded", WRITE_LOCK, databases=SQLITE),
+    Allowed("bulk_create.tests.BulkCreateTests.test_efficiency", WRITE_LOCK, databases=SQLITE),
+    Allowed(
+        "bulk_create.tests.BulkCreateTests.test_explicit_batch_size_efficiency", WRITE_LOCK, databases=SQLITE
+    ),
+    Allowed(
+        "bulk_create.tests.BulkCreateTests.test_explicit_batch_size_respects_max_batch_size",
+        WRITE_LOCK,
+        databases=SQLITE,
+    ),
     Allowed("bulk_create.tests.BulkCreateTests.test_ignore_conflicts_ignore", KEYS),
+    Allowed("bulk_create.tests.BulkCreateTests.test_max_batch_size", WRITE_LOCK, databases=SQLITE),
+    Allowed(
+        "bulk_create.tests.BulkCreateTests.test_non_auto_increment_pk_efficiency",
+        WRITE_LOCK,
+        databases=SQLITE,
+    ),
+    Allowed(
+        "bulk_create.tests.BulkCreateTests.test_set_pk_and_insert_single_item", WRITE_LOCK, databases=SQLITE
+    ),
+    Allowed(
+        "bulk_create.tests.BulkCreateTests.test_set_pk_and_query_efficiency", WRITE_LOCK, databases=SQLITE
+    ),
+    Allowed(
+        "bulk_create.tests.BulkCreateTransactionTests.test_multiple_batches", WRITE_LOCK, databases=SQLITE
+    ),
+    Allowed(
+        "bulk_create.tests.BulkCreateTransactionTests.test_objs_with_and_without_pk",
+        WRITE_LOCK,
+        databases=SQLITE,
+    ),
     Allowed(
         "bulk_create.tests.BulkCreateTransactionTests.test_no_unnecessary_transaction",
         CREATE,
@@ -100,6 +135,12 @@ ALLOWED: list[Allowed] = [
     Allowed("model_inheritance.tests.ModelInheritanceTests.test_update_parent_filtering", UPDATE_SQL),
     Allowed("order_with_respect_to.tests.OrderWithRespectToBaseTests.test_database_routing", BULK_UPDATE),
     Allowed("proxy_models.tests.ProxyModelTests.test_proxy_update", UPDATE),
+    Allowed("queries.test_bulk_update.BulkUpdateNoteTests.test_batch_size", BULK_UPDATE_LOCK),
+    Allowed("queries.test_bulk_update.BulkUpdateNoteTests.test_foreign_keys_do_not_lookup", BULK_UPDATE_LOCK),
+    Allowed("queries.test_bulk_update.BulkUpdateNoteTests.test_max_batch_size", BULK_UPDATE_LOCK),
+    Allowed("queries.test_bulk_update.BulkUpdateNoteTests.test_multiple_fields", BULK_UPDATE_LOCK),
+    Allowed("queries.test_bulk_update.BulkUpdateNoteTests.test_simple", BULK_UPDATE_LOCK),
+    Allowed("queries.test_bulk_update.BulkUpdateTests.test_database_routing", BULK_UPDATE_LOCK),
     Allowed("schema.tests.SchemaTests.test_unique", LISTENED_COLUMN),
     Allowed("signals.tests.SignalTests.test_disconnect_in_dispatch", RECEIVERS),
     Allowed(
