@@ -55,7 +55,12 @@ DB_CASCADE = (
 
 ALLOWED: list[Allowed] = [
     Allowed("admin_utils.test_logentry.LogEntryTests.test_log_actions", CREATE_SENDS),
-    Allowed("bulk_create.tests.BulkCreateTests.test_db_default_field_excluded", WRITE_LOCK, databases=SQLITE),
+    Allowed(
+        "bulk_create.tests.BulkCreateTests.test_db_default_field_excluded",
+        WRITE_LOCK,
+        databases=SQLITE,
+        django=FROM_6_0,
+    ),
     Allowed("bulk_create.tests.BulkCreateTests.test_efficiency", WRITE_LOCK, databases=SQLITE),
     Allowed(
         "bulk_create.tests.BulkCreateTests.test_explicit_batch_size_efficiency", WRITE_LOCK, databases=SQLITE
@@ -66,7 +71,12 @@ ALLOWED: list[Allowed] = [
         databases=SQLITE,
     ),
     Allowed("bulk_create.tests.BulkCreateTests.test_ignore_conflicts_ignore", KEYS),
-    Allowed("bulk_create.tests.BulkCreateTests.test_max_batch_size", WRITE_LOCK, databases=SQLITE),
+    Allowed(
+        "bulk_create.tests.BulkCreateTests.test_max_batch_size",
+        WRITE_LOCK,
+        databases=SQLITE,
+        django=FROM_6_0,
+    ),
     Allowed(
         "bulk_create.tests.BulkCreateTests.test_non_auto_increment_pk_efficiency",
         WRITE_LOCK,
@@ -79,12 +89,16 @@ ALLOWED: list[Allowed] = [
         "bulk_create.tests.BulkCreateTests.test_set_pk_and_query_efficiency", WRITE_LOCK, databases=SQLITE
     ),
     Allowed(
-        "bulk_create.tests.BulkCreateTransactionTests.test_multiple_batches", WRITE_LOCK, databases=SQLITE
+        "bulk_create.tests.BulkCreateTransactionTests.test_multiple_batches",
+        WRITE_LOCK,
+        databases=SQLITE,
+        django=FROM_6_0,
     ),
     Allowed(
         "bulk_create.tests.BulkCreateTransactionTests.test_objs_with_and_without_pk",
         WRITE_LOCK,
         databases=SQLITE,
+        django=FROM_6_0,
     ),
     Allowed(
         "bulk_create.tests.BulkCreateTransactionTests.test_no_unnecessary_transaction",
@@ -137,7 +151,11 @@ ALLOWED: list[Allowed] = [
     Allowed("proxy_models.tests.ProxyModelTests.test_proxy_update", UPDATE),
     Allowed("queries.test_bulk_update.BulkUpdateNoteTests.test_batch_size", BULK_UPDATE_LOCK),
     Allowed("queries.test_bulk_update.BulkUpdateNoteTests.test_foreign_keys_do_not_lookup", BULK_UPDATE_LOCK),
-    Allowed("queries.test_bulk_update.BulkUpdateNoteTests.test_max_batch_size", BULK_UPDATE_LOCK),
+    Allowed(
+        "queries.test_bulk_update.BulkUpdateNoteTests.test_max_batch_size",
+        BULK_UPDATE_LOCK,
+        django=FROM_6_0,
+    ),
     Allowed("queries.test_bulk_update.BulkUpdateNoteTests.test_multiple_fields", BULK_UPDATE_LOCK),
     Allowed("queries.test_bulk_update.BulkUpdateNoteTests.test_simple", BULK_UPDATE_LOCK),
     Allowed("queries.test_bulk_update.BulkUpdateTests.test_database_routing", BULK_UPDATE_LOCK),
