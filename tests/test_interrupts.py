@@ -130,6 +130,13 @@ def update_where_only_update_is_on() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _lost_exceptions_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Python lose what is raised in a destructor, or while a generator is closed."""
+    # Any built-in function will do: a hook in Python would be interrupted itself.
+    monkeypatch.setattr(sys, "unraisablehook", id)
+
+
+@pytest.fixture(autouse=True)
 def _lock_is_free_afterwards() -> Iterator[None]:
     """Release the switch's lock, which other threads wait for.
 
@@ -407,10 +414,7 @@ def test_after_an_interrupt_what_is_on_has_its_patches() -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this platform")
-def test_a_signal_handler_may_raise_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    # An exception in a destructor is lost, as Python has it. Any built-in function will do: a hook in Python
-    # would be interrupted itself.
-    monkeypatch.setattr(sys, "unraisablehook", id)
+def test_a_signal_handler_may_raise_at_any_time() -> None:
     flight = in_flight.flight_of("default", {Port: [1]})
     kept = []
 
