@@ -36,7 +36,7 @@ SETTING: Final = Origin("the setting SIGNAL_PATCH")
 
 
 class Undecided(Enum):
-    """The answer of rules that do not speak of a model: neither on nor off."""
+    """The answer of rules that do not cover a model: neither on nor off."""
 
     UNDECIDED = "undecided"
 
@@ -183,8 +183,8 @@ _entered: Final[ContextVar[tuple[tuple[Reference, Rules], ...]]] = ContextVar(
 def options_for(model: type[Model], operation: str, default: Options | None = None) -> Options | None:
     """Return the options under which this operation on the model's rows sends signals, or None.
 
-    The innermost open scope that speaks of the model decides, else the process; `default` holds if no scope
-    speaks and the process is not on.
+    The innermost open scope that covers the model wins; otherwise the process-wide setting applies. `default`
+    holds if no scope covers the model and the process is not on.
     """
     for reference, rules in _entered.get():
         decision = rules.decision(model) if reference in process.open_scopes else UNDECIDED

@@ -144,7 +144,7 @@ def bulk_signals(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[
     """Turn signals of bulk operations on in a `with` block or a decorated function, plain or `async`.
 
     It holds in this thread or task, and in what that awaits or hands to `sync_to_async`. Scopes nest: the
-    innermost that speaks of a model decides, and of the models in `exclude` it says off. The arguments are
+    innermost that covers a model wins, and turns the models in `exclude` off. The arguments are
     those of `enable()`.
 
         with bulk_signals("shop.Book"):
