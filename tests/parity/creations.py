@@ -9,7 +9,7 @@ from django.db.models import Model, Value
 from django.db.models.functions import Upper
 from hypothesis import strategies as st
 
-from tests.parity import particular
+from tests.parity import particular, typed_models
 from tests.parity.creating import Creation
 from tests.parity.models import Berth, Cargo, Ferry, Harbour, Port, Ship, Vessel, Wide, Yacht, concrete_fields
 from tests.parity.rows import pool, ship_id
@@ -18,12 +18,13 @@ from tests.parity.strategies import MAX_ROWS, rarely
 
 MODELS: tuple[type[Model], ...] = (
     *(Wide, Wide, Ship, Yacht, Harbour, Cargo, Cargo, Vessel, Port, Berth),
+    *typed_models.MODELS,
     *particular.MODELS,
 )
 # Django refuses a child's table, and need not do so often.
 CHOICES: tuple[type[Model], ...] = (*MODELS, *MODELS, *MODELS, Ferry)
 # The database gives them a key if they have none.
-NUMBERED: tuple[type[Model], ...] = (Wide, Cargo, Vessel, Ferry, *particular.MODELS)
+NUMBERED: tuple[type[Model], ...] = (Wide, Cargo, Vessel, Ferry, *typed_models.MODELS, *particular.MODELS)
 # Beside the columns that are unique; none of these is the database's alone.
 UPDATED = ["rank", "note", "log", "memo"]
 
@@ -88,7 +89,8 @@ def actions(draw: st.DrawFn, model: Any) -> Action:
 @st.composite
 def hearings(draw: st.DrawFn, model: Any) -> Hearing:
     signals = draw(st.sampled_from([{"pre", "post"}] * 6 + [{"pre"}, {"post"}]))
-    sender = draw(st.sampled_from([None, None, model, model._meta.concrete_model]))
+    others = sorted(typed_models.classes_of(model) - {model}, key=str)
+    sender = draw(st.sampled_from([None, None, model, model._meta.concrete_model, *others]))
     return Hearing(frozenset(signals), sender, tuple(draw(st.lists(actions(model), max_size=2))))
 
 

@@ -13,7 +13,11 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import models
 from django.db.models.functions import Upper
 
-from tests.parity import deletion_models as deletion_models, particular as particular
+from tests.parity import (
+    deletion_models as deletion_models,
+    particular as particular,
+    typed_models as typed_models,
+)
 from tests.parity.common import Common
 from tests.parity.fields import Colour, ColourField, ProtectedField, WordsField
 

@@ -20,10 +20,11 @@ Numbers = dict[str, str]
 
 def renumbered(found: Outcome, model: type[Model], known: set[str]) -> Outcome:
     """Count the keys that the database chose from one on: the next run gets others, with the same rows."""
-    key = model._meta.pk
+    concrete: Any = model._meta.concrete_model
+    key = concrete._meta.pk
     if not isinstance(key, AutoField):
         return found
-    table = model.__name__
+    table = concrete.__name__
     rows = found.tables[table]
     new = {*rows, *(sent.key for sent in found.log)} - known - {"None"}
     numbers = {number: f"new {place}" for place, number in enumerate(sorted(new, key=int), 1)}

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from django.db import connection, models
 
-from tests.parity import particular
+from tests.parity import particular, typed_models
 from tests.parity.fields import Colour, ColourField, WordsField
 from tests.parity.models import (
     Berth,
@@ -80,6 +80,7 @@ NAMED_POOLS: dict[str, list[Any]] = {
     "rank": [0, 1, 2, 3, 7],
     "log": [[], ["a"], [1, {"b": None}]],
     "tonnage": [0.0, 1.5, 300.25],
+    "kind": typed_models.KINDS,
     **particular.NAMED_POOLS,
 }
 
@@ -234,7 +235,7 @@ def _vessels(model: type[Vessel]) -> Callable[[str, Sequence[int]], None]:
     return load
 
 
-ALONE: tuple[type[models.Model], ...] = (Wide, *particular.MODELS)
+ALONE: tuple[type[models.Model], ...] = (Wide, *typed_models.MODELS, *particular.MODELS)
 LOADERS: dict[type[models.Model], Callable[[str, Sequence[int]], None]] = {
     **{model: _alone(model) for model in ALONE},
     Port: _ports,
@@ -243,7 +244,7 @@ LOADERS: dict[type[models.Model], Callable[[str, Sequence[int]], None]] = {
     **{model: _vessels(model) for model in (Vessel, Ferry, CarFerry)},
 }
 TABLES: dict[Callable[[str, Sequence[int]], None], tuple[type[models.Model], ...]] = {
-    **{LOADERS[model]: (model,) for model in ALONE},
+    **{LOADERS[model]: (typed_models.base_of(model),) for model in ALONE},
     LOADERS[Port]: (Port,),
     LOADERS[Entry]: (Flag, Entry),
     LOADERS[Ship]: (Harbour, Ship, Ship.flags.through, Cargo, Berth),

@@ -11,6 +11,7 @@ from django.db.models import Exists
 
 from tests.parity.fields import put
 from tests.parity.rows import absent
+from tests.parity.typed_models import classes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -98,7 +99,8 @@ class Hearing:
         return not kinds.isdisjoint({"set", "append", "delete_sibling", "raise"})
 
     def listens(self, sender: type[Model]) -> bool:
-        return any(self.hears(signal, sender) for signal in self.signals)
+        classes = classes_of(sender)
+        return any(self.hears(signal, cls) for signal in self.signals for cls in classes)
 
 
 @dataclass(frozen=True, kw_only=True)

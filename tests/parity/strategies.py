@@ -10,7 +10,7 @@ from django.db.models import Count, Exists, F, Model, OuterRef, Q, Window
 from django.db.models.functions import Lower, RowNumber, Upper
 from hypothesis import strategies as st
 
-from tests.parity import particular
+from tests.parity import particular, typed_models
 from tests.parity.models import (
     Berth,
     CarFerry,
@@ -30,6 +30,7 @@ from tests.parity.values import constants, expressions, new_keys, refused
 
 MODELS: tuple[type[Model], ...] = (
     *(Wide, Ship, Yacht, Harbour, Cargo, Vessel, Ferry, CarFerry, Port, Berth),
+    *typed_models.MODELS,
     *particular.MODELS,
 )
 FLEET = (Ship, Yacht)
@@ -254,7 +255,8 @@ def actions(draw: st.DrawFn, model: type[Any], values: dict[str, Given]) -> Acti
 @st.composite
 def hearings(draw: st.DrawFn, model: type[Any], values: dict[str, Given], acting: bool) -> Hearing:
     signals = draw(st.sampled_from([{"pre", "post"}] * 6 + [{"pre"}, {"post"}]))
-    senders = [None, None, model, model, model._meta.concrete_model]
+    others = sorted(typed_models.classes_of(model) - {model}, key=str)
+    senders = [None, None, model, model, model._meta.concrete_model, *others]
     sender = draw(st.sampled_from(senders))
     acts = draw(st.lists(actions(model, values), max_size=2)) if acting else []
     return Hearing(frozenset(signals), sender, tuple(acts))

@@ -15,6 +15,7 @@ from tests.parity.patched import observed
 from tests.parity.renumbering import alike, renumbered
 from tests.parity.rows import load
 from tests.parity.scenario import Hearing
+from tests.parity.typed_models import Horse, Wagon
 
 pytestmark = pytest.mark.django_db(databases=["default", "other"])
 
@@ -28,7 +29,7 @@ def _new_keys_keep_clear_of_given_ones(db: None) -> None:
     for alias in ("default", "other"):
         if connections[alias].vendor == "postgresql":
             with connections[alias].cursor() as cursor:
-                models: list[type[Model]] = [Cargo, Vessel, Wide, *particular.MODELS]
+                models: list[type[Model]] = [Cargo, Vessel, Wide, Wagon, Horse, *particular.MODELS]
                 for model in models:
                     sequence = "pg_get_serial_sequence(%s, 'id')"
                     cursor.execute(
