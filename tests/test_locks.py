@@ -19,6 +19,7 @@ from django.db.models.signals import post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 
 from signal_patch import bulk_signals
+from tests.creating import upserting
 from tests.fleet import column, is_write_lock, rows, ships
 from tests.models import Berth, Novel, Shelf, Ship
 from tests.startup import ROOT
@@ -223,7 +224,16 @@ ORDERED: dict[str, Callable[[], object]] = {
     "bulk_update": lambda: Ship.objects.bulk_update(
         [Ship(pk=pk, speed=9) for pk in Ship.objects.order_by("-pk").values_list("pk", flat=True)], ["speed"]
     ),
+    "upsert by the key": lambda: _upsert("pk"),
+    "upsert by another column": lambda: _upsert("slug"),
 }
+
+
+def _upsert(*unique_fields: str) -> None:
+    objs = list(Ship.objects.order_by("-pk"))
+    for ship in objs:
+        ship.speed = 9
+    Ship.objects.bulk_create(objs, **upserting(*unique_fields, update_fields=["speed"]))
 
 
 def _is_free(ship: Ship) -> bool:
@@ -244,7 +254,7 @@ def test_rows_are_locked_in_the_order_of_their_keys(operation: Callable[[], obje
     """While the second one is held, the operation has the first one, and not yet the third."""
     berths = rows(Berth, {"number": 1}, {"number": 2}, {"number": 3})
     first, second, third = (
-        ships(1, name=name, berth=berth)[0] for name, berth in zip("abc", berths, strict=True)
+        ships(1, name=name, slug=name, berth=berth)[0] for name, berth in zip("abc", berths, strict=True)
     )
     failed: list[Exception] = []
 

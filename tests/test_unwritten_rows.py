@@ -227,6 +227,21 @@ def test_an_upsert_that_is_left_out_gets_no_post_save(receivers: Receivers) -> N
     assert list(Word.objects.order_by("text").values_list("uses", flat=True)) == [5, 0, 5, 5]
 
 
+@pytest.mark.skipif("connection.vendor != 'sqlite'", reason="no other database writes a row twice")
+def test_an_upsert_that_is_left_out_beside_two_that_insert_one_row(receivers: Receivers) -> None:
+    rows(Word, *({"text": text} for text in "ab"))
+    _leave_out("UPDATE", "old.text = 'b'")
+    log = receivers.record(Word)
+    upsert: dict[str, Any] = CREATIONS["update_conflicts"][0]
+    Word.objects.bulk_create([Word(text=text, uses=n) for n, text in enumerate("zzba", 1)], **upsert)
+    assert [(sent.instance.pk, sent.arguments["created"]) for sent in log.of("post_save")] == [
+        ("z", True),
+        ("z", False),
+        ("a", False),
+    ]
+    assert list(Word.objects.order_by("text").values_list("uses", flat=True)) == [4, 0, 2]
+
+
 def test_a_row_whose_key_the_database_makes_is_missed_by_django_itself(receivers: Receivers) -> None:
     _leave_out("INSERT", "new.speed = 2", "tests_ship")
     ships = [Ship(speed=speed) for speed in (1, 2, 3)]

@@ -123,6 +123,7 @@ class BulkCreate(BulkSave[Batch]):
 
     def begin(self) -> None:
         transactions.begin_write(self.using, transactions.INSERT, first_written(self.model, ()))
+        self.inserter.lock_rivals(self.objs)
 
     @property
     def total(self) -> int:

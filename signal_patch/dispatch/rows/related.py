@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any
 
 from django.core.exceptions import FieldError
 from django.db.models.constants import LOOKUP_SEP
 from django.db.models.expressions import RawSQL
+from django.db.models.query_utils import DeferredAttribute
 from django.db.models.sql import Query
 from django.db.models.sql.where import ExtraWhere
 
@@ -71,17 +73,35 @@ def of(queryset: Any, using: str) -> Related:
 
 
 def _known(model: Any, lookups: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the lookups without those whose first name the model lacks; Django's update() ignores these.
+    """Return the lookups without those that name no relation; Django's update() ignores these.
 
-    A lookup may also begin with an attribute that an earlier one sets (Prefetch.to_attr).
+    A lookup may also contain an attribute that an earlier one sets (Prefetch.to_attr).
     """
-    names = {getattr(lookup, "to_attr", None) for lookup in lookups}
-    firsts = [getattr(lookup, "prefetch_through", lookup).split(LOOKUP_SEP)[0] for lookup in lookups]
+    set_by_lookups = {getattr(lookup, "to_attr", None) for lookup in lookups}
+    paths = [getattr(lookup, "prefetch_through", lookup).split(LOOKUP_SEP) for lookup in lookups]
     return tuple(
         lookup
-        for lookup, first in zip(lookups, firsts, strict=True)
-        if first in names or hasattr(model, first)
+        for lookup, path in zip(lookups, paths, strict=True)
+        if _names_relations(model, path, set_by_lookups)
     )
+
+
+def _names_relations(model: Any, path: list[str], set_by_lookups: set[Any]) -> bool:
+    for name in path:
+        relations = {
+            getattr(field, "get_accessor_name", lambda field=field: field.name)(): field.related_model
+            for field in model._meta.get_fields()
+            if field.is_relation
+        }
+        if name not in relations:
+            # A descriptor of the project's own may load objects, but that of a plain column does not.
+            attribute = None if name == "pk" else getattr(model, name, None)
+            return name in set_by_lookups or not isinstance(attribute, (DeferredAttribute, NoneType))
+        model = relations[name]
+        if model is None:
+            # A generic foreign key: each row has its own model.
+            return True
+    return True
 
 
 def _klass_info(model: Any, selected: Any, filtered: dict[str, Any], using: str) -> Any:

@@ -236,8 +236,9 @@ class Upsert:
                 if key is None and not self.inserter.returns_rows:
                     raise
         if self.inserter.returns_rows:
-            (row,) = self._execute([obj], self.insertion.returning)
-            return (False, row)
+            rows = self._execute([obj], self.insertion.returning)
+            # A trigger may leave the row as it is.
+            return (False, rows[0]) if rows else None
         self._execute([obj], None)
         obj.pk = key
         return (False, None)

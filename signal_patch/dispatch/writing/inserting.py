@@ -12,7 +12,7 @@ from django.db.models.constants import OnConflict
 
 from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows.keys import fields_of
-from signal_patch.dispatch.rows.querysets import copied, current
+from signal_patch.dispatch.rows.querysets import copied, current, keys_of, lock
 from signal_patch.dispatch.signals import in_flight
 from signal_patch.dispatch.values import columns
 from signal_patch.dispatch.writing.conflicts import IgnoringInsert, Upsert
@@ -71,9 +71,27 @@ class Inserter:
 
     def rivals(self, obj: Any) -> list[Any]:
         """Return the keys of the rows that an upsert of the instance would update."""
+        return [key for (key,) in self.rows_like([obj], self._unique_sets(), ["pk"])]
+
+    def lock_rivals(self, objs: list[Any]) -> None:
+        """Lock the rows that an upsert of the instances would update, in the order of their keys.
+
+        The statement itself locks them in the order of the instances, so that two upserts could deadlock.
+        """
+        if not (self.updates and self.lock):
+            return
+        all_rows: QuerySet[Any] = QuerySet(self.model, using=self.using)
+        keys = {
+            key
+            for unique in self._unique_sets()
+            for condition in conditions(objs, unique)
+            for key in keys_of(all_rows.filter(condition))
+        }
+        lock(all_rows, keys)
+
+    def _unique_sets(self) -> list[UniqueSet]:
         target = self._fields("unique_fields")
-        sets = [target] if target else unique_sets(self.model)
-        return [key for (key,) in self.rows_like([obj], sets, ["pk"])]
+        return [target] if target else unique_sets(self.model)
 
     def rows_like(self, objs: Iterable[Any], sets: Iterable[UniqueSet], names: list[str]) -> list[Row]:
         """Return these columns of the rows that are in conflict with the instances, and lock the rows."""

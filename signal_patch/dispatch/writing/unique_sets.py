@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     UniqueSet = tuple[ModelField, ...]
     Key = tuple[Any, ...]
 
-# SQLite nests each condition in the one before, and takes an expression 1000 levels deep.
+# SQLite nests each condition in the one before, and takes an expression 1000 levels deep. Older SQLites take
+# 999 parameters.
 CONDITIONS = 200
+VALUES = 900
 
 
 def unique_sets(model: type[Model]) -> list[UniqueSet]:
@@ -65,8 +67,9 @@ def is_comparable(field: ModelField) -> bool:
 def conditions(objs: list[Any], unique: UniqueSet) -> Iterator[Q]:
     """Yield conditions that together match the rows in conflict with one of the instances."""
     keys = [key for obj in objs if None not in (key := [_inserted(obj, field) for field in unique])]
-    for start in range(0, len(keys), CONDITIONS):
-        part = keys[start : start + CONDITIONS]
+    size = VALUES if len(unique) == 1 else CONDITIONS
+    for start in range(0, len(keys), size):
+        part = keys[start : start + size]
         if len(unique) == 1:
             yield Q((f"{unique[0].attname}__in", [value for (value,) in part]))
         else:
