@@ -183,7 +183,7 @@ def expected(scenario: Creation) -> Outcome:
     django = statement(scenario)
     if django.error and not isinstance(django.error, DatabaseError):
         return django
-    if not scenario.hearing.listens(scenario.model):
+    if not scenario.hearing.listens_to(map(type, scenario.objects())):
         return django
     oracle = CreationOracle(scenario)
     found = outcome(scenario, oracle.run, oracle.receivers)

@@ -169,7 +169,7 @@ class Oracle:
         self, rows: QuerySet[Any], objects: Sequence[Any], given: Sequence[dict[str, Given]]
     ) -> int:
         """Do as ``rows.bulk_update(objects, fields)``, the fields of each object having been given to it."""
-        if not self.scenario.hearing.listens(rows.model):
+        if not self.scenario.hearing.listens_to(map(type, objects)):
             return rows.bulk_update(objects, list(given[0]))
         evaluated = {}
         for obj, values in zip(objects, given, strict=True):

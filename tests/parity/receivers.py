@@ -149,7 +149,7 @@ class Receivers:
     def _nest(self, instance: Any, action: Action) -> None:
         """Change the log in place, one level deeper than it has been changed before."""
         inner = instance.log
-        while inner and isinstance(inner[-1], dict):
+        while inner and isinstance(inner[-1], dict) and "in" in inner[-1]:
             inner = inner[-1]["in"]
         inner.append({"in": [action.value]})
 

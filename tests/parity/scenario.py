@@ -98,9 +98,12 @@ class Hearing:
         # There is no appending to NULL.
         return not kinds.isdisjoint({"set", "append", "delete_sibling", "raise"})
 
-    def listens(self, sender: type[Model]) -> bool:
-        classes = classes_of(sender)
-        return any(self.hears(signal, cls) for signal in self.signals for cls in classes)
+    def listens(self, model: type[Model]) -> bool:
+        """Return whether a receiver may hear of some row of a model."""
+        return self.listens_to(classes_of(model))
+
+    def listens_to(self, senders: Iterable[type[Model]]) -> bool:
+        return any(self.hears(signal, sender) for sender in senders for signal in self.signals)
 
 
 @dataclass(frozen=True, kw_only=True)
