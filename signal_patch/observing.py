@@ -153,14 +153,28 @@ def observe(*, action: Action = "log", ignore: Iterable[str] = ()) -> Iterator[O
     do to rows of the model whose signals are being sent: the switch would send nothing for these.
     """
     observation = Observation(_checked(action), ignore)
-    outer = _here.get()
-    _here.set((*outer, observation))
-    _observers.add(observation)
+    begin(observation)
     try:
         yield observation
     finally:
-        _observers.discard(observation)
-        _here.set(outer)
+        end(observation)
+
+
+def begin(observation: Observation) -> None:
+    """Observe this thread or task, until `end()` is called in it."""
+    _here.set((*_here.get(), observation))
+    _observers.add(observation)
+
+
+def end(observation: Observation) -> None:
+    """Observe this thread or task no longer."""
+    _observers.discard(observation)
+    _here.set(tuple(other for other in _here.get() if other is not observation))
+
+
+def is_begun(observation: Observation) -> bool:
+    """Say whether it observes this thread or task."""
+    return any(other is observation for other in _here.get())
 
 
 def observe_process(action: Action | None, ignore: Iterable[str] = ()) -> None:

@@ -5,7 +5,9 @@ one, inside its transaction: for metrics. What a receiver of it raises is logged
 
 - `sender`: the model; `using`: the alias of the database
 - `operation`: "update", "bulk_update", "bulk_create" or "delete"
+- `senders`: the classes of its rows, which receivers were called with
 - `rows`: how many this batch had; `done`, `total`: how many the operation has had so far, and has in all
+- `already_in_flight`: for how many of those done nothing was sent, as their signals were being sent already
 - `batches`, `statements`, `seconds`, `seconds_in_receivers`: of the operation so far; statements that
   receivers run do not count; of a delete, whose signals Django sends, they do, and the last is None
 - `site`: the line of the project's code that called it, a `signal_patch.callers.Site`, or None

@@ -13,7 +13,7 @@ from django.db.models.signals import post_delete, pre_delete
 
 from signal_patch.dispatch import cascade_updates, transactions
 from signal_patch.dispatch.database_cascade import CheckAfterPreDelete, DatabaseCascade, DatabaseRelations
-from signal_patch.dispatch.progress import is_reporting, reporting
+from signal_patch.dispatch.progress import current_report, reporting
 from signal_patch.dispatch.rows import choosing, querysets
 from signal_patch.dispatch.rows.keys import fields_of
 from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
@@ -72,11 +72,15 @@ def _run(collector: Collector, decide: Decide, original: Callable[[Collector], D
     origin: Any = collector.origin
     if not isinstance(origin, QuerySet) or decide(origin.model, "delete") is None:
         return _run_in_rounds(collector, decide, original)
-    heard = [found for model, found in collector.data.items() if sending.hears_deletes([model])]
-    if not heard or is_reporting("delete", origin.model):
+    heard = {model: found for model, found in collector.data.items() if sending.hears_deletes([model])}
+    in_batches = current_report("delete", origin.model)
+    if in_batches is not None:
+        in_batches.senders.update(dict.fromkeys(heard))
+    if not heard or in_batches is not None:
         return _run_in_rounds(collector, decide, original)
-    total = sum(map(len, heard))
+    total = sum(map(len, heard.values()))
     with reporting("delete", origin.model, collector.using) as report:
+        report.senders.update(dict.fromkeys(heard))
         report.begin(total)
         deleted = _run_in_rounds(collector, decide, original)
         report(total, total)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from django.db import connections, transaction
 from django.db.models.signals import post_save, pre_save
 
-from signal_patch.dispatch.progress import in_receivers, reporting
+from signal_patch.dispatch.progress import Report, in_receivers, reporting
 from signal_patch.dispatch.rows.selection import Batch
 from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
 from signal_patch.dispatch.values import columns
@@ -56,13 +56,14 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
     """An operation that does batch by batch what a loop of `save()` does row by row.
 
     `name` is the operation's. `fields` are those that the caller writes, and `update_fields` is what the
-    signals say of them. `flight` is that of the batch under way.
+    signals say of them. `flight` is that of the batch under way, `report` that of the whole operation.
     """
 
     name: ClassVar[str]
     fields: Collection[ModelField] = ()
     update_fields: frozenset[str] = frozenset()
     flight: in_flight.Flight
+    report: Report
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,6 +84,8 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
         """Save batch after batch, and return how many rows were matched."""
         matched = done = 0
         with reporting(self.name, self.model, self.using, self.options.progress) as report:
+            self.report = report
+            report.senders.update(dict.fromkeys(self.senders))
             for batch in self.batches():
                 report.begin(self.total)
                 if batch.keys:
@@ -106,6 +109,7 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
         """Save the rows of a batch with their signals, and return how many were matched."""
         # In a variable, too: the context has a weak reference only.
         flight = self.flight = self.take_off(batch)
+        self.report.already_in_flight += len(batch.keys) - len(batch.to_signal)
         with in_flight.flying(flight):
             self.assign(batch)
             changes = self.send_pre_save(batch)

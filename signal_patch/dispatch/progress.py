@@ -37,7 +37,9 @@ class Report:
         self.operation = operation
         self.model = model
         self.using = using
-        self.done = self.total = self.batches = self.statements = 0
+        # The classes of the rows whose signals are sent.
+        self.senders: dict[type[Model], None] = {}
+        self.done = self.total = self.batches = self.statements = self.already_in_flight = 0
         self.seconds_in_receivers = 0.0
         self.show: Progress = _nothing
         self.is_heard = bulk_dispatched.has_listeners(model)
@@ -116,10 +118,12 @@ class Report:
         bulk_dispatched.send_robust(
             sender=self.model,
             operation=self.operation,
+            senders=list(self.senders),
             using=self.using,
             rows=self._rows_of_batch,
             done=self.done,
             total=self.total,
+            already_in_flight=self.already_in_flight,
             batches=self.batches,
             statements=self.statements,
             seconds=self.seconds,
@@ -147,10 +151,12 @@ def reporting(
     report.end()
 
 
-def is_reporting(operation: str, model: type[Model]) -> bool:
-    """Return whether this context is within such an operation of the model."""
+def current_report(operation: str, model: type[Model]) -> Report | None:
+    """Return the report of such an operation of the model, if this context is within one."""
     report = _current.get()
-    return report is not None and report.operation == operation and report.model is model
+    if report is not None and report.operation == operation and report.model is model:
+        return report
+    return None
 
 
 def in_receivers(function: T) -> T:
