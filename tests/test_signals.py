@@ -15,7 +15,7 @@ from signal_patch import bulk_signals, enable
 from signal_patch.conf import Settings
 from signal_patch.signals import TooManyRows, bulk_dispatched
 from tests.cascade_models import Harbour, Tug
-from tests.models import Book, Foghorn, Publisher
+from tests.models import Book, Crane, Foghorn, Machine, Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,10 +87,12 @@ class TestAfterAnOperation:
         assert said == {
             "sender": Book,
             "operation": operation,
+            "senders": [Book],
             "using": "default",
             "rows": 5,
             "done": 5,
             "total": 5,
+            "already_in_flight": 0,
             "batches": 1,
             "finished": True,
         }
@@ -228,6 +230,31 @@ def test_an_operation_of_a_receiver_is_one_of_its_own(
         Book.objects.filter(pk=books[0].pk).update(title="z")
 
     assert [(said["sender"], said["rows"]) for said in sent] == [(Publisher, 1), (Book, 1)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_rows_in_flight_are_counted_in_and_told_apart(
+    batch_size: int, books: list[Book], receivers: Receivers, sent: list[dict[str, Any]]
+) -> None:
+    receivers.connect(post_save, lambda instance, **_: Book.objects.update(status="seen"), Book)
+    with bulk_signals(batch_size=batch_size):
+        books[0].save()
+
+    assert [(said["done"], said["already_in_flight"]) for said in sent if said["finished"]][-1] == (5, 1)
+
+
+@pytest.mark.parametrize("delete_batch_size", [None, 1])
+def test_a_deletes_senders_are_the_models_of_its_rows(
+    delete_batch_size: int | None, receivers: Receivers, sent: list[dict[str, Any]]
+) -> None:
+    for model in (Machine, Crane, Book):
+        receivers.connect(post_delete, receiver, model)
+    Machine.objects.create()
+    Crane.objects.create()
+    with bulk_signals(delete_batch_size=delete_batch_size):
+        Machine.objects.all().delete()
+
+    assert set(sent[-1]["senders"]) == {Machine, Crane}
 
 
 def test_one_delete_of_rows_and_what_it_changes(receivers: Receivers, sent: list[dict[str, Any]]) -> None:

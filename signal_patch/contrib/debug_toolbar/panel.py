@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Stats = dict[str, Any]
 
 # An engine of its own: the package need not be in INSTALLED_APPS for it.
-_TEMPLATES = Engine(dirs=[Path(__file__).parent / "templates"])
+_TEMPLATES = Engine(dirs=[str(Path(__file__).parent / "templates")])
 
 _OF_SAVES = ("pre_save", "post_save")
 _OF_DELETES = ("pre_delete", "post_delete")
