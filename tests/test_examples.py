@@ -48,4 +48,4 @@ def test_the_shop_passes_its_own_tests() -> None:
     finished = run_python("manage.py", "test", "--settings", "settings", cwd=EXAMPLES / "shop")
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "Ran 3 tests" in finished.stderr
+    assert "Ran 7 tests" in finished.stderr
