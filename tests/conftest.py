@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType
@@ -22,6 +23,20 @@ if TYPE_CHECKING:
 
 # Runners of their own, started with `python -m`.
 collect_ignore = ["django_suite", "benchmarks"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("browser")
+    group.addoption("--browser", action="store_true", help="run tests/browser, too, which need Chromium")
+    group.addoption("--screenshots", metavar="FOLDER", help="keep pictures of the history page there")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    is_ignored = collection_path == BROWSER and not config.getoption("--browser")
+    return True if is_ignored else None
+
+
+BROWSER = Path(__file__).parent / "browser"
 
 PATCHABLE = (Apps, Collector, Model, QuerySet, UpdateQuery)
 
