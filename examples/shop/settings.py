@@ -20,6 +20,7 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 SECRET_KEY = "for the example only"
 USE_TZ = True
+TIME_ZONE = "UTC"
 DEBUG = True
 
 INSTALLED_APPS = [

@@ -54,8 +54,18 @@ def options() -> tuple[str, ...]:
     return ()
 
 
+@pytest.fixture(scope="session")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database as `manage.py demo` makes it."""
+    folder = tmp_path_factory.mktemp("loaded")
+    with Shop(folder).served():
+        pass
+    return folder / "shop.sqlite3"
+
+
 @pytest.fixture
-def shop(tmp_path: Path) -> Shop:
+def shop(tmp_path: Path, loaded: Path) -> Shop:
+    shutil.copy(loaded, tmp_path)
     return Shop(tmp_path)
 
 

@@ -30,7 +30,6 @@ def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def take_picture(admin: Admin, path: Path) -> None:
-    admin.chrome.set_window_size(900, 600)
     admin.chrome.execute_script("document.querySelector('#djDebugRoot').remove()")
     assert admin.find("#content").screenshot(str(path))
 
