@@ -97,12 +97,10 @@ class Toolbar:
         """Choose a request of before in the panel of the history."""
         self._wait_for("#djdt-HistoryPanel a").click()
         self._wait_for("#djdtHistoryRequests tr")
-        for row in self.root.find_elements(By.CSS_SELECTOR, "#djdtHistoryRequests tr"):
-            cells = [cell.text for cell in row.find_elements(By.CSS_SELECTOR, "td > p")]
-            if cells[:2] == [method, path]:
-                request_id = row.get_attribute("data-request-id")
-                row.find_element(By.CSS_SELECTOR, "button.switchHistory").click()
-                break
+        rows = self.root.find_elements(By.CSS_SELECTOR, "#djdtHistoryRequests > tr")
+        row = next(row for row in rows if _request(row) == [method, path])
+        request_id = row.get_attribute("data-request-id")
+        row.find_element(By.CSS_SELECTOR, "button.switchHistory").click()
         self._wait_for(f"#djDebug[data-request-id='{request_id}']")
 
     def summary(self) -> str:
@@ -124,3 +122,9 @@ class Toolbar:
             lambda _: [element for element in find() if element.is_displayed()]
         )
         return shown[0]
+
+
+def _request(row: WebElement) -> list[str]:
+    """Return the method and the path of a line of the history."""
+    method, path, *_ = [cell.text for cell in row.find_elements(By.CSS_SELECTOR, "td > p")]
+    return [method, path]
