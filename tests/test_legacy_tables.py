@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -56,12 +55,6 @@ def _stored(model: Any) -> list[tuple[Any, ...]]:
 
 def _word() -> Word:
     return Word.objects.get_or_create(text="w")[0]
-
-
-@contextmanager
-def _refused(message: str) -> Iterator[None]:
-    with pytest.raises(IntegrityError, match=f"The primary key {message}"), transaction.atomic():
-        yield
 
 
 SHARED: dict[str, Callable[[], object]] = {

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -256,7 +257,6 @@ def test_rows_are_locked_in_the_order_of_their_keys(operation: Callable[[], obje
     first, second, third = (
         ships(1, name=name, slug=name, berth=berth)[0] for name, berth in zip("abc", berths, strict=True)
     )
-    failed: list[Exception] = []
 
     def run() -> None:
         try:
@@ -264,26 +264,23 @@ def test_rows_are_locked_in_the_order_of_their_keys(operation: Callable[[], obje
                 cursor.execute(GIVING_UP[connection.vendor])
             with bulk_signals(batch_size=batch_size):
                 operation()
-        except DatabaseError as error:
-            failed.append(error)
         finally:
             connection.close()
 
     holder = connections.create_connection("default")
-    thread = threading.Thread(target=run)
-    try:
-        holder.set_autocommit(False)
-        with holder.cursor() as cursor:
-            cursor.execute("SELECT id FROM tests_ship WHERE id = %s FOR UPDATE", [second.pk])
-        thread.start()
-        while _is_free(first) and thread.is_alive():
-            pass
-        assert _is_free(third)
-    finally:
-        holder.rollback()
-        holder.close()
-        thread.join()
-    assert failed == []
+    with ThreadPoolExecutor() as pool:
+        try:
+            holder.set_autocommit(False)
+            with holder.cursor() as cursor:
+                cursor.execute("SELECT id FROM tests_ship WHERE id = %s FOR UPDATE", [second.pk])
+            running = pool.submit(run)
+            while _is_free(first) and not running.done():
+                pass
+            assert _is_free(third)
+        finally:
+            holder.rollback()
+            holder.close()
+        running.result()
     assert column(Ship, "speed") == [9, 9, 9]
 
 
@@ -296,8 +293,8 @@ GIVING_UP = {"postgresql": "SET lock_timeout = '10s'", "mysql": "SET innodb_lock
 @pytest.mark.usefixtures("everything_on", "_heard")
 def test_updates_in_opposite_orders_do_not_wait_for_each_other() -> None:
     ships(*range(20))
-    barrier = threading.Barrier(2)
-    failed: list[Exception] = []
+    # If one of them fails, the other one need not wait for ever.
+    barrier = threading.Barrier(2, timeout=60)
 
     def run(*ordering: str) -> None:
         try:
@@ -305,18 +302,12 @@ def test_updates_in_opposite_orders_do_not_wait_for_each_other() -> None:
                 barrier.wait()
                 with bulk_signals(batch_size=5):
                     Ship.objects.order_by(*ordering).update(tonnage=F("tonnage") + 1)
-        except DatabaseError as error:
-            failed.append(error)
-            barrier.abort()
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=run, args=[ordering]) for ordering in ("name", "-name")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
+    with ThreadPoolExecutor() as pool:
+        for running in [pool.submit(run, ordering) for ordering in ("name", "-name")]:
+            running.result()
     assert set(column(Ship, "tonnage")) == {20}
 
 

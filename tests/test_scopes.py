@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -113,6 +114,17 @@ def test_exclude_carves_models_out() -> None:
     assert is_enabled(Book)
     assert not is_enabled(Novel)
     assert not is_enabled(Letter)
+
+
+def test_an_exit_stack_leaves_its_scopes() -> None:
+    with ExitStack() as stack:
+        stack.enter_context(bulk_signals(Book))
+        stack.enter_context(no_bulk_signals(Book))
+        assert not is_enabled(Book)
+        stack.pop_all().close()
+        stack.enter_context(bulk_signals(Book))
+        assert is_enabled(Book)
+    assert not is_enabled(Book)
 
 
 def test_disabling_a_model_while_everything_is_on_carves_it_out() -> None:
