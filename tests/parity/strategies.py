@@ -282,9 +282,10 @@ def updates(draw: st.DrawFn) -> Update:
     chosen = () if any(call.method == "union" for call in look) else tuple(some_filters)
     if not rekeyed and draw(rarely(20)):
         values = {**values, "slug": Given("fresh")}
-        hearing = Hearing(
-            hearing.signals, hearing.sender, (*hearing.actions, Action("distinguish", "pre", value="own"))
-        )
+        # A row that it does not hear of would get the value of all.
+        sender = hearing.sender if typed_models.classes_of(model) == {model} else None
+        own = Action("distinguish", "pre", value="own")
+        hearing = Hearing(hearing.signals, sender, (*hearing.actions, own))
     return Update(
         model=model,
         alias=draw(st.sampled_from(["default", "default", "default", "other"])),
