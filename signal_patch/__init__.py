@@ -1,4 +1,4 @@
-"""Django's bulk operations send the signals that a loop of save() and delete() sends."""
+"""Makes Django's bulk operations send the signals that a loop of save() or delete() sends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
     "observe",
 ]
 
-# What few need is imported at its first use.
+# Few projects need these, so they are imported when they are first used.
 _MODULES = {"explain": "signal_patch.explaining", "observe": "signal_patch.observing"}
 
 

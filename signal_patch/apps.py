@@ -17,32 +17,33 @@ if TYPE_CHECKING:
 
 
 class SignalPatchConfig(AppConfig):
-    """Turns the switch on, as the setting `SIGNAL_PATCH` says, when the models are loaded."""
+    """Turns the switch on when the models are loaded, as the setting `SIGNAL_PATCH` says."""
 
     name = "signal_patch"
     verbose_name = "Signals for bulk operations"
 
     def ready(self) -> None:
-        # Not at the top: it reads settings.
+        # Imported here, because Django imports this module before the models are loaded.
         from signal_patch.checks import check_models, check_patches, check_quiet, check_setting
 
         for check in (check_setting, check_models, check_quiet, check_patches):
             checks.register(check)
         setting_changed.connect(_follow_overrides, dispatch_uid="signal_patch")
         try:
-            _turn_as_set()
+            _apply_setting()
         except ImproperlyConfigured:
-            # Everywhere else a wrong setting ends the start-up.
+            # The `check` command reports a wrong setting itself. With any other command, Django must not
+            # start.
             if not _is_command("check"):
                 raise
         if _is_command("test"):
-            # Made ready again within a test, it is to write once all the same.
+            # ready() may run again within a test, but the report must be written only once.
             atexit.unregister(_report_observation)
             atexit.register(_report_observation)
 
 
-def _turn_as_set() -> None:
-    """Do what the setting says; ImproperlyConfigured, with nothing changed, if it is wrong."""
+def _apply_setting() -> None:
+    """Apply the setting; raise ImproperlyConfigured, and change nothing, if it is wrong."""
     from signal_patch.conf import Settings
     from signal_patch.switch import disable_by_setting, enable_by_setting
 
@@ -50,7 +51,7 @@ def _turn_as_set() -> None:
     wrong = settings.wrong_names() if settings.autoenable else []
     if wrong:
         raise ImproperlyConfigured("\n".join(wrong))
-    _set_others(settings)
+    _apply_other_keys(settings)
     if settings.autoenable:
         enable_by_setting(settings.models, settings.exclude, settings.options)
     else:
@@ -58,21 +59,21 @@ def _turn_as_set() -> None:
 
 
 def _report_observation() -> None:
-    """Write the table of what has been observed, beneath what `manage.py test` has written."""
+    """Write the table of observed operations below the output of `manage.py test`."""
     if "signal_patch.observing" in sys.modules:
         from signal_patch.observing import report
 
         sys.stderr.write(report())
 
 
-def _set_others(settings: Settings) -> None:
-    """Do what the setting says of other things than the switch."""
+def _apply_other_keys(settings: Settings) -> None:
+    """Apply the keys of the setting that do not concern the switch."""
     from signal_patch import callers
     from signal_patch.signals import limits
 
     callers.quiet.replace(settings.quiet)
     limits.warn_rows, limits.max_rows = settings.warn_rows, settings.max_rows
-    # Who does not observe does not load it.
+    # The module is not loaded in projects that do not observe.
     if settings.observe or "signal_patch.observing" in sys.modules:
         from signal_patch.observing import observe_process
 
@@ -80,8 +81,8 @@ def _set_others(settings: Settings) -> None:
 
 
 def _follow_overrides(*, setting: str, enter: bool, **_: Any) -> None:
-    """Do as `override_settings()` says, and back."""
-    # Not at the top: an app's own module is to be imported before the models are loaded.
+    """Apply a setting that `override_settings()` changes, and restore the earlier state afterwards."""
+    # Imported here, because Django imports this module before the models are loaded.
     from signal_patch import scopes, switch
     from signal_patch.conf import Settings
 
@@ -90,20 +91,21 @@ def _follow_overrides(*, setting: str, enter: bool, **_: Any) -> None:
     if setting == "SIGNAL_PATCH" and enter:
         overridden.append(scopes.process.rules)
         if is_installed:
-            _turn_as_set()
+            _apply_setting()
     elif setting == "SIGNAL_PATCH" and overridden:
         switch.restore(overridden.pop())
-        _set_others(Settings())
+        _apply_other_keys(Settings())
     if not is_installed:
-        # The app itself was there for the length of the override.
+        # The app was installed by an override of INSTALLED_APPS that ends now.
         switch.disable_by_setting()
-        _set_others(Settings({}))
+        _apply_other_keys(Settings({}))
 
 
 def _is_command(name: str) -> bool:
     """Return whether `manage.py` is starting this command.
 
-    ManagementUtility.execute, Django 5.2 to 6.1. By the stack: another program may have such arguments.
+    Looks for ManagementUtility.execute (Django 5.2 to 6.1) on the stack, because another program may have the
+    same arguments.
     """
     frame: FrameType | None = sys._getframe()
     while frame is not None:

@@ -1,12 +1,14 @@
-"""What holds for the length of a `with` block, and not one instruction longer.
+"""Values that count while a `with` block runs, and not one instruction longer.
 
-A signal handler (Ctrl-C, a worker's time limit) may raise an exception at nearly any instruction, so no
-context manager written in Python is sure to undo what it has done: the exception may come before the block
-has begun, or at the first line of `__exit__()` or of `finally`. So nothing is undone here. A context
-variable holds a value next to a weak reference to a lock, and the value counts while the lock is locked.
-A lock is entered and left by C code, with no instruction in between; and as only the `with` statement
-refers to it, it is gone even where that statement was not able to leave it. A traceback that somebody
-keeps refers to the local variables of a function, but not to this.
+A signal handler (Ctrl-C, a worker's time limit) may raise an exception at almost any instruction. So no
+context manager written in Python can be sure to undo what it has done: the exception may come before the
+block begins, or at the first line of `__exit__()` or of `finally`.
+
+Therefore nothing has to be undone here. A context variable holds a value together with a weak reference to a
+lock, and the value counts while the lock is locked. The lock is acquired and released by C code, with no
+Python instruction in between. Only the `with` statement refers to the lock, so if the statement could not
+release it, the lock is deleted together with the statement. A traceback that somebody keeps refers to the
+local variables of functions, but not to the lock.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ T = TypeVar("T")
 
 
 def is_running(block: ReferenceType[Lock]) -> bool:
-    """Return whether the block of a `with` statement over this lock is running."""
+    """Return whether the `with` block over this lock is still running."""
     lock = block()
     return lock is not None and lock.locked()
 
 
 class Held(Generic[T]):
-    """Values of this context, each of which counts while its block is running."""
+    """Values in this context; each of them counts while its block is running."""
 
     __slots__ = ("_entries",)
 
@@ -37,7 +39,7 @@ class Held(Generic[T]):
         self._entries: ContextVar[tuple[tuple[ReferenceType[Lock], T], ...]] = ContextVar(name, default=())
 
     def holding(self, value: T) -> Lock:
-        """Hold a value while the lock that is returned is locked.
+        """Return a lock; the value counts while the lock is locked.
 
         Use it as `with held.holding(value):`, and keep no reference to the lock.
         """
@@ -47,5 +49,5 @@ class Held(Generic[T]):
         return lock
 
     def values(self) -> list[T]:
-        """Return the values whose blocks are running, that of the outermost block first."""
+        """Return the values whose blocks are running, outermost block first."""
         return [value for block, value in self._entries.get() if is_running(block)]

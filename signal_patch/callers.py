@@ -1,4 +1,4 @@
-"""Who calls an operation: from which line of the project's code, and whether a function that is quiet."""
+"""Who calls a bulk operation: which line of the project's code, and whether a function listed in QUIET."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ class Site(NamedTuple):
     filename: str
     line: int
     module: str
-    # With the names of the classes and functions around it, from Python 3.11 on.
+    # From Python 3.11 on, this includes the names of the enclosing classes and functions.
     function: str
 
     def __str__(self) -> str:
         return f"{_relative(self.filename)}:{self.line} in {self.function}"
 
     def is_within(self, dotted: str) -> bool:
-        """Say whether the line is in this package, module, class or function, given by its dotted path."""
+        """Return whether the line is in this package, module, class or function, given by its dotted path."""
         return f"{self.module}.{self.function}.".startswith(f"{dotted}.")
 
 
-# Functions of other libraries that do what the receivers do: the default of SIGNAL_PATCH["QUIET"].
+# The default of SIGNAL_PATCH["QUIET"]: functions of other libraries that do the receivers' work themselves.
 QUIET: Final = (
     "simple_history.utils.bulk_create_with_history",
     "simple_history.utils.bulk_update_with_history",
     "simple_history.manager.HistoryManager.bulk_history_create",
 )
 
-# Of overrides that call Django's method by super(), too.
+# An override that calls Django's method by super() has one of these names, too.
 _OPERATIONS: Final = frozenset({"update", "bulk_update", "bulk_create"})
 
 
 class Quiet:
-    """Functions whose own bulk operations send nothing, given by their dotted paths.
+    """Functions, given by their dotted paths, whose own bulk operations send no signals.
 
-    None is imported for it: as long as a package is not loaded, none of its functions is called. They are
-    known by their code, however they were imported.
+    No module is imported to find a function: nobody can call a function whose module is not loaded. Functions
+    are recognized by their code objects, however they were imported.
     """
 
     def __init__(self, paths: Iterable[str] = QUIET) -> None:
@@ -61,18 +61,22 @@ class Quiet:
         self.replace(paths)
 
     def replace(self, paths: Iterable[str]) -> None:
-        """Have these functions, and no others, be quiet."""
-        # By package: what most programs never load costs them one look-up.
+        """Replace the functions with the ones at these paths."""
+        # Grouped by package, so that a package that is never loaded costs a single look-up.
         unloaded: dict[str, list[str]] = {}
         for path in paths:
             unloaded.setdefault(path.partition(".")[0], []).append(path)
         with self._lock:
             self._unloaded = unloaded
-            # By id(), which for a code object is much faster than its hash.
+            # Keyed by id(), because hashing a code object is much slower.
             self._codes: dict[int, CodeType] = {}
 
     def is_caller(self) -> bool:
-        """Say whether one of them makes the operation that asks itself: no other function is between them."""
+        """Return whether one of these functions makes the current call of an operation.
+
+        Between the two, the stack may only contain overrides of the operation and frames of Django, asgiref,
+        this package and the standard library.
+        """
         loaded = [package for package in self._unloaded if package in sys.modules]
         for package in loaded:
             self._find(package)
@@ -89,18 +93,18 @@ class Quiet:
         return False
 
     def _find(self, package: str) -> None:
-        # Other threads iterate over these meanwhile: they are replaced, not changed.
+        # Replaced, not changed, because other threads may be iterating over them.
         with self._lock:
             found = {path: code_at(path) for path in self._unloaded.get(package, ())}
             self._codes = self._codes | {id(code): code for code in found.values() if code}
-            # Of a module that is not loaded yet, though its package is.
+            # The package is loaded, but the module is not loaded yet.
             missing = [path for path, code in found.items() if code is None]
             others = {other: paths for other, paths in self._unloaded.items() if other != package}
             self._unloaded = {**others, package: missing} if missing else others
 
 
 def code_at(path: str) -> CodeType | None:
-    """Return the code of the function that has this dotted path, if its module is loaded."""
+    """Return the code object of the function at this dotted path, or None if no loaded module has it."""
     name, attributes = path, list[str]()
     while name not in sys.modules:
         name, _, attribute = name.rpartition(".")
@@ -113,38 +117,39 @@ def code_at(path: str) -> CodeType | None:
 
 class _Kind(Enum):
     PROJECT = "project"
-    # In site-packages: the call site if the project's code is not on the stack.
+    # In site-packages: a call site only if none of the project's code is on the stack.
     LIBRARY = "library"
-    # Django, this package, what runs them, and the standard library: never a call site.
+    # Django, asgiref, this package and the standard library: never a call site.
     MACHINERY = "machinery"
 
 
 _MACHINERY: Final = tuple(
-    os.path.dirname(file) + os.sep  # noqa: PTH120  # as co_filename has it
+    os.path.dirname(file) + os.sep  # noqa: PTH120  # in the form of co_filename
     for file in (__file__, django.__file__, asgiref.__file__, os.__file__)
 )
 _INSTALLED: Final = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 
-# By co_filename, whose hash a string remembers; that of a code object is computed anew each time.
+# Keyed by co_filename: a string caches its hash, but a code object computes it anew each time.
 _kinds: Final[dict[str, _Kind]] = {}
 
-# Of asgiref 3, which Django 5.2 to 6.1 requires.
+# From asgiref 3, which Django 5.2 to 6.1 requires.
 _THREAD_HANDLER: Final = SyncToAsync.thread_handler.__code__
 
-# The site of an async operation, whose statements run in another thread.
+# The call site of an async operation, whose statements run in another thread.
 _awaited_at: Final[ContextVar[Site | None]] = ContextVar("signal_patch_awaited_at", default=None)
 
 
 def call_site() -> Site | None:
     """Return the innermost line of the project's code on the stack.
 
-    Django, this package, the standard library and site-packages are passed over. Where nothing of the project
-    is on the stack: the line that awaits the operation, else the innermost one of site-packages, else None.
+    Frames of Django, this package, the standard library and site-packages are skipped. If none of the
+    project's code is on the stack, the result is the line that awaits the operation, else the innermost line
+    in site-packages, else None.
     """
     library: FrameType | None = None
     awaited_at = _awaited_at.get()
     frame: FrameType | None = sys._getframe(1)
-    # Beneath the call of sync_to_async() there may be others than who awaits it.
+    # The frames beneath sync_to_async() need not belong to the code that awaits the operation.
     while frame is not None and not (awaited_at and frame.f_code is _THREAD_HANDLER):
         kind = _kind_of(frame.f_code.co_filename)
         if kind is _Kind.PROJECT:
@@ -156,7 +161,7 @@ def call_site() -> Site | None:
 
 
 def definition_site() -> Site | None:
-    """Return the innermost line on the stack outside this package, where a class of any library is made."""
+    """Return the line that defines a class: the innermost one on the stack outside this package."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_MACHINERY[0]):
         frame = frame.f_back
@@ -165,7 +170,7 @@ def definition_site() -> Site | None:
 
 @contextmanager
 def awaited_at(site: Site | None) -> Iterator[None]:
-    """Let what the block awaits have this call site, where its thread knows of none."""
+    """Make this the call site of what the block awaits, if its thread has no line of the project's code."""
     outer = _awaited_at.get()
     _awaited_at.set(site)
     try:
@@ -182,7 +187,7 @@ def _decide(filename: str) -> _Kind:
     if filename.startswith(("<frozen ", *_MACHINERY[:3])):
         kind = _Kind.MACHINERY
     elif any(part in filename for part in _INSTALLED):
-        # The standard library's folder has site-packages in it.
+        # This is checked before the standard library, whose folder contains site-packages.
         kind = _Kind.LIBRARY
     else:
         kind = _Kind.MACHINERY if filename.startswith(_MACHINERY[3]) else _Kind.PROJECT
@@ -198,7 +203,7 @@ def _site(frame: FrameType) -> Site:
 
 
 def _relative(filename: str) -> str:
-    """Return the path as an import would find it: below the longest entry of `sys.path`."""
+    """Return the path relative to the longest entry of `sys.path` that contains it."""
     entries = [os.path.join(entry or os.getcwd(), "") for entry in sys.path]  # noqa: PTH109, PTH118
     longest = max((entry for entry in entries if filename.startswith(entry)), key=len, default="")
     return filename[len(longest) :]

@@ -20,7 +20,7 @@ from signal_patch.specs import covers, is_never_signalled, named
 
 
 def check_setting(**_: Any) -> list[checks.CheckMessage]:
-    """E001, E002: the setting is wrong. But for `manage.py check`, start-up fails first."""
+    """E001, E002: the setting is wrong. Except with `manage.py check`, Django has already failed to start."""
     try:
         wrong = Settings().wrong_names()
     except ImproperlyConfigured as error:
@@ -39,8 +39,8 @@ def check_models(**_: Any) -> list[checks.CheckMessage]:
         return []
     return [
         checks.Warning(
-            f"SIGNAL_PATCH['MODELS'] names {label!r}, which covers no model that signals are sent for.",
-            hint="An automatic many-to-many table sends m2m_changed only. Name another, or remove it.",
+            f"SIGNAL_PATCH['MODELS'] names {label!r}, which covers no model that sends signals.",
+            hint="An auto-created many-to-many table sends m2m_changed only. Name another, or remove it.",
             id="signal_patch.W002",
         )
         for label in Settings().models
@@ -49,13 +49,13 @@ def check_models(**_: Any) -> list[checks.CheckMessage]:
 
 
 def check_quiet(**_: Any) -> list[checks.CheckMessage]:
-    """W003: QUIET names something of an installed package that is no function."""
+    """W003: QUIET names something in an installed package that is not a function."""
     if check_setting():
         return []
     return [
         checks.Warning(
-            f"SIGNAL_PATCH['QUIET'] names {path!r}, which is no function.",
-            hint="Write the dotted path of the function where it is defined, or remove it.",
+            f"SIGNAL_PATCH['QUIET'] names {path!r}, which is not a function.",
+            hint="Write the dotted path under which the function is defined, or remove it.",
             id="signal_patch.W003",
         )
         for path in Settings().quiet
@@ -69,10 +69,10 @@ def check_patches(**_: Any) -> list[checks.CheckMessage]:
         return []
     return [
         checks.Warning(
-            f"{owner.__name__}.{name} was replaced by {_whereabouts(vars(owner)[name])} after the switch was "
-            "turned on; its rows may send no signals.",
-            hint="Let the replacement call what it replaces, and carry it as __wrapped__ as functools.wraps "
-            "does; or call signal_patch.enable() after it.",
+            f"{owner.__name__}.{name} was replaced by {_dotted_path(vars(owner)[name])} after the switch was "
+            "turned on; calls of it may send no signals.",
+            hint="Let the replacement call the method that it replaces and keep it in __wrapped__, as "
+            "functools.wraps() does; or call signal_patch.enable() after the replacement.",
             id="signal_patch.W001",
         )
         for owner, name, _ in patches.ENTRY_POINTS + patches.ROW_MARKERS
@@ -87,15 +87,15 @@ def _covers_any(label: str) -> bool:
 
 def _is_function(path: str) -> bool:
     package = path.partition(".")[0]
-    # A library's, which is not installed, is never called.
+    # The default paths belong to libraries that may not be installed.
     if package not in sys.modules and find_spec(package) is None:
         return path in QUIET
     for module in accumulate(path.split(".")[:-1], "{}.{}".format):
         with suppress(ImportError):
-            # Or a class in it.
+            # The last part may name a class, which cannot be imported.
             import_module(module)
     return callers.code_at(path) is not None
 
 
-def _whereabouts(function: Any) -> str:
+def _dotted_path(function: Any) -> str:
     return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"

@@ -1,4 +1,4 @@
-"""The setting `SIGNAL_PATCH`, read anew at each access."""
+"""The setting `SIGNAL_PATCH`, read anew on each access."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _OBSERVE = (True, False, "log", "raise", "collect")
 
 
 class Settings:
-    """What `signal_patch` in INSTALLED_APPS turns on.
+    """The values of the setting `SIGNAL_PATCH`, or of the dictionary given instead.
 
-    ImproperlyConfigured, at each access, if anything in the setting is wrong; the message names the key.
-    Whether the models that it names exist, `wrong_names()` says. Given a value, that one is read instead.
+    Each access raises ImproperlyConfigured if anything in the setting is wrong; the message names the key.
+    `wrong_names()` tells whether the models that the setting names exist.
     """
 
     def __init__(self, given: dict[str, Any] | None = None) -> None:
@@ -50,7 +50,7 @@ class Settings:
 
     @property
     def observe(self) -> Any:
-        """What observing does with what is missed; None, if nothing is observed."""
+        """What to do with missed signals, or None if nothing is observed."""
         action = self._given().get("OBSERVE", False)
         return "log" if action is True else action or None
 
@@ -67,7 +67,7 @@ class Settings:
         return self._rows("MAX_ROWS", None)
 
     def wrong_names(self) -> list[str]:
-        """Return a message for each label that names nothing, once the models are loaded."""
+        """Return a message for each label that names nothing. The models must be loaded."""
         given = self._given()
         return [
             f"SIGNAL_PATCH[{name!r}]: {error}"
@@ -111,9 +111,11 @@ def _check_labels(name: str, labels: Any) -> None:
 
 
 def _check_models(given: dict[str, Any]) -> None:
-    # A list made from the environment, say: whoever gives none does not mean all.
+    # A list that is made from the environment, say, may be empty without meaning all models.
     if "MODELS" in given and not given["MODELS"]:
-        raise _wrong_value("MODELS", "is empty; left out, it means every model, and 'AUTOENABLE': False none")
+        raise _wrong_value(
+            "MODELS", "is empty; leave it out for every model, or set 'AUTOENABLE' to False for none"
+        )
 
 
 def _check_autoenable(value: object) -> None:
@@ -142,7 +144,7 @@ def _check_rows(name: str, value: object) -> None:
 
 
 def _check_options(given: dict[str, Any]) -> None:
-    """Check the options one by one, each together with those before it: the one that is wrong is named."""
+    """Check the options one by one, each together with those before it, so that errors name the right one."""
     keywords: dict[str, Any] = {}
     for name, value in _options(given).items():
         keywords[name] = value

@@ -1,4 +1,4 @@
-"""What a bulk operation would do, without doing it."""
+"""Explains what a bulk operation would do, without running it."""
 
 from __future__ import annotations
 
@@ -33,34 +33,35 @@ _SIGNALS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """What an operation would do; `str()` makes it readable."""
+    """What an operation would do; `str()` gives a readable text."""
 
     model: type[Model]
     operation: Explained
-    # Which scope or setting decides, with its line.
+    # The scope or setting that decides, with its line of code.
     decided_by: str
-    # None, if nothing is sent by this library.
+    # None if this library sends nothing.
     options: Options | None
     rows: int
     batches: int
-    # At most, without those of receivers, and of a write for what they change on instances. None of a delete,
-    # which is Django's own.
+    # The maximum, without the statements of receivers and without those that save receivers' changes. None
+    # for a delete, whose statements are Django's own.
     statements: int | None
-    # In the order in which they are called, by the names of the signals.
+    # By signal name, in the order in which they are called.
     receivers: dict[str, list[str]]
     locks_rows: bool = False
-    # Why Django itself makes the instances, which takes longer; empty, if this library does.
+    # Why Django itself makes the instances, which is slower; empty if this library makes them.
     slow_loading: list[str] = field(default_factory=list)
-    # The fields whose values are computed for all rows before the first write, as they read other rows; for
-    # the rows of each batch; and that are read again after the write.
+    # The fields whose values read other rows, and are therefore computed for all rows before the first write.
     precomputed: list[str] = field(default_factory=list)
+    # The fields whose values are computed when a batch is loaded.
     computed: list[str] = field(default_factory=list)
+    # The fields that are read again after the write.
     read_again: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
     def sends(self) -> bool:
-        """Whether signals are sent. Those of a delete Django sends, whatever the switch says."""
+        """Whether signals are sent. Django sends those of a delete, whatever the switch says."""
         return bool(self.receivers) and (self.options is not None or self.operation == "delete")
 
     def __str__(self) -> str:
@@ -91,11 +92,10 @@ class Explanation:
 def explain(
     queryset: QuerySet[Any] | BaseManager[Any], operation: Explained = "update", **values: Any
 ) -> Explanation:
-    """Say what an `update(**values)`, or a `delete()`, of a queryset would do here and now.
+    """Return what `update(**values)` or `delete()` of a queryset would do here and now.
 
-    It changes nothing and sends nothing, and runs one statement, which counts the rows. Raises what Django
-    raises for the queryset or the values; ValueError for another operation, whose rows are the caller's own
-    instances.
+    It changes nothing and sends nothing. It runs one statement, which counts the rows. Raises what Django
+    raises for the queryset or the values, and ValueError for the other operations, which take instances.
 
         print(explain(Book.objects.filter(status="draft"), status="sold"))
     """
@@ -107,7 +107,7 @@ def explain(
     using = querysets.database_for_write(queryset)
     facts: dict[str, Any] = {}
     if operation == "update":
-        # With no row to touch, Django refuses what it refuses, and executes nothing.
+        # On an empty queryset, Django checks the arguments and executes nothing.
         with in_flight.silence(queryset.model):
             querysets.none(queryset).update(**values)
         if options is not None:
@@ -116,7 +116,8 @@ def explain(
     size = _size(queryset, using, operation, options)
     batches = -(-count // size) if size else min(count, 1)
     per_batch, once = facts.pop("per_batch", None), facts.pop("once", 0)
-    # More than a batch is chosen by its keys; to lock them in their order, the first load is in vain.
+    # With several batches, a statement reads the keys of all rows. If the rows are to be locked and the
+    # caller orders them, the first batch is also loaded twice.
     choosing = batches > 1 and 1 + bool(queryset.query.order_by and facts.get("locks_rows"))
     return Explanation(
         model=queryset.model,
@@ -134,9 +135,9 @@ def explain(
 def _decision(queryset: QuerySet[Any], operation: str) -> tuple[str, Options | None]:
     model = queryset.model
     if is_never_signalled(model):
-        return "Django, which sends no signals of this model's rows", None
+        return "Django, which sends no signals for this model", None
     mixin = getattr(queryset, "signal_options", None)
-    for rules in scopes._in_effect():
+    for rules in scopes.in_effect():
         spec = rules.deciding(model)
         # A mixin stays on when the process is off.
         if spec is not None and not (rules is scopes.process.rules and mixin and rules.entries[spec] is None):
@@ -146,7 +147,7 @@ def _decision(queryset: QuerySet[Any], operation: str) -> tuple[str, Options | N
         queryset_class: Any = type(queryset)
         where = f"{queryset_class.__qualname__}, {queryset_class.signal_site}"
         return f"the mixin of {where}", scopes.options_for(model, operation, mixin)
-    return "nothing, so that it is off", None
+    return "nothing, so it is off", None
 
 
 def _count(queryset: QuerySet[Any], using: str) -> int:
@@ -183,12 +184,12 @@ def _facts_of_update(
         *plan.refresh_fields,
         *(column for column in queryset.model._meta.concrete_fields if column.generated),
     ]
-    # Django looks up the keys of parents, whose tables it writes in statements of their own.
+    # Django looks up the keys of the parents' rows, and writes each parent's table in a separate statement.
     parents = len(queryset.model._meta.get_parent_list())
     return {
-        # To load it, to write it, and to read again what only the row knows.
+        # One loads the batch, one writes it, and one reads what only the database knows.
         "per_batch": 2 + (1 + parents if parents else 0) + bool(again),
-        # To have the rows in the order of the caller.
+        # One puts the rows in the caller's order, and one computes values that read other rows.
         "once": int(bool(queryset.query.order_by)) + bool(plan.precomputed),
         "locks_rows": options.lock and connections[using].features.has_select_for_update,
         "slow_loading": _slow_loading(queryset),
@@ -200,7 +201,7 @@ def _facts_of_update(
 
 
 def _slow_loading(queryset: Any) -> list[str]:
-    """Return why the instances are not made the fast way, `loading.is_plain()`."""
+    """Return why `loading.is_plain()` rules out the fast way of making instances."""
     if loading.is_plain(queryset):
         return []
     model = queryset.model
@@ -225,9 +226,9 @@ def _slow_loading(queryset: Any) -> list[str]:
 
 
 def _warnings() -> list[str]:
-    """Return what is known of other libraries that makes signals costly."""
+    """Return warnings about other libraries that make signals slow."""
     sentry = sys.modules.get("sentry_sdk")
     integration = sentry.get_client().get_integration("django") if sentry else None
     if getattr(integration, "signals_spans", False):
-        return ["Sentry makes a span of each call of a receiver: DjangoIntegration(signals_spans=False)"]
+        return ["Sentry records each call of a receiver; to avoid it: DjangoIntegration(signals_spans=False)"]
     return []

@@ -20,19 +20,20 @@ else:
 
 
 class SignalEnhancedQuerySetMixins(Base):
-    """Send the signals of bulk operations on these querysets.
+    """Sends the signals of bulk operations on these querysets.
 
-    As a scope that is open for good: the process's `disable()` does not close it, `no_bulk_signals()`
-    silences it, and where the switch is on as well, the switch's options hold, else `signal_options`.
-    A class whose own `update()` adds values, or updates other rows too, comes before it in the bases: of what
-    is done after it receivers do not see anything.
+    The mixin acts like a scope that is always open. `disable()` does not close it, but `no_bulk_signals()`
+    silences it. If the switch is on as well, the switch's options apply, otherwise `signal_options`.
+
+    List a queryset class whose `update()` adds values, or updates other rows, before the mixin: receivers do
+    not see what a class after the mixin adds.
 
         class BookQuerySet(SignalEnhancedQuerySetMixins, models.QuerySet):
             signal_options = Options(batch_size=500)
     """
 
     signal_options: ClassVar[Options] = Options()
-    # The line of the class statement.
+    # The line of code that defines the class.
     signal_site: ClassVar[callers.Site | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -62,7 +63,7 @@ class SignalEnhancedQuerySetMixins(Base):
             return dispatch.bulk_update(self, objs, fields, batch_size, options, _next_bulk_update)
         if self._signal_options("update") is None:
             return super().bulk_update(objs, fields, batch_size)
-        # Django's calls update(), which is on, but not what the caller does.
+        # Django's bulk_update() calls update(), which is on. But the caller's operation is off.
         return _next_bulk_update(self, objs, fields, batch_size)
 
     bulk_update.alters_data = True  # type: ignore[attr-defined]  # as Django marks its own
@@ -92,9 +93,9 @@ class SignalEnhancedQuerySetMixins(Base):
     bulk_create.alters_data = True  # type: ignore[attr-defined]  # as Django marks its own
 
     def delete(self) -> tuple[int, dict[str, int]]:
-        """Delete the rows, as Django does, which sends `pre_delete` and `post_delete` for each."""
+        """Delete the rows, as Django does. Django sends `pre_delete` and `post_delete` for each."""
         options = self._signal_options("delete")
-        # Where the switch is on as well, the patch beneath splits it.
+        # If the switch is on as well, the patched delete() beneath makes the batches.
         split_beneath = scopes.options_for(self.model, "delete") is not None
         if split_beneath or options is None or options.delete_batch_size is None:
             return super().delete()
@@ -121,8 +122,8 @@ def _check_bases(queryset_class: type[SignalEnhancedQuerySetMixins]) -> None:
     if BaseManager in bases:
         name = queryset_class.__qualname__
         raise TypeError(
-            f"{name} is a manager, and SignalEnhancedQuerySetMixins is for a queryset class: make one, and "
-            "the manager of it, with as_manager() or Manager.from_queryset()"
+            f"{name} is a manager, but SignalEnhancedQuerySetMixins belongs on a queryset class; make "
+            "the manager from the queryset class with as_manager() or Manager.from_queryset()"
         )
     if QuerySet in bases and bases.index(QuerySet) < bases.index(SignalEnhancedQuerySetMixins):
         name = queryset_class.__qualname__
@@ -130,19 +131,19 @@ def _check_bases(queryset_class: type[SignalEnhancedQuerySetMixins]) -> None:
 
 
 def _next_update(queryset: SignalEnhancedQuerySetMixins, /, **values: Any) -> int:
-    """Call the `update` after the mixin's, which sends nothing of its own if the switch is on as well."""
+    """Call the next `update()` of the MRO so that it sends nothing if the switch is on as well."""
     with in_flight.silence(queryset.model):
         return super(SignalEnhancedQuerySetMixins, queryset).update(**values)
 
 
 def _next_bulk_update(queryset: SignalEnhancedQuerySetMixins, /, *args: Any, **kwargs: Any) -> int:
-    """Call the `bulk_update` after the mixin's, which sends nothing of its own either."""
+    """Call the next `bulk_update()` of the MRO in the same way."""
     with in_flight.silence(queryset.model):
         return super(SignalEnhancedQuerySetMixins, queryset).bulk_update(*args, **kwargs)
 
 
 def _next_bulk_create(queryset: SignalEnhancedQuerySetMixins, /, *args: Any, **kwargs: Any) -> list[Any]:
-    """Call the `bulk_create` after the mixin's, which sends nothing of its own either."""
+    """Call the next `bulk_create()` of the MRO in the same way."""
     with in_flight.silence(queryset.model):
         return super(SignalEnhancedQuerySetMixins, queryset).bulk_create(*args, **kwargs)
 

@@ -1,9 +1,9 @@
-"""Which bulk operations send nothing, by call site, and who would have heard them."""
+"""Observes bulk operations that send no signals: their call sites, and the receivers that miss them."""
 
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from threading import Lock
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
 
 Action: TypeAlias = Literal["log", "raise", "collect"]
 
-# As it is for what an async method of a related manager does.
+# The call site of an async method of a related manager is unknown.
 UNKNOWN: Final = "an unknown line"
 
 logger: Final = logging.getLogger("signal_patch.observe")
 
 
 class MissedSignals(RuntimeError):
-    """A bulk operation sent nothing, though somebody listens: what `observe(action="raise")` raises."""
+    """A bulk operation sent no signals, though there are receivers. `observe(action="raise")` raises it."""
 
 
 @dataclass
 class Missed:
-    """The calls of one operation on one model's rows, from one line, of which receivers did not hear."""
+    """Calls of one operation on one model, from one line of code, whose signals receivers missed."""
 
     model: type[Model]
     operation: str
-    # Those that the caller writes, as far as they are known.
+    # The fields that the caller writes, as far as they are known.
     fields: tuple[str, ...]
     site: Site | None
-    # The classes of the rows, of which a polymorphic model has several.
+    # The senders of the signals. A polymorphic model has several.
     senders: list[type[Model]]
-    # By the names of the signals.
+    # By signal name.
     receivers: dict[str, list[Listener]] = field(default_factory=dict)
     calls: int = 0
     rows: int = 0
@@ -69,15 +69,16 @@ class Missed:
             f"  {self.site or UNKNOWN}    {_number(self.calls, 'call')}, {_number(self.rows, 'row')}\n"
             f"  missed: {', '.join(paths)}\n"
             f"  to send them: with bulk_signals({self.model.__name__}):   "
-            "if it is meant so: no_bulk_signals()"
+            "if that is intended: no_bulk_signals()"
         )
 
 
 class Observation:
-    """What has been observed: `missed` and, where it was meant so, `suppressed`; `str()` gives a table.
+    """What has been observed: operations whose signals were `missed`, and those that were `suppressed`.
 
-    Meant so is what happens under `no_bulk_signals()`, in a function of the setting QUIET, or on a line
-    within one of the `ignore`d packages, modules, classes or functions, given by their dotted paths.
+    An operation is suppressed if it is meant to send nothing. It is under `no_bulk_signals()`, or in a
+    function that the setting QUIET names, or on a line in one of the packages, modules, classes or functions
+    whose dotted paths are in `ignore`. `str()` gives a table.
     """
 
     def __init__(self, action: Action = "log", ignore: Iterable[str] = ()) -> None:
@@ -109,24 +110,24 @@ class Observation:
             lines.append("  ".join([*numbers, *aligned]).rstrip())
         return "\n".join(lines)
 
-    def note(self, found: Missed, rows: int, *, meant: bool) -> None:
-        """Count one call. MissedSignals, if that is the action, and it is not meant so."""
+    def note(self, found: Missed, rows: int, *, intended: bool) -> None:
+        """Count a call; raise MissedSignals if that is the action and the call is not `intended`."""
         site = found.site
-        meant = meant or (site is not None and any(map(site.is_within, self.ignore)))
-        noted = self._suppressed if meant else self._missed
+        intended = intended or (site is not None and any(map(site.is_within, self.ignore)))
+        noted = self._suppressed if intended else self._missed
         with self._lock:
             known = noted.setdefault((site, found.model, found.operation, found.fields), found)
             known.calls += 1
             known.rows += rows
             known.receivers = known.receivers or _receivers(known.senders)
             calls = known.calls
-        if meant:
+        if intended:
             return
         if self.action == "raise":
             raise MissedSignals(str(known))
-        # The first time, and then at powers of ten.
+        # The first call is logged, and then those at powers of ten.
         if self.action == "log" and calls == 10 ** (len(str(calls)) - 1):
-            # As it is now: a handler may write it later.
+            # Formatted now, because a handler may write it later, when the numbers have changed.
             logger.warning("%s", str(known))
 
     def clear(self) -> None:
@@ -138,19 +139,20 @@ class Observation:
 
 @contextmanager
 def observe(*, action: Action = "log", ignore: Iterable[str] = ()) -> Iterator[Observation]:
-    """Collect the bulk operations of this thread or task that send nothing, though somebody listens.
+    """Collect the bulk operations of this thread or task that send no signals, though there are receivers.
 
-    It sends nothing and changes nothing. Each is logged to `signal_patch.observe` the first time, and at
-    powers of ten; with `action="raise"` it is a MissedSignals error instead, and with "collect" neither.
-    `ignore` holds dotted paths of packages, modules, classes or functions in which it is meant so.
+    It sends nothing and changes nothing. Each operation is logged to `signal_patch.observe` the first time,
+    and then at powers of ten. `action="raise"` raises MissedSignals instead; `action="collect"` does neither.
+    `ignore` holds the dotted paths of packages, modules, classes or functions whose operations are meant to
+    send nothing.
 
         with observe() as observation:
             expire_old_orders()
         print(observation)
 
-    Rows of `update()`, `bulk_update()`, `bulk_create()` and of a delete's SET_NULL, SET_DEFAULT and SET()
-    are observed; not those that the database itself removes or changes. Not missed, either, is what receivers
-    do to rows of the model whose signals are being sent: the switch would send nothing for these.
+    It observes `update()`, `bulk_update()`, `bulk_create()`, and the SET_NULL, SET_DEFAULT and SET() rows of
+    a delete, but not the rows that the database itself removes or changes. Operations on a model whose rows
+    are in flight are not counted, because the switch sends nothing for rows in flight.
     """
     observation = Observation(_checked(action), ignore)
     begin(observation)
@@ -167,18 +169,18 @@ def begin(observation: Observation) -> None:
 
 
 def end(observation: Observation) -> None:
-    """Observe this thread or task no longer."""
+    """Stop observing this thread or task."""
     _observers.discard(observation)
     _here.set(tuple(other for other in _here.get() if other is not observation))
 
 
 def is_begun(observation: Observation) -> bool:
-    """Say whether it observes this thread or task."""
+    """Return whether this observation is observing this thread or task."""
     return any(other is observation for other in _here.get())
 
 
 def observe_process(action: Action | None, ignore: Iterable[str] = ()) -> None:
-    """Observe the whole process, or with None end it."""
+    """Observe the whole process, or stop observing it if the action is None."""
     with scopes.lock:
         if action is not None:
             process.action, process.ignore = _checked(action), tuple(ignore)
@@ -188,16 +190,16 @@ def observe_process(action: Action | None, ignore: Iterable[str] = ()) -> None:
 
 
 def report() -> str:
-    """Return what is to be written of the process when it ends."""
+    """Return the report to write when the process ends."""
     if process not in _observers.open:
         return ""
     if not process.missed and not process.suppressed:
-        return "\nNo bulk operation went unheard.\n"
+        return "\nNo signals of bulk operations were missed.\n"
     return f"\nBulk operations that sent nothing:\n{process}\n"
 
 
 class _Observers:
-    """Those that are at work; operations are observed as long as there is one."""
+    """The open observations. Operations are observed as long as there is one."""
 
     def __init__(self) -> None:
         self.open: tuple[Observation, ...] = ()
@@ -213,7 +215,7 @@ class _Observers:
             switch.set_observer(_run if self.open else None)
 
 
-# What the setting OBSERVE collects, through all its changes.
+# What the setting OBSERVE collects. It stays when the setting changes.
 process: Final = Observation()
 
 _here: Final[ContextVar[tuple[Observation, ...]]] = ContextVar("signal_patch_observations", default=())
@@ -227,39 +229,26 @@ def _run(
     args: tuple[Any, ...],
     keywords: dict[str, Any],
 ) -> Any:
-    """Run an operation that sends nothing, and note who would have heard it."""
+    """Run an operation that sends no signals, and note which receivers miss them."""
     model = queryset.model
     observations = [*_here.get(), process] if process in _observers.open else _here.get()
     senders = [] if in_flight.is_silent(model) or not observations else _senders(queryset)
-    if not sending.hears_saves(senders):
-        return _call(operation, queryset, original, args, keywords)
-    is_meant = scopes.is_silenced(model) or callers.quiet.is_caller()
-    result = _call(operation, queryset, original, args, keywords)
-    rows = _rows(operation, result, args)
+    is_missed = sending.hears_saves(senders)
+    is_intended = is_missed and (scopes.is_silenced(model) or callers.quiet.is_caller())
+    # Django's bulk_update() calls update(), which is not an operation of the caller's.
+    with in_flight.silence(model) if operation == "bulk_update" else nullcontext():
+        result = original(queryset, *args, **keywords)
+    rows = _rows(operation, result, args) if is_missed else 0
     if rows and not _is_any_in_flight(model):
         name = "update" if operation == "update_batch" else operation
         fields, site = _fields(operation, args, keywords), callers.call_site()
         for observation in observations:
-            observation.note(Missed(model, name, fields, site, senders), rows, meant=is_meant)
+            observation.note(Missed(model, name, fields, site, senders), rows, intended=is_intended)
     return result
 
 
-def _call(
-    operation: str,
-    queryset: Any,
-    original: Callable[..., Any],
-    args: tuple[Any, ...],
-    keywords: dict[str, Any],
-) -> Any:
-    if operation != "bulk_update":
-        return original(queryset, *args, **keywords)
-    # The update() inside it is not the caller's.
-    with in_flight.silence(queryset.model):
-        return original(queryset, *args, **keywords)
-
-
 def _is_any_in_flight(model: type[Model]) -> bool:
-    # In any database: a router that is asked which of them it is may answer differently the next time.
+    # In any database, because asking a router for the right one may change its answer to Django.
     return in_flight.innermost_flight() is not None and any(
         in_flight.is_any_in_flight(using, model) for using in connections
     )
@@ -268,7 +257,7 @@ def _is_any_in_flight(model: type[Model]) -> bool:
 def _senders(queryset: Any) -> list[type[Model]]:
     if is_never_signalled(queryset.model):
         return []
-    # What a cascade changes by keys is no queryset.
+    # For `update_batch` it is an UpdateQuery, not a queryset.
     return sending.senders(queryset) if isinstance(queryset, QuerySet) else [queryset.model]
 
 
@@ -292,7 +281,7 @@ def _fields(operation: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> 
     if operation == "update_batch":
         return tuple(args[1])
     fields = keywords.get("fields", args[1] if len(args) > 1 else ())
-    # An iterator has been used up.
+    # An iterator has already been consumed.
     return tuple(fields) if operation == "bulk_update" and isinstance(fields, list | tuple) else ()
 
 

@@ -1,4 +1,4 @@
-"""How bulk operations send their signals, and for which of them."""
+"""The options: how bulk operations send their signals, and which of them do."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Keywords(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What holds for the models of one `enable()` or `bulk_signals()`.
+    """The options for the models of one `enable()` or `bulk_signals()`.
 
-    Whatever is wrong with a value is raised here, when the switch is turned: TypeError for a value of
-    the wrong kind, ValueError for one out of range, LookupError for a model that is not there, ImportError
-    for a bar without tqdm.
+    A wrong value is an error here, when the switch is turned: TypeError for a value of the wrong type,
+    ValueError for one out of range, LookupError for a model that does not exist, ImportError for a progress
+    bar without tqdm.
     """
 
     operations: frozenset[Operation] = OPERATIONS
@@ -54,7 +54,7 @@ class Options:
     batch_reads: bool = False
 
     def __post_init__(self) -> None:
-        # The class is frozen for everyone else; slots leave no other way to normalise.
+        # The class is frozen, and has slots, so there is no other way to normalize its values.
         object.__setattr__(self, "operations", _operations(self.operations))
         _check_batch_size("batch_size", self.batch_size)
         if self.delete_batch_size is not None:
@@ -70,7 +70,7 @@ class Options:
 
     @classmethod
     def from_keywords(cls, keywords: Keywords) -> Options:
-        """Return the options given by name; an unknown name is a TypeError that lists the valid ones."""
+        """Return the options with these names; raise TypeError, with the valid names, for an unknown one."""
         valid = [field.name for field in fields(cls)]
         unknown = sorted(keywords.keys() - set(valid))
         if unknown:
@@ -79,7 +79,7 @@ class Options:
 
 
 def changed(options: Options | None) -> dict[str, str]:
-    """Return those options that are not as by default, as they are written in code."""
+    """Return the options that differ from the defaults, as they are written in code."""
     return {
         field.name: _written(getattr(options, field.name))
         for field in fields(Options)
@@ -94,10 +94,10 @@ def _written(value: object) -> str:
 
 
 def check_operation(operation: str) -> None:
-    """Raise ValueError, with the valid names, if this is not the name of an operation."""
+    """Raise ValueError, listing the valid names, if this is not the name of an operation."""
     valid = sorted(OPERATIONS)
     if operation not in valid:
-        # The async form of each is covered with it.
+        # The operation covers its async form.
         meant = _suggestion(str(operation).removeprefix("a"), valid)
         raise ValueError(f"unknown operation {operation!r}{meant}")
 
@@ -110,8 +110,8 @@ def _suggestion(wrong: str, valid: Sequence[str]) -> str:
 
 def _option_meant(unknown: str, valid: list[str]) -> str:
     if unknown in ("model", "models"):
-        return ": models are arguments without a name, as in enable('shop.Book', 'shop.Price')"
-    # `exclude` is no option, but given in the same way.
+        return ": models are positional arguments, as in enable('shop.Book', 'shop.Price')"
+    # `exclude` is not an option, but is given in the same way.
     return _suggestion(unknown, [*valid, "exclude"])
 
 
@@ -119,7 +119,7 @@ def _operations(names: object) -> frozenset[Operation]:
     if isinstance(names, str):
         raise TypeError(f"operations must be a collection, such as [{names!r}], not the string {names!r}")
     try:
-        chosen = list(names)  # type: ignore[call-overload]  # to find out is the point
+        chosen = list(names)  # type: ignore[call-overload]  # this is what is being checked
     except TypeError:
         raise TypeError(f"operations must be a collection of names, not {names!r}") from None
     for name in chosen:
@@ -137,7 +137,7 @@ def _names(option: str, names: object) -> tuple[str, ...]:
 
 
 def _check_batch_size(name: str, batch_size: object) -> None:
-    # True is an int, and never meant as a number of rows.
+    # True is an int, but is never meant as a number of rows.
     if not isinstance(batch_size, int) or isinstance(batch_size, bool):
         raise TypeError(f"{name} must be a whole number of rows, at least 1, not {batch_size!r}")
     if batch_size < 1:
@@ -163,7 +163,7 @@ def _takes_two(function: Progress) -> bool:
     try:
         signature(function).bind(0, 0)
     except ValueError:
-        # Functions in C may have no signature to look at.
+        # Functions written in C may have no signature.
         return True
     except TypeError:
         return False

@@ -1,7 +1,7 @@
-"""The patches: a thin wrapper for each of Django's methods that is patched, named after it.
+"""The patches: a thin wrapper for each patched method of Django, named after the method.
 
-A wrapper is given Django's method *unbound*, as `wrapped(queryset, ...)`: what it hands on to dispatch
-is called with other querysets than the one at hand. "Django's" may be another library's wrapper of it.
+A wrapper gets Django's method *unbound*, as `wrapped(queryset, ...)`, because dispatch calls it with other
+querysets than the one that was called. "Django's" method may be another library's wrapper of it.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 class Patch(wrapt.CallableObjectProxy[Callable[..., Any]]):
     """A patched method in its class.
 
-    A proxy of wrapt's, so that others that use wrapt can be taken out above or below it. What an instance
-    has of it is a plain bound method, which pickles and copies as any other, and costs half of wrapt's own.
+    It is a proxy of wrapt's, so that other wrapt proxies above and beneath it can be removed. Instances get a
+    plain bound method of it, which can be pickled and copied like any other, and which costs half as much as
+    wrapt's own.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Patch(wrapt.CallableObjectProxy[Callable[..., Any]]):
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name == "__wrapped__":
-            # Another library's, beneath this one, was taken out.
+            # Another library's patch, beneath this one, was removed.
             self._self_put_beneath(value)
 
     def __call__(self, /, *args: Any, **keywords: Any) -> Any:
@@ -83,8 +84,8 @@ class Patch(wrapt.CallableObjectProxy[Callable[..., Any]]):
 def _patch(wrapped: Callable[..., Any], owner: type, wrapper: Wrapper) -> Patch:
     """Return a patch of a method.
 
-    In a class of its own, whose `__get__` has the method at hand: to ask a proxy for its attributes made the
-    way of a call to Django's method a third longer.
+    Each patch has its own class, whose `__get__` has the method at hand. Reading attributes of a proxy would
+    make a call of Django's method a third slower.
     """
     beneath = _unbound(wrapped)
 
@@ -108,7 +109,7 @@ def _patch(wrapped: Callable[..., Any], owner: type, wrapper: Wrapper) -> Patch:
 
 def update(wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords) -> Any:
     options = scopes.options_for(queryset.model, "update")
-    # Positional arguments are for Django to refuse.
+    # Django refuses positional arguments.
     if options is None or args or in_flight.is_silent(queryset.model) or callers.quiet.is_caller():
         if scopes.process.observe is not None:
             return scopes.process.observe("update", queryset, wrapped, args, keywords)
@@ -125,11 +126,11 @@ def bulk_update(
     if options is None or callers.quiet.is_caller():
         if scopes.process.observe is not None:
             return scopes.process.observe("bulk_update", queryset, wrapped, args, keywords)
-        return quietly(queryset.model, wrapped, queryset, *args, **keywords)
+        return _silenced(queryset.model, wrapped, queryset, *args, **keywords)
     try:
         given = _BULK_UPDATE.bind(queryset, *args, **keywords)
     except TypeError:
-        # For Django to refuse, or for whoever wrapped it with more arguments to understand.
+        # Django refuses these arguments, or another library's wrapper knows them.
         return wrapped(queryset, *args, **keywords)
     given.apply_defaults()
     _, objs, fields, batch_size = given.args
@@ -156,7 +157,7 @@ def delete_queryset(
     wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords
 ) -> Any:
     options = scopes.options_for(queryset.model, "delete")
-    # Arguments are for Django to refuse.
+    # Django refuses arguments.
     if options is None or options.delete_batch_size is None or args or keywords:
         return wrapped(queryset, *args, **keywords)
     return dispatch.delete_in_batches(queryset, options.delete_batch_size, options, wrapped)
@@ -166,7 +167,7 @@ def save_base(wrapped: Callable[..., Any], instance: Model, args: Arguments, key
     given = args[3] if len(args) > 3 else keywords.get("using")
     using = given or router.db_for_write(type(instance), instance=instance)
     if len(args) <= 3:
-        # A router is asked once: it may answer differently the next time.
+        # Asking a router twice might give two answers.
         keywords["using"] = using
     flight = in_flight.Flight(using, {}, instance)
     with in_flight.flying(flight):
@@ -192,7 +193,7 @@ def update_batch(wrapped: Callable[..., Any], query: UpdateQuery, args: Argument
 
 
 def _options_for(model: type[Model], operation: str) -> Options | None:
-    """Return the options that hold in a delete, which takes no manager that might have a mixin.
+    """Return the options for rows that a delete reaches: the switch's, or those of the default manager.
 
     Manager._queryset_class, Django 5.2 to 6.1.
     """
@@ -202,14 +203,14 @@ def _options_for(model: type[Model], operation: str) -> Options | None:
 
 
 def _mixin_options(queryset: QuerySet[Any]) -> Options | None:
-    """Return the options under which rows send signals of an `update()` that sends none by itself."""
+    """Return the options for a queryset without the mixin whose model's default manager has it, or None."""
     if hasattr(queryset, "signal_options") or scopes.options_for(queryset.model, "update") is not None:
         return None
     return _options_for(queryset.model, "update")
 
 
 def awaited(wrapped: Callable[..., Any], queryset: QuerySet[Any], args: Arguments, keywords: Keywords) -> Any:
-    """Hand the line that calls an async method on to the thread in which it runs."""
+    """Pass the line that calls an async method on to the thread in which the method runs."""
     return _at_site(wrapped(queryset, *args, **keywords), callers.call_site())
 
 
@@ -221,31 +222,31 @@ async def _at_site(operation: Awaitable[Any], site: callers.Site | None) -> Any:
 def get_app_configs(wrapped: Callable[..., Any], registry: Apps, args: Arguments, keywords: Keywords) -> Any:
     """Check labels as soon as the models are loaded.
 
-    `Apps.populate()` asks for the apps then, to call their `ready()` (Django 5.2 to 6.1). To patch populate()
-    would be too late for a label given in a models module, while it is running.
+    `Apps.populate()` calls this method then, in order to call `ready()` (Django 5.2 to 6.1). Patching
+    `populate()` would be too late for a label given in a models module, because it is already running.
     """
     if registry is apps and apps.models_ready:
         with scopes.lock:
-            _take_off(AWAITING)
+            _remove(AWAITING)
             scopes.resolve_pending()
     return wrapped(registry, *args, **keywords)
 
 
-def quietly(model: type[Model], bulk_update: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
-    """Call a `bulk_update` that is not on: the `update()` inside it, if on, is not the caller's."""
+def _silenced(model: type[Model], bulk_update: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
+    """Call a `bulk_update()` that is off, so that the `update()` inside it sends nothing if that is on."""
     inner = scopes.options_for(model, "update") is not None
     with in_flight.silence(model) if inner else nullcontext():
         return bulk_update(*args, **keywords)
 
 
-# The operations that start at a queryset, and what a mixin needs as well: rows are marked as in flight, and a
-# delete changes others.
+# The operations that start at a queryset.
 ENTRY_POINTS: tuple[Place, ...] = (
     (QuerySet, "update", update),
     (QuerySet, "bulk_update", bulk_update),
     (QuerySet, "bulk_create", bulk_create),
     (QuerySet, "delete", delete_queryset),
 )
+# What the mixin needs as well: these mark rows as in flight, and send signals for what a delete changes.
 ROW_MARKERS: tuple[Place, ...] = (
     (Model, "save_base", save_base),
     (Collector, "delete", delete),
@@ -261,53 +262,53 @@ AWAITING: tuple[Place, ...] = ((Apps, "get_app_configs", get_app_configs),)
 
 
 def install(options: Iterable[Options]) -> None:
-    """Put the patches on where they are not on yet, and those that the options need."""
+    """Install the patches that are missing, and those that the options need."""
     with scopes.lock:
-        _put_on(ENTRY_POINTS + ROW_MARKERS)
-        _put_on_for(options)
+        _install(ENTRY_POINTS + ROW_MARKERS)
+        _install_for(options)
 
 
 def install_row_markers(options: Options) -> None:
-    """Put on, for good, what a mixin with these options needs."""
+    """Install, for as long as the process runs, what a mixin with these options needs."""
     with scopes.lock:
         scopes.process.marks_rows = True
         scopes.process.holds_inserts |= bool(options.batch_inserts)
-        _put_on(ROW_MARKERS)
-        _put_on_for([options])
+        _install(ROW_MARKERS)
+        _install_for([options])
 
 
 def install_async() -> None:
-    """Put on what makes the call sites of async methods known."""
+    """Install the patches that make the call sites of async methods known."""
     with scopes.lock:
-        _put_on(ASYNC)
+        _install(ASYNC)
 
 
-def _put_on_for(options: Iterable[Options]) -> None:
+def _install_for(options: Iterable[Options]) -> None:
     if any(chosen.batch_inserts for chosen in options):
         from signal_patch.receivers import batch_inserts
 
-        _put_on(batch_inserts.PLACES)
+        _install(batch_inserts.PLACES)
 
 
 def remove() -> None:
-    """Take the patches off; one that another library has wrapped in a closure stays, inert."""
+    """Remove the patches. One that another library has wrapped in a closure stays and does nothing."""
     with scopes.lock:
-        _take_off(ENTRY_POINTS + ASYNC if scopes.process.marks_rows else ENTRY_POINTS + ASYNC + ROW_MARKERS)
+        _remove(ENTRY_POINTS + ASYNC if scopes.process.marks_rows else ENTRY_POINTS + ASYNC + ROW_MARKERS)
         if ours(Model, "_do_insert") and not scopes.process.holds_inserts:
             from signal_patch.receivers import batch_inserts
 
-            _take_off(batch_inserts.PLACES)
+            _remove(batch_inserts.PLACES)
             batch_inserts.HeldKey.take_off()
 
 
 def await_models() -> None:
-    """Have labels checked as soon as the models are loaded."""
+    """Install the patch that checks labels as soon as the models are loaded."""
     with scopes.lock:
-        _put_on(AWAITING)
+        _install(AWAITING)
 
 
 def ours(owner: type, name: str) -> Patch | None:
-    """Return our patch of this method, whoever has wrapped it since."""
+    """Return our patch of this method, even if others have wrapped it since."""
     return wrapt.find_wrapper(vars(owner)[name], predicate=_is_ours)
 
 
@@ -315,23 +316,24 @@ def _is_ours(wrapper: object) -> bool:
     return issubclass(type(wrapper), Patch)
 
 
-def _put_on(places: Iterable[Place]) -> None:
+def _install(places: Iterable[Place]) -> None:
     for owner, name, wrapper in places:
         if ours(owner, name) is None:
             wrapt.apply_patch(owner, name, _patch(vars(owner)[name], owner, wrapper))
 
 
-def _take_off(places: Iterable[Place]) -> None:
+def _remove(places: Iterable[Place]) -> None:
     for owner, name, _ in places:
         patch = ours(owner, name)
         if patch is not None:
-            # Beneath a closure it cannot be taken out but with the closure, which is not ours to take off.
+            # A patch inside another library's closure can only be removed with that closure.
             with suppress(wrapt.WrapperNotOutermostError):
                 wrapt.unwrap_object(owner, name, patch)
 
 
 def _unbound(wrapped: Any) -> Callable[..., Any]:
-    # By type: another's proxy claims to be a function, but learns of its instance only when bound.
+    # Checked by type: another library's proxy claims to be a function, but only learns its instance when
+    # bound.
     if type(wrapped) is FunctionType:
         return wrapped
 
@@ -342,8 +344,8 @@ def _unbound(wrapped: Any) -> Callable[..., Any]:
     return call
 
 
-# Django's signatures (5.2 to 6.1), written out: what stands in Django's class when this module is imported
-# may be another library's, which says no more than `*args, **kwargs`.
+# Django's signatures (5.2 to 6.1), written out. When this module is imported, the method in Django's class
+# may already be another library's, whose signature may just be `*args, **kwargs`.
 
 
 def _bulk_create(

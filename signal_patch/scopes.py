@@ -1,6 +1,6 @@
 """The state: which models are on, with which options, in this process and in this context.
 
-Rules never change, so that whoever reads them needs no lock; the process's are replaced, under `lock`.
+Rules are immutable, so reading them needs no lock. The rules of the process are replaced, under `lock`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Origin(NamedTuple):
-    """Who turned the switch: a call such as `enable()`, and from which line, or the setting."""
+    """What turned the switch: a call, such as `enable()`, with its line of code; or the setting."""
 
     name: str
     site: Site | None = None
@@ -43,17 +43,17 @@ class Undecided(Enum):
 
 UNDECIDED: Final = Undecided.UNDECIDED
 
-# Of the name of an operation, its queryset, Django's method and its arguments.
+# It is called with the operation's name, its queryset, Django's method and the arguments.
 Observe: TypeAlias = "Callable[[str, Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]"
 
-# None is off.
+# None means off.
 Decision: TypeAlias = "Options | Literal[Undecided.UNDECIDED] | None"
 
 
 class Rules:
-    """Models and what holds for them, in order: the last entry that covers a model decides.
+    """Models with their options, in order: the last entry that covers a model decides.
 
-    Immutable, but for what it remembers of its own decisions.
+    Immutable, except for a cache of its decisions.
     """
 
     __slots__ = ("_decisions", "entries", "origins")
@@ -65,27 +65,27 @@ class Rules:
         self._decisions: dict[Spec, Decision] = {}
 
     def turned(self, specs: Iterable[Spec], options: Options | None, origin: Origin) -> Rules:
-        """Return rules in which these specs have the last word; what they cover whole has no say any more."""
+        """Return rules in which these specs decide last; entries that they cover completely are dropped."""
         entries, origins = self.entries, {**self.origins, **dict.fromkeys(specs, origin)}
         for spec in specs:
-            entries = {earlier: said for earlier, said in entries.items() if not covers(spec, earlier)}
+            entries = {earlier: given for earlier, given in entries.items() if not covers(spec, earlier)}
             entries[spec] = options
         return Rules(entries, {spec: origins[spec] for spec in entries})
 
     def resolved(self) -> Rules:
-        """Return the same rules, with classes for the labels of models."""
+        """Return the same rules, with model classes in place of their labels."""
         rules = NOTHING
         for spec, options in self.entries.items():
             rules = rules.turned([resolved(spec)], options, self.origins[spec])
         return rules
 
     def without(self, origin: Origin) -> Rules:
-        """Return the rules that others have made."""
-        entries = {spec: said for spec, said in self.entries.items() if self.origins[spec] != origin}
+        """Return the rules without the entries of this origin."""
+        entries = {spec: options for spec, options in self.entries.items() if self.origins[spec] != origin}
         return Rules(entries, {spec: self.origins[spec] for spec in entries})
 
     def deciding(self, target: Spec) -> Spec | None:
-        """Return the spec of the entry that decides on a model, if one does."""
+        """Return the spec of the entry that decides for a model, or None."""
         return next((spec for spec in reversed(self.entries) if covers(spec, target)), None)
 
     def on(self) -> list[Spec]:
@@ -95,7 +95,7 @@ class Rules:
         return [options for options in self.entries.values() if options is not None]
 
     def decision(self, target: Spec) -> Decision:
-        """Return what these rules say of a model, of an app, or of everything."""
+        """Return what these rules decide for a model, an app or every model."""
         if not self.entries:
             return UNDECIDED
         try:
@@ -104,13 +104,13 @@ class Rules:
             return self._decide(target)
 
     def _decide(self, target: Spec) -> Decision:
-        decision = self._last_word(target)
-        # Other classes, such as a migration's, would be kept alive by being remembered.
+        decision = self._uncached_decision(target)
+        # Caching other classes, such as those of migrations, would keep them alive.
         if is_permanent(target):
             self._decisions[target] = decision
         return decision
 
-    def _last_word(self, target: Spec) -> Decision:
+    def _uncached_decision(self, target: Spec) -> Decision:
         if is_never_signalled(target):
             return None
         spec = self.deciding(target)
@@ -121,7 +121,7 @@ NOTHING: Final = Rules({}, {})
 
 
 class Process:
-    """What the whole process shares. Write under `lock`."""
+    """State that the whole process shares. Change it under `lock` only."""
 
     __slots__ = (
         "holds_inserts",
@@ -136,19 +136,19 @@ class Process:
 
     def __init__(self) -> None:
         self.rules = NOTHING
-        # Of all threads and tasks.
+        # The open scopes of all threads and tasks.
         self.open_scopes: set[Reference] = set()
-        # The last open scope takes the patches off.
+        # Whether the patches are to be removed when the last open scope is left.
         self.removal_due = False
-        # Labels given before the models were loaded, to be checked when they are.
+        # Labels that were given before the models were loaded, and are checked when they are.
         self.pending: set[str] = set()
-        # What held before each `override_settings()` of the setting that is open, to be put back.
+        # The rules before each override_settings(SIGNAL_PATCH=…) that is active; they are restored after it.
         self.overridden: list[Rules] = []
-        # What runs bulk operations that send nothing, while somebody observes them.
+        # Runs the bulk operations that send no signals, while somebody observes them.
         self.observe: Observe | None = None
-        # A mixin is in use: rows in flight are marked whether or not the switch is on.
+        # Whether a queryset class has the mixin: then rows in flight are marked even if the switch is off.
         self.marks_rows = False
-        # And with `batch_inserts`.
+        # Whether such a class uses `batch_inserts`.
         self.holds_inserts = False
 
 
@@ -157,24 +157,25 @@ lock: Final = RLock()
 
 
 class OpenScope:
-    """A scope that was entered is open until it is left, or until this object is gone.
+    """An entered scope. It is open until it is left, or until this object is deleted.
 
-    Only the `with` statement refers to it, so that it is gone with the statement. No variable of a function
-    may: somebody may keep the traceback of an exception, which keeps the variables of all functions in it.
+    Only the `with` statement refers to this object, so that it is deleted with the statement. No local
+    variable may refer to it: if somebody keeps the traceback of an exception, it keeps the local variables of
+    all its functions.
     """
 
     __slots__ = ("__weakref__",)
 
 
 class Reference(ref[OpenScope]):
-    """A weak reference to an open scope, found in a set by its own identity, also when its object is gone."""
+    """A weak reference to an open scope. A set finds it by its own identity, even if the scope is deleted."""
 
     __slots__ = ()
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
 
-# The scopes of this context, the innermost first. A context may remember one for longer than it is open.
+# The scopes of this context, innermost first. Scopes that have been left may still be among them.
 _entered: Final[ContextVar[tuple[tuple[Reference, Rules], ...]]] = ContextVar(
     "signal_patch_scopes", default=()
 )
@@ -184,7 +185,7 @@ def options_for(model: type[Model], operation: str, default: Options | None = No
     """Return the options under which this operation on the model's rows sends signals, or None.
 
     The innermost open scope that covers the model wins; otherwise the process-wide setting applies. `default`
-    holds if no scope covers the model and the process is not on.
+    is used if no scope covers the model and the process-wide setting does not turn it on.
     """
     for reference, rules in _entered.get():
         decision = rules.decision(model) if reference in process.open_scopes else UNDECIDED
@@ -192,7 +193,7 @@ def options_for(model: type[Model], operation: str, default: Options | None = No
             return _permitted(decision, operation)
     decision = process.rules.decision(model)
     if decision is UNDECIDED and default is None:
-        # What most calls come to: it is to cost next to nothing.
+        # Most calls end here, so this must be fast.
         return None
     options = _permitted(decision, operation)
     if options is None and default is not None and not is_never_signalled(model):
@@ -201,22 +202,22 @@ def options_for(model: type[Model], operation: str, default: Options | None = No
 
 
 def is_on(target: Spec, operation: str | None = None) -> bool:
-    """Say whether a model, an app as such, or everything as such is on in this context, mixins aside."""
-    decisions = (rules.decision(target) for rules in _in_effect())
-    decision = next((said for said in decisions if said is not UNDECIDED), None)
+    """Return whether a model, an app or every model is on in this context, apart from mixins."""
+    decisions = (rules.decision(target) for rules in in_effect())
+    decision = next((found for found in decisions if found is not UNDECIDED), None)
     if operation is None:
         return decision is not None
     return _permitted(decision, operation) is not None
 
 
 def is_silenced(model: type[Model]) -> bool:
-    """Say whether an open scope says of a model that it is off, as `no_bulk_signals()` does."""
-    decisions = (rules.decision(model) for rules in _in_effect() if rules is not process.rules)
-    return next((said for said in decisions if said is not UNDECIDED), UNDECIDED) is None
+    """Return whether an open scope turns the model off, as `no_bulk_signals()` does."""
+    decisions = (rules.decision(model) for rules in in_effect() if rules is not process.rules)
+    return next((found for found in decisions if found is not UNDECIDED), UNDECIDED) is None
 
 
 def mixin_options(model: type[Model]) -> dict[str, Options]:
-    """Return the options of those of a model's managers whose querysets have the mixin, by their names.
+    """Return, by manager name, the options of a model's managers whose querysets have the mixin.
 
     Manager._queryset_class, Django 5.2 to 6.1.
     """
@@ -230,7 +231,7 @@ def mixin_options(model: type[Model]) -> dict[str, Options]:
 
 
 def is_on_by_mixin(model: type[Model], operation: str | None = None) -> bool:
-    """Say whether bulk operations of a manager of the model send signals in this context."""
+    """Return whether the mixin makes a manager of the model send signals in this context."""
     return any(
         options_for(model, name, default) is not None
         for default in mixin_options(model).values()
@@ -239,13 +240,13 @@ def is_on_by_mixin(model: type[Model], operation: str | None = None) -> bool:
 
 
 def is_anything_on(operation: str | None = None) -> bool:
-    """Say whether any model is on in this context, mixins aside."""
-    return any(is_on(spec, operation) for rules in _in_effect() for spec in rules.on())
+    """Return whether any model is on in this context, apart from mixins."""
+    return any(is_on(spec, operation) for rules in in_effect() for spec in rules.on())
 
 
 def reference_to(scope: OpenScope) -> Reference:
-    """Return the reference by which an open scope is known."""
-    # The callback is C code: an exception in a Python callback of a reference would be lost.
+    """Return a weak reference to an open scope. It closes the scope when the object is deleted."""
+    # The callback is C code, because an exception in a Python callback would be lost.
     return Reference(scope, process.open_scopes.discard)
 
 
@@ -258,8 +259,8 @@ def enter(reference: Reference, rules: Rules) -> None:
 def leave(reference: Reference) -> None:
     """Close a scope.
 
-    Never `ContextVar.reset()`: an async generator may be finalised in another task, where its token is not
-    valid.
+    It does not call `ContextVar.reset()`: an async generator may be finalized in another task, where its
+    token is not valid.
     """
     process.open_scopes.discard(reference)
     _entered.set(tuple(_open()))
@@ -275,7 +276,7 @@ def _open() -> list[tuple[Reference, Rules]]:
 
 
 def resolve_pending() -> None:
-    """Check the labels that were given before the models were loaded: LookupError for a wrong one."""
+    """Check the labels that were given before the models were loaded; raise LookupError for a wrong one."""
     with lock:
         pending, process.pending = process.pending, set()
         for label in sorted(pending):
@@ -284,13 +285,14 @@ def resolve_pending() -> None:
 
 
 def await_models(specs: Iterable[Spec]) -> bool:
-    """Remember the labels among these for `resolve_pending()`, and say whether there is need of it."""
+    """Remember the labels among these until the models are loaded; return whether any are waiting."""
     if not apps.models_ready:
         process.pending.update(spec for spec in specs if isinstance(spec, str))
     return bool(process.pending)
 
 
-def _in_effect() -> list[Rules]:
+def in_effect() -> list[Rules]:
+    """Return the rules of the open scopes of this context, innermost first, and then those of the process."""
     return [*(rules for _, rules in _open()), process.rules]
 
 

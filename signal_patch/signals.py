@@ -1,17 +1,18 @@
-"""The signal that tells of bulk operations, and who listens to the signals of rows.
+"""The signal `bulk_dispatched`, the limits on rows, and the receivers of the model signals.
 
-`bulk_dispatched` is sent after each bulk operation that has sent signals, and after each batch of a longer
-one, inside its transaction: for metrics. What a receiver of it raises is logged by Django. Its arguments:
+`bulk_dispatched` is meant for metrics. It is sent after each batch of a bulk operation that has sent signals,
+inside the operation's transaction. Django logs exceptions of its receivers. Its arguments:
 
 - `sender`: the model; `using`: the alias of the database
 - `operation`: "update", "bulk_update", "bulk_create" or "delete"
-- `senders`: the classes of its rows, which receivers were called with
-- `rows`: how many this batch had; `done`, `total`: how many the operation has had so far, and has in all
-- `already_in_flight`: for how many of those done nothing was sent, as their signals were being sent already
-- `batches`, `statements`, `seconds`, `seconds_in_receivers`: of the operation so far; statements that
-  receivers run do not count; of a delete, whose signals Django sends, they do, and the last is None
+- `senders`: the classes of its rows, for which receivers were called
+- `rows`: the number of rows in this batch; `done`, `total`: the number of rows so far, and in all
+- `already_in_flight`: how many of the rows so far sent nothing, because they were already in flight
+- `batches`, `statements`, `seconds`, `seconds_in_receivers`: of the operation so far. Statements of receivers
+  are not counted. Django itself sends the signals of a delete, so there they are counted, and
+  `seconds_in_receivers` is None
 - `site`: the line of the project's code that called it, a `signal_patch.callers.Site`, or None
-- `finished`: whether the operation is at its end
+- `finished`: whether this was the last batch
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 bulk_dispatched: Final = Signal()
 
-# Each operation at DEBUG, those of more than WARN_ROWS rows at WARNING.
+# Operations are logged at DEBUG, those of more than WARN_ROWS rows at WARNING.
 logger: Final = logging.getLogger("signal_patch")
 
 
@@ -67,7 +68,7 @@ class Listener(NamedTuple):
 
 
 def listeners(model: type[Model], names: Iterable[str] = BY_NAME) -> dict[str, list[Listener]]:
-    """Return the live receivers of a model's rows by the names of the signals, without signals nobody hears.
+    """Return the live receivers of a model by signal name, without signals that have none.
 
     Signal._live_receivers, Django 5.2 to 6.1.
     """

@@ -1,6 +1,7 @@
 """How models are named, and which models a name covers.
 
-A spec is a model class, or a label: "app_label" always, "app_label.model" until the registry is ready.
+A spec is a model class or a label. `"app_label"` stays a label. `"app_label.Model"` becomes the model class
+once the models are loaded.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from django.db.models.manager import BaseManager
 
 Spec: TypeAlias = type[Model] | str
 
-# What "every model" is: each of them inherits from it.
+# The spec for every model, since each model inherits from it.
 EVERYTHING: Spec = Model
 
 
 def named(words: Iterable[Spec], argument: str = "exclude") -> tuple[Spec, ...]:
-    """Return the specs that these words stand for; `argument` is what they were given as.
+    """Return the specs for these classes and labels; `argument` is the name of the argument that held them.
 
-    TypeError: no collection, or in it what is neither a model class nor a string. ValueError: a string that
-    can be no label. LookupError, once the models are loaded: a label that no model or app has; the message
-    lists what is there.
+    Raises TypeError if they are not a collection, or if one is neither a model class nor a string. Raises
+    ValueError for a string that cannot be a label. Once the models are loaded, raises LookupError for a label
+    that no model or app has; the message lists the valid ones.
     """
     if isinstance(words, str | QuerySet) or not isinstance(words, Iterable):
-        # Models that are to be on are arguments of their own, and so always a tuple.
+        # Models to turn on are positional arguments, which always form a tuple.
         raise TypeError(
             f"{argument} must be a collection of models, such as ['shop.Price'], not {_described(words)[0]}"
         )
@@ -36,7 +37,7 @@ def named(words: Iterable[Spec], argument: str = "exclude") -> tuple[Spec, ...]:
 
 
 def resolved(spec: Spec) -> Spec:
-    """Return the model class of a label that names a model; the models must be loaded."""
+    """Return the model class if the spec is a model's label, else the spec. The models must be loaded."""
     if not isinstance(spec, str):
         return spec
     app_label, _, model_name = spec.partition(".")
@@ -45,14 +46,14 @@ def resolved(spec: Spec) -> Spec:
 
 
 def label_of(spec: Spec) -> str:
-    """Return the label of a spec, in words of that which stands for every model."""
+    """Return the label of a spec, or "every model" for the spec of every model."""
     if isinstance(spec, str):
         return spec
     return "every model" if spec is EVERYTHING else spec._meta.label
 
 
 def covers(spec: Spec, target: Spec) -> bool:
-    """Say whether `spec` stands for all of `target`."""
+    """Return whether `spec` covers all of `target`."""
     if spec is EVERYTHING:
         return True
     if isinstance(spec, str):
@@ -63,18 +64,19 @@ def covers(spec: Spec, target: Spec) -> bool:
 
 
 def is_never_signalled(model: Spec) -> bool:
-    """Say whether Django itself sends none (automatic tables), or it is a migration's model of the past."""
+    """Return whether a model never sends signals: an auto-created table, or a historical model."""
     options = getattr(model, "_meta", None)
     if options is None:
-        # The base of all models, and labels, have none; nor has the None of a queryset without a model.
+        # `Model` itself and labels have no `_meta`, nor has the None of a queryset without a model.
         return not isinstance(model, str | type)
-    # A proxy is as its model in this (Model.save_base, Django 5.2 to 6.1); what is abstract has none.
+    # A proxy behaves like its concrete model here (Model.save_base, Django 5.2 to 6.1). An abstract model has
+    # no concrete model.
     automatic = options.concrete_model is not None and options.concrete_model._meta.auto_created
     return bool(automatic) or _is_historical(options.apps)
 
 
 def is_permanent(model: Spec) -> bool:
-    """Say whether the registry keeps the model for as long as the process runs."""
+    """Return whether the app registry keeps the model as long as the process runs."""
     options = getattr(model, "_meta", None)
     return options is not None and apps.all_models.get(options.app_label, {}).get(options.model_name) is model
 
@@ -82,7 +84,7 @@ def is_permanent(model: Spec) -> bool:
 def _is_historical(registry: object) -> bool:
     if registry is apps:
         return False
-    # Not at the top: a settings file that imports this package must not import the migrations as well.
+    # Imported here, so that a settings file that imports this package does not import Django's migrations.
     from django.db.migrations.state import StateApps
 
     return isinstance(registry, StateApps)
@@ -97,7 +99,7 @@ def _labels(target: Spec) -> set[str]:
 
 
 def _lowered(label: str) -> str:
-    """Return the label as Django compares it: the model's name in lower case, the app's as it is."""
+    """Return a label as Django compares it: the model name in lower case, the app label unchanged."""
     app_label, dot, model_name = label.partition(".")
     return f"{app_label}{dot}{model_name.lower()}"
 
@@ -113,9 +115,9 @@ def _spec(word: Any) -> Spec:
 
 
 def _described(word: Any) -> tuple[str, str]:
-    """Return what this is that is no spec, and what to give instead.
+    """Return a description of a wrong argument, and what to write instead.
 
-    Never the `repr()` of a queryset, an instance or a list of them, which runs queries or shows data.
+    Never uses the `repr()` of a queryset, an instance or a list of them, which runs queries or shows data.
     """
     if isinstance(word, QuerySet | BaseManager):
         model = getattr(word.model, "__qualname__", "no model")
@@ -141,11 +143,11 @@ def _check_label(word: str) -> None:
     if len(parts) > 2 or not all(part.isidentifier() for part in parts):
         meant = _label_of_path(word)
         hint = f" did you mean {meant!r}?" if meant else ""
-        raise ValueError(f"{word!r} is no label;{hint} valid are 'app_label.Model' and 'app_label'")
+        raise ValueError(f"{word!r} is not a label;{hint} valid are 'app_label.Model' and 'app_label'")
 
 
 def _label_of_path(path: str) -> str:
-    """Return the label meant by the path of an app or of a model class, as far as it shows."""
+    """Guess which label is meant by the import path of an app or of a model class, or return ""."""
     for config in apps.app_configs.values():
         if config.name == path:
             return config.label
@@ -155,7 +157,7 @@ def _label_of_path(path: str) -> str:
 
 def _check_app(label: str, app_label: str) -> None:
     if app_label not in apps.app_configs:
-        # A model's name alone.
+        # Someone may have given the name of a model without its app.
         named_so = [
             model._meta.label for model in apps.get_models() if model._meta.model_name == label.lower()
         ]
@@ -172,7 +174,7 @@ def _model(label: str, app_label: str, model_name: str) -> type[Model]:
 
 
 def suggestion(wrong: str, names: Iterable[str]) -> str:
-    """Return the end of a message about a wrong name: the one that may be meant, and those that are valid."""
+    """Return the end of a message about a wrong name: the closest valid name, and all valid names."""
     valid = sorted(names)
     close = get_close_matches(wrong, valid, n=1)
     listed = f"valid are {', '.join(valid) or 'none'}"

@@ -1,4 +1,4 @@
-"""The switch: it writes the scopes, and puts the patches on and takes them off."""
+"""The switch: turns models on and off, opens scopes, and installs and removes the patches."""
 
 from __future__ import annotations
 
@@ -24,19 +24,21 @@ if TYPE_CHECKING:
     Decorated = TypeVar("Decorated", bound=Callable[..., Any])
     Leave = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], None]
 
-# What the `with` statement that is about to enter a scope keeps open, and that scope's rules.
+# The reference and the rules of the scope that a `with` statement is about to enter.
 _loaded: Final[ContextVar[tuple[Reference, Rules] | None]] = ContextVar("signal_patch_loaded", default=None)
 
 
 def enable(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywords]) -> None:
-    """Turn signals of bulk operations on in this process: for these models or, if none is named, for all.
+    """Turn on the signals of bulk operations in this process, for these models or for all models.
 
-    A model is a class, `"app_label.Model"` or `"app_label"`, and stands for all that inherits from it.
-    Turned on twice, the later options hold; what is on already stays on. Options are `operations`,
-    `batch_size`, `lock`, `write_back`, `progress`, `delete_batch_size`, `prefetch`, `batch_inserts` and
-    `batch_reads`. Whatever is wrong with the arguments is raised before anything changes; models named
-    before they are loaded are looked up when they are. What `prefetch` names is looked up when an operation
-    begins, so name the models that have it.
+    A model is a class, `"app_label.Model"` or `"app_label"`, and includes every model that inherits from it.
+    Models that are on already stay on; if a model is turned on twice, the later options apply. The options
+    are `operations`, `batch_size`, `lock`, `write_back`, `progress`, `delete_batch_size`, `prefetch`,
+    `batch_inserts` and `batch_reads`.
+
+    Wrong arguments raise an error before anything changes. Labels given before the models are loaded are
+    checked when they are loaded. The names in `prefetch` are checked when an operation begins, so name only
+    models that have these relations.
 
         enable("shop", exclude=["shop.Price"], batch_size=500)
     """
@@ -48,18 +50,18 @@ def enable(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywor
 
 
 def disable(*models: Spec, **options: NoReturn) -> None:
-    """Turn them off in this process: for these models or, if none is named, for all.
+    """Turn off the signals of bulk operations in this process, for these models or for all models.
 
-    Scopes that are open stay as they are. When nothing is left on, and no scope is open, Django's own
-    methods are back in place.
+    Open scopes are not affected. When nothing is on and no scope is open, Django's own methods are back in
+    place.
 
         disable("shop.Price")
     """
     off = named(models) or (EVERYTHING,)
     if options:
         raise TypeError(
-            f"disable() takes models only, not {', '.join(map(repr, options))}; to keep some on, "
-            "enable() them after it"
+            f"disable() takes models only, not {', '.join(map(repr, options))}; to keep some models on, "
+            "enable() them afterwards"
         )
     origin = scopes.Origin("disable()", callers.call_site())
     with scopes.lock:
@@ -69,7 +71,7 @@ def disable(*models: Spec, **options: NoReturn) -> None:
 
 
 def enable_by_setting(models: Iterable[str], exclude: Iterable[str], options: Keywords) -> None:
-    """Turn on what the setting says, instead of what it said before: after all that was turned by calls."""
+    """Turn on what the setting says, in place of what it said before. It overrides all calls made earlier."""
     on, off = named(models) or (EVERYTHING,), named(exclude)
     chosen = Options.from_keywords(options)
     with scopes.lock:
@@ -84,7 +86,7 @@ def disable_by_setting() -> None:
 
 
 def restore(rules: Rules) -> None:
-    """Have the process's rules be these."""
+    """Make these the rules of the process."""
     with scopes.lock:
         scopes.process.rules = rules
         if rules.on():
@@ -93,7 +95,7 @@ def restore(rules: Rules) -> None:
 
 
 def set_observer(observe: scopes.Observe | None) -> None:
-    """Have the bulk operations that send nothing run by this function, or by themselves."""
+    """Run bulk operations that send no signals through this function; None ends that."""
     with scopes.lock:
         scopes.process.observe = observe
         if observe is not None:
@@ -104,16 +106,18 @@ def set_observer(observe: scopes.Observe | None) -> None:
 
 
 def is_enabled(model: Spec | None = None, operation: Operation | None = None) -> bool:
-    """Say whether bulk operations send signals here and now: of this model, or of any; this one, or any.
+    """Return whether bulk operations send signals here and now: this operation or any, of this model or any.
 
-    A model is on, too, if the querysets of one of its managers have the mixin. Without a model, the
-    question is whether the switch is on for any.
+    A model is also on if querysets of one of its managers have the mixin. Without a model, mixins do not
+    count.
 
         is_enabled("shop.Price", "update")
     """
     if operation is not None:
         if not isinstance(operation, str):
-            raise TypeError("is_enabled() takes one model and the name of one operation; ask for each model")
+            raise TypeError(
+                "is_enabled() takes one model and the name of one operation; call it for each model"
+            )
         check_operation(operation)
     if model is None:
         return scopes.is_anything_on(operation)
@@ -123,7 +127,7 @@ def is_enabled(model: Spec | None = None, operation: Operation | None = None) ->
 def _is_on(target: Spec, operation: Operation | None) -> bool:
     if scopes.is_on(target, operation):
         return True
-    # The base of all models has no managers; nor has a label, before the models are loaded.
+    # `Model` itself has no managers, nor has a label before the models are loaded.
     return (
         not isinstance(target, str) and target is not EVERYTHING and scopes.is_on_by_mixin(target, operation)
     )
@@ -132,19 +136,19 @@ def _is_on(target: Spec, operation: Operation | None) -> bool:
 def _turn_on(
     rules: Rules, on: tuple[Spec, ...], off: tuple[Spec, ...], options: Options, origin: scopes.Origin
 ) -> None:
-    """Make the process's rules of these; call it under the lock."""
+    """Change the rules of the process. The caller holds the lock."""
     _await_models((*on, *off, *options.batch_inserts))
-    # First, as an exception may come in between: patches alone change nothing.
+    # The patches come first, because they change nothing by themselves if an exception comes in between.
     patches.install([options])
     scopes.process.rules = rules.turned(on, options, origin).turned(off, None, origin)
     scopes.process.removal_due = False
 
 
 def bulk_signals(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywords]) -> Scope:
-    """Turn signals of bulk operations on in a `with` block or a decorated function, plain or `async`.
+    """Turn on the signals of bulk operations in a `with` block or a decorated function, plain or `async`.
 
-    It holds in this thread or task, and in what that awaits or hands to `sync_to_async`. Scopes nest: the
-    innermost that covers a model wins, and turns the models in `exclude` off. The arguments are
+    They are on in this thread or task, and in what it awaits or hands to `sync_to_async()`. Scopes nest, and
+    the innermost one that covers a model wins. It also turns off the models in `exclude`. The arguments are
     those of `enable()`.
 
         with bulk_signals("shop.Book"):
@@ -161,10 +165,12 @@ def bulk_signals(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[
 
 
 def no_bulk_signals(*models: Spec) -> Scope:
-    """Turn them off in a `with` block or a decorated function, whatever the process or outer scopes say.
+    """Turn off the signals of bulk operations in a `with` block or a decorated function.
 
-    with no_bulk_signals("shop.Price"):
-        Price.objects.update(currency="EUR")
+    This wins over the process-wide setting and over outer scopes.
+
+        with no_bulk_signals("shop.Price"):
+            Price.objects.update(currency="EUR")
     """
     off = named(models) or (EVERYTHING,)
     origin = scopes.Origin("no_bulk_signals()", callers.call_site())
@@ -172,12 +178,12 @@ def no_bulk_signals(*models: Spec) -> Scope:
 
 
 class _Exit:
-    """`Scope.__exit__`: a function of its own for each `with` statement.
+    """`Scope.__exit__`: a separate function for each `with` statement.
 
-    The exception of a signal handler may come at the first instruction of `__exit__()`, before that has done
-    anything. So a scope is open while an `OpenScope` exists to which only this function refers; both are gone
-    with the statement. The statement loads `__exit__` before it calls `__enter__()` ("The with statement" in
-    Python's language reference).
+    A signal handler may raise an exception at the first instruction of `__exit__()`, before it has done
+    anything. So a scope is open only while its `OpenScope` exists. Only the function returned here refers to
+    that object, and both are deleted with the `with` statement. The statement loads `__exit__` before it
+    calls `__enter__()` ("The with statement" in Python's language reference).
     """
 
     @overload
@@ -190,7 +196,7 @@ class _Exit:
         opened = OpenScope()
         reference = scopes.reference_to(opened)
         leave = partial(scope._leave, reference)
-        # An argument would be a variable of `_leave()`, which a traceback keeps.
+        # As an argument it would be a local variable of `_leave()`, which a traceback keeps.
         vars(leave)["opened"] = opened
         _loaded.set((reference, scope._rules))
         return leave
@@ -202,21 +208,22 @@ class _Exit:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Leave the scope, for whoever takes the method from the class, as `ExitStack` does."""
+        """Leave the scope. Called by code that takes the method from the class, as `ExitStack` does."""
         scope.__exit__(kind, error, traceback)
 
 
 class Scope:
-    """What holds inside a `with` block or a decorated function.
+    """Rules that apply inside a `with` block or a decorated function.
 
-    One object may be entered again while it is open, and by any number of threads and tasks.
+    A scope can be entered again while it is open, and by any number of threads and tasks.
     """
 
     __slots__ = ("_by_hand", "_rules")
 
     def __init__(self, specs: tuple[Spec, ...], rules: Rules) -> None:
         self._rules = rules
-        # What was entered without a `with` statement is open for as long as there is this object, at most.
+        # Scopes that were entered without a `with` statement. They are open at most as long as this object
+        # exists.
         self._by_hand: dict[Reference, OpenScope] = {}
         with scopes.lock:
             _await_models(specs)
@@ -224,19 +231,19 @@ class Scope:
     def __enter__(self) -> None:
         reference = self._take_loaded() or self._opened_by_hand()
         try:
-            # The patches stay when the scope is left: to change a class for each block makes it slow.
+            # The patches stay when the scope is left: changing a class for each block would make it slow.
             with scopes.lock:
                 patches.install(self._rules.options())
                 scopes.enter(reference, self._rules)
         except BaseException:
-            # Nobody leaves what has not been entered.
+            # `__exit__()` is not called if `__enter__()` fails.
             self._by_hand.pop(reference, None)
             raise
 
     __exit__ = _Exit()
 
     def _take_loaded(self) -> Reference | None:
-        """Return what the `with` statement that enters this scope keeps open, if it is one."""
+        """Return the reference that the `with` statement has loaded, or None if there is none."""
         loaded = _loaded.get()
         _loaded.set(None)
         if loaded is not None and loaded[1] is self._rules and loaded[0]() is not None:
@@ -250,7 +257,7 @@ class Scope:
         return reference
 
     def _leave(self, reference: Reference, *_: object) -> None:
-        """Close what a `with` statement has opened or, by hand, the innermost that this object has opened."""
+        """Close the scope of a `with` statement, or else the innermost one that this object opened."""
         if reference not in scopes.process.open_scopes:
             reference = scopes.innermost(self._rules, reference)
         scopes.leave(reference)
@@ -297,7 +304,10 @@ class Scope:
         return within
 
     def _generated(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Run it as its caller would, with the scope open while its body runs only; close() throws, too."""
+        """Wrap a generator function. The scope is only open while the body of the generator runs.
+
+        `close()` reaches the body, too, as an exception at its `yield`.
+        """
 
         @wraps(function)
         def within(*args: Any, **keywords: Any) -> Generator[Any, Any, Any]:
@@ -319,7 +329,7 @@ class Scope:
         return within
 
     def _generated_async(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """As `_generated`, of an async generator function."""
+        """Wrap an async generator function in the same way."""
 
         @wraps(function)
         async def within(*args: Any, **keywords: Any) -> AsyncGenerator[Any, Any]:
@@ -342,7 +352,7 @@ class Scope:
 
 
 def _tidy_up() -> None:
-    """Take the patches off if this was the last scope to need them; it may be left to the next one."""
+    """Remove the patches if no scope needs them any more. If that is interrupted, the next scope does it."""
     with scopes.lock:
         if scopes.process.removal_due:
             _remove_if_all_is_off()
@@ -352,18 +362,18 @@ def _check_decorated(function: object) -> None:
     if isclass(function):
         raise TypeError(f"a scope decorates functions, not the class {function.__qualname__}")
     if not callable(function) or isinstance(function, staticmethod):
-        raise TypeError(f"a scope decorates functions, not {function!r}: put it beneath that")
+        raise TypeError(f"a scope decorates functions, not {function!r}: put the scope beneath it")
 
 
 def _body(function: Any) -> Any:
-    """Return the function that runs in the end: of an object that can be called, its class's `__call__`."""
+    """Return the function that runs in the end. For a callable object it is the `__call__` of its class."""
     while isinstance(function, partial):
         function = function.func
     return function if isroutine(function) else type(function).__call__
 
 
 def _targets(spec: Spec) -> Iterable[Spec]:
-    """Return what a question about a spec asks of: an app stands for its models."""
+    """Return the specs to ask about: the models of an app, or the spec itself."""
     if isinstance(spec, str) and apps.models_ready:
         return apps.get_app_config(spec).get_models()
     return (spec,)

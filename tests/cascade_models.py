@@ -10,7 +10,7 @@ from django.db import models
 
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 
-# Harbours that the rules below fall back on: to be created by the tests that need them.
+# The keys of the harbours to which the rules below fall back. Tests that need them create them.
 SPARE, CONSTANT, COMPUTED = 9001, 9002, 9003
 
 
@@ -41,7 +41,7 @@ class LampQuerySet(SignalEnhancedQuerySetMixins, models.QuerySet[Any]):
 
 
 class Lamp(models.Model):
-    """Sends signals though nothing is on; Django's own cascades do not take its manager."""
+    """Its queryset has the mixin, but Django's cascades do not use its manager."""
 
     nulled = models.ForeignKey(Harbour, models.SET_NULL, null=True, related_name="+")
     defaulted = models.ForeignKey(Harbour, models.SET_DEFAULT, null=True, default=None, related_name="+")
@@ -83,7 +83,7 @@ class Docker(models.Model):
 
 
 class Shift(models.Model):
-    """A `through` model of its own."""
+    """An explicit `through` model."""
 
     dock = models.ForeignKey(Dock, models.CASCADE)
     docker = models.ForeignKey(Docker, models.CASCADE)
@@ -113,7 +113,7 @@ class Skiff(models.Model):
 
 
 class BareManager(models.manager.BaseManager[Any]):
-    """Made of no queryset's class."""
+    """A manager that is not made from a queryset class."""
 
     def get_queryset(self) -> models.QuerySet[Any]:
         return models.QuerySet(self.model, using=self._db)

@@ -21,7 +21,7 @@ from tests.recording import SIGNALS, Log, Receivers, receiving
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Runners of their own, started with `python -m`.
+# These have their own runners, started with `python -m`.
 collect_ignore = ["django_suite", "benchmarks"]
 
 
@@ -63,7 +63,7 @@ for name in ("update", "bulk_update", "bulk_create", "delete"):
 
 @pytest.fixture(autouse=True)
 def _leaves_no_trace() -> Iterator[None]:
-    """After each test Django is as found: methods and receivers, no scope, nothing in flight."""
+    """Check after each test that nothing is left: no patch, no receiver, no open scope, no row in flight."""
     receivers = _live_receivers()
     yield
     signal_patch.disable()
@@ -116,7 +116,7 @@ def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 def _forget_what_is_returned() -> None:
-    """Drop what Django has cached of the features (Options.db_returning_fields, Django 5.2 to 6.1)."""
+    """Drop Django's caches that depend on the features (Options.db_returning_fields, Django 5.2 to 6.1)."""
     for model in apps.get_models():
         vars(model._meta).pop("db_returning_fields", None)
         for field in model._meta.concrete_fields:

@@ -1,4 +1,4 @@
-"""Fields that make something else of a value on its way to the column, or back."""
+"""Fields that convert a value on its way to the column or back."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LoweredField(CharField):
 class RaisedField(CharField):
     """Text that the statement itself turns into capitals."""
 
-    # Django 6.1 warns of the one, and knows the other only.
+    # Django 6.1 warns about get_placeholder(), and older versions do not know get_placeholder_sql().
     if django.VERSION < (6, 1):
 
         def get_placeholder(self, value: Any, compiler: Any, connection: Any) -> str:
@@ -45,7 +45,7 @@ class RaisedField(CharField):
 
 
 class SealedField(TextField):
-    """Text or a list of words, sealed as encrypting fields do it: anew each time, whatever is to be saved."""
+    """Text or a list of words, sealed as encrypting fields do it: each save gives another result."""
 
     _seals = itertools.count()
 
@@ -64,7 +64,7 @@ class SealedField(TextField):
 
 
 class Gem:
-    """Nothing says when two of them are equal."""
+    """A class without `__eq__`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -86,7 +86,7 @@ class GemField(BinaryField):
 
 
 class LabelField(TextField):
-    """Text whose saving stumbles over everything else."""
+    """Text. Saving a value of any other type fails."""
 
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
         return None if value is None else value.strip()

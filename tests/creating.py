@@ -1,4 +1,4 @@
-"""What the tests of `bulk_create()` share."""
+"""Functions that the tests of `bulk_create()` share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VOLATILE = {"touched", "made"}
 
 
 def save_signals(log: Log, *names: str) -> list[tuple[Any, ...]]:
-    """Return the signals of saves, without the values that are made anew for each row."""
+    """Return the signals of saves, without the values that differ each time."""
     return [
         (sent.signal, sent.sender, sent.arguments, _steady(sent.values, names))
         for sent in log
@@ -40,13 +40,13 @@ def _steady(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def stored_rows(model: type[models.Model], *names: str) -> list[dict[str, Any]]:
-    """Return the rows, without the values that are made anew for each row and without the columns named."""
+    """Return the rows, without the values that differ each time and without the named columns."""
     return sorted((_steady(row, names) for row in model._default_manager.values()), key=repr)
 
 
 @contextmanager
-def taken_back() -> Iterator[None]:
-    """Roll back what the block has done."""
+def rolled_back() -> Iterator[None]:
+    """Roll back the changes of the block."""
     with transaction.atomic():
         yield
         transaction.set_rollback(True)

@@ -7,7 +7,7 @@ from django.db.models import DB_CASCADE, DB_SET_DEFAULT, DB_SET_NULL
 
 from tests.cascade_models import LampQuerySet
 
-# A depot that rows fall back on: to be created by the tests that need it.
+# The key of the depot to which rows fall back. Tests that need it create it.
 SPARE_DEPOT = 9004
 
 
@@ -26,13 +26,13 @@ class Box(models.Model):
 
 
 class Rat(models.Model):
-    """Goes with its depot, and nobody listens to it."""
+    """Is removed with its depot, and has no receivers."""
 
     depot = models.ForeignKey(Depot, DB_CASCADE)
 
 
 class Label(models.Model):
-    """Loses what it refers to, and may go with a box."""
+    """Loses its reference to a depot or a rack, and is removed with a box."""
 
     text = models.CharField(max_length=50, default="")
     depot = models.ForeignKey(Depot, DB_SET_NULL, null=True)
@@ -48,7 +48,7 @@ class Lorry(models.Model):
 
 
 class Siren(models.Model):
-    """Sends signals though nothing is on."""
+    """Its queryset has the mixin."""
 
     depot = models.ForeignKey(Depot, DB_CASCADE, null=True)
     rack = models.ForeignKey(Rack, DB_SET_NULL, null=True)
@@ -91,7 +91,7 @@ class Tool(models.Model):
 
 
 class Fence(models.Model):
-    """As a shed, but nothing depends on it."""
+    """Like a shed, but nothing depends on it."""
 
     yard = models.ForeignKey(Yard, models.CASCADE)
 

@@ -1,4 +1,4 @@
-"""Fields as a project makes its own."""
+"""Custom fields, as projects write them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class PointField(CharField):
 
 
 class ShoutedField(CharField):
-    """Text that is stored in capitals, whatever is assigned; only a save shouts."""
+    """Text that is stored in capitals: saving it changes it, assigning it does not."""
 
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
         saved = super().get_db_prep_save(value, connection)
@@ -66,14 +66,14 @@ class CodeField(CharField):
 
 
 class SecondField(DateTimeField):
-    """A moment in a column that keeps no parts of a second."""
+    """A datetime in a column without fractions of a second."""
 
     def db_type(self, connection: Any) -> str:
         return "timestamp(0) with time zone" if connection.vendor == "postgresql" else "datetime"
 
 
 class DrawnField(IntegerField):
-    """A number that is drawn from a table when the row is made."""
+    """A number that is taken from a counter's table when the row is created."""
 
     def pre_save(self, model_instance: models.Model, add: bool) -> int:
         counters = apps.get_model("tests", "Counter")._default_manager
@@ -82,7 +82,7 @@ class DrawnField(IntegerField):
 
 
 class NewNumber(models.Func):
-    """A number that the database makes for a row."""
+    """A number that the database generates for a row."""
 
     output_field = models.BigIntegerField()
     template = "floor(random() * 1000000000)"
@@ -102,7 +102,7 @@ class TidyField(CharField):
 
 
 class Number:
-    """A key of somebody's own class, which says when two are equal, and so has no hash."""
+    """A key of a custom class with `__eq__`, and therefore without a hash."""
 
     def __init__(self, value: int) -> None:
         self.value = value
@@ -120,7 +120,7 @@ class NumberField(BigAutoField):
 
 
 class SetOnce(DeferredAttribute):
-    """An attribute that refuses what comes after its first value."""
+    """An attribute that refuses every assignment after the first value."""
 
     def __set__(self, instance: Any, value: Any) -> None:
         refuse_second(instance, self.field)

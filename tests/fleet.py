@@ -14,7 +14,7 @@ from tests.models import Berth, Port, Sailor, Ship
 
 LAUNCH = datetime.datetime(2021, 3, 4, 5, 6, 7, 89, tzinfo=datetime.timezone.utc)
 
-# Of a few rows: each in a batch of its own, in several batches, all in one.
+# For a few rows: each in its own batch, in several batches, and all in one.
 of_every_size = pytest.mark.parametrize("batch_size", [1, 2, 2000])
 
 Row = TypeVar("Row", bound=Model)

@@ -1,4 +1,4 @@
-"""Models whose keys are more than whole numbers that the database has made."""
+"""Models whose keys are not just integers that the database generates."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Coupon(models.Model):
 
 
 class Docket(models.Model):
-    """Its keys are of a class that has no hash."""
+    """Its keys are not hashable."""
 
     number: models.Field[Any, Any] = NumberField(primary_key=True)
     uses = models.IntegerField(default=0)
@@ -72,7 +72,7 @@ class Stall(models.Model):
 
 
 class Legacy(models.Model):
-    """Its table is made by the tests that need it, without the key that the model claims."""
+    """Tests that need its table create it, without the primary key that the model declares."""
 
     code = models.CharField(max_length=10, primary_key=True)
     size = models.IntegerField(null=True)

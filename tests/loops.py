@@ -1,4 +1,4 @@
-"""The same work by a loop of saves and by a bulk operation, and what receivers made of it."""
+"""Does the same work with a loop of saves and with a bulk operation, and shows what receivers did."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Outcome:
     statements: list[str] = field(default_factory=list)
 
     def of(self) -> tuple[Any, ...]:
-        """Return what does not depend on how the work was done."""
+        """Return what must not depend on how the work was done."""
         return self.seen, self.error, self.rows
 
 
@@ -76,7 +76,7 @@ class Work:
                 obj.save(update_fields=[*self.values()])
 
     def by(self, run: Callable[[], object], *, off: bool = False, **options: Any) -> Outcome:
-        """Do the work by a function, and undo it."""
+        """Do the work with this function, and undo it."""
         outcome = Outcome()
         with transaction.atomic(), no_bulk_signals() if off else bulk_signals(**options):
             with no_bulk_signals():
@@ -93,7 +93,7 @@ class Work:
         return outcome
 
     def _rows(self, model: Any) -> list[tuple[Any, ...]]:
-        """Return the rows, their keys counted from the first: databases go on counting after a rollback."""
+        """Return the rows with keys counted from 1, because databases go on counting after a rollback."""
         columns = [f for f in model._meta.concrete_fields if f not in model._meta.pk_fields]
         names = [f.attname for f in columns if f.attname not in self.ignored]
         found = [_plain(row) for row in model._base_manager.order_by("pk").values_list("pk", *names)]
@@ -114,7 +114,7 @@ class Work:
 
 
 def _plain(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    # What drivers give for bytes is equal, but for its type.
+    # Drivers return bytes as different types, which compare equal.
     return tuple(bytes(value) if isinstance(value, memoryview) else value for value in row)
 
 

@@ -93,7 +93,7 @@ class FoghornQuerySet(SignalEnhancedQuerySetMixins, models.QuerySet[Any]):
 
 
 class Foghorn(models.Model):
-    """Its querysets send signals, whether or not the switch is on."""
+    """Its querysets have the mixin, so they send signals whether or not the switch is on."""
 
     name = models.CharField(max_length=100, default="")
     size = models.IntegerField(default=0)
@@ -102,7 +102,7 @@ class Foghorn(models.Model):
 
 
 class Echo(models.Model):
-    """Django's related managers go through its querysets too."""
+    """Django's related managers use its querysets, too."""
 
     of = models.ForeignKey(Foghorn, models.CASCADE, null=True, related_name="echoes")
 
@@ -113,7 +113,7 @@ class Echo(models.Model):
 
 
 class Query(models.Model):
-    """Its fields are called as arguments of functions are."""
+    """Its fields have the names of function arguments."""
 
     queryset = models.CharField(max_length=100, default="")
     values = models.IntegerField(default=0)
@@ -132,7 +132,7 @@ class HarbourFoghorn(Foghorn):
 
 
 class Shelf(models.Model):
-    """A row of many kinds of columns, with two keys of its own beside the primary one."""
+    """Columns of many types, with two unique keys besides the primary key."""
 
     label = models.CharField(max_length=30, unique=True)
     room = models.IntegerField(null=True)
@@ -162,7 +162,7 @@ class Token(models.Model):
 
 
 class Nickname(models.Model):
-    """Two that differ in their case alone are one."""
+    """Two names that only differ in case are equal."""
 
     name = models.CharField(max_length=30)
     folded = models.GeneratedField(
@@ -175,7 +175,7 @@ class Nickname(models.Model):
 
 
 class Parcel(models.Model):
-    """Its table is made by the tests that need it, in parts: Django makes none that are."""
+    """Its table is partitioned. Tests that need it create it, because Django cannot."""
 
     code = models.CharField(max_length=30, primary_key=True)
     weight = models.IntegerField(default=0)
@@ -185,7 +185,7 @@ class Parcel(models.Model):
 
 
 class Badge(models.Model):
-    """Beside its key it has two more: a column that a project's field converts, and a row of its own."""
+    """Has two more unique columns: one that a custom field converts, and a relation to one row."""
 
     place: models.Field[Any, Any] = PointField(null=True, unique=True)
     member = models.OneToOneField("Member", models.CASCADE, null=True)
@@ -197,7 +197,7 @@ class Counter(models.Model):
 
 
 class Lot(models.Model):
-    """The database gives it its key, and a counter its number."""
+    """The database generates its key, and a counter its number."""
 
     key = models.BigIntegerField(primary_key=True, db_default=NewNumber())
     number = DrawnField()
@@ -281,7 +281,7 @@ class Buoy(models.Model):
 
 
 class Mooring(models.Model):
-    """A ship's place at a quay on a day: two columns are its key."""
+    """A ship's place at a quay on one day. Its key has two columns."""
 
     pk = models.CompositePrimaryKey("quay", "day")
     quay = models.IntegerField()
@@ -301,7 +301,7 @@ class Cargo(models.Model):
 
 
 class Sluice(models.Model):
-    """Its generated columns come of a condition."""
+    """Its generated columns use a condition."""
 
     level = models.IntegerField(default=1)
     is_high = models.GeneratedField(
@@ -352,7 +352,7 @@ class Chart(models.Model):
 
 
 class Portrait(models.Model):
-    """A picture whose size is in columns of its own."""
+    """An image whose size is in other columns."""
 
     width = models.IntegerField(null=True)
     height = models.IntegerField(null=True)
@@ -362,7 +362,7 @@ class Portrait(models.Model):
 
 
 class Wreck(models.Model):
-    """Columns that somebody else's fields convert."""
+    """Columns that other libraries' fields convert."""
 
     place = PointField(null=True)
     name = ShoutedField(max_length=100, default="")
@@ -377,14 +377,14 @@ class Sighting(models.Model):
 
 
 class Signpost(models.Model):
-    """The save of its text does more than to write it."""
+    """Saving its text changes the text."""
 
     text = TidyField(max_length=100, default="")
     height = models.IntegerField(default=0)
 
 
 class Strongbox(models.Model):
-    """What is in it is sealed anew whenever it is saved."""
+    """Its content is sealed anew with each save."""
 
     label = models.CharField(max_length=100, default="")
     content: models.Field[Any, Any] = SealedField(null=True)
@@ -393,7 +393,7 @@ class Strongbox(models.Model):
 
 
 class Survey(models.Model):
-    """Columns of which some databases, or their drivers, have a mind of their own."""
+    """Columns that some databases or drivers treat in their own way."""
 
     title = models.CharField(max_length=100, default="")
     held = models.DateField(null=True)
@@ -489,7 +489,7 @@ class Order(models.Model):
 
 
 class Reading(models.Model):
-    """Columns of many types, for values of other ones."""
+    """Columns of many types, to which tests assign values of other types."""
 
     number = models.IntegerField(default=1)
     text = models.CharField(max_length=40, default="word")

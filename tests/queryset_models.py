@@ -1,4 +1,4 @@
-"""Querysets that are their own clones, models whose loading gives other classes, and relations to load."""
+"""Querysets that return themselves as clones, models that load other classes, and relations to load."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class InPlaceQuerySet(models.QuerySet[Any]):
-    """As cacheops' `inplace()`: from then on the queryset is its own clone."""
+    """From `inplace()` on, cloning it returns the queryset itself, as with cacheops."""
 
     in_place = False
 
@@ -147,7 +147,7 @@ class Rotor(Gadget):
 
 
 class Poster(models.Model):
-    """Loaded by Django's own means, unless a receiver has a hand in it."""
+    """Django alone makes its instances, unless there are receivers of `post_init`."""
 
     note = models.CharField(max_length=20, default="")
     image = models.ImageField(default="")
@@ -159,7 +159,7 @@ class PosterProxy(Poster):
 
 
 class Register(models.Model):
-    """Gives instances of a class that is none of its own: another model of the same table."""
+    """Its rows become instances of another model of the same table."""
 
     note = models.CharField(max_length=20, default="")
     size = models.IntegerField(default=0)

@@ -1,4 +1,4 @@
-"""What receivers write beside the rows that are changed."""
+"""Models to which receivers write."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Stub(models.Model):
 
 
 class Plate(models.Model):
-    """Its code is written in capitals, by the database."""
+    """The database turns its code into capitals."""
 
     code = CapitalField(max_length=30, default="")
 
@@ -86,7 +86,7 @@ class Page(models.Model):
 
 
 class Cover(models.Model):
-    """Its key is that of its page."""
+    """It shares the key of its page."""
 
     page = models.OneToOneField(Page, models.CASCADE, primary_key=True)
     colour = models.CharField(max_length=30, default="")

@@ -1,4 +1,4 @@
-"""What signals said, written down at the moment when they said it."""
+"""Records signals with the values of their instances at that moment."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ class Receivers:
         self._connected.append((signal, receiver, sender))
 
     def adopt(self, signals: Iterable[Signal], receiver: Callable[..., object], sender: Any = None) -> None:
-        """Disconnect in the end what somebody else has connected."""
+        """Disconnect this receiver, which something else has connected, when the test ends."""
         self._connected += [(signal, receiver, sender) for signal in signals]
 
     def record(self, *senders: type[Model]) -> Log:
-        """Return a log of the four signals, of these senders or, if none is named, of everyone."""
+        """Return a log of the four signals, of these senders or, if none is given, of all."""
         log = Log()
         for name, signal in SIGNALS.items():
             record = _recorder(log, name)
@@ -85,7 +85,7 @@ class Receivers:
         return log
 
     def before_saves(self, model: type[Model], change: Callable[[Any], object]) -> None:
-        """Have each instance of the model changed at `pre_save`."""
+        """Change each instance of the model at `pre_save`."""
 
         def receive(instance: Model, **arguments: Any) -> None:
             change(instance)

@@ -1,4 +1,4 @@
-"""What Django, or the database, refuses."""
+"""What Django or the database refuses."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def refusal(call: Callable[[], object]) -> tuple[type[Exception], str] | None:
-    """Return the exception that a call raises, and its message, or None if it does its work."""
+    """Return the exception that a call raises and its message, or None if it succeeds."""
     try:
         with transaction.atomic():
             call()
-    except Exception as error:  # noqa: BLE001  # the same one is what is asked for
+    except Exception as error:  # noqa: BLE001  # any exception is compared
         return type(error), str(error)
     return None

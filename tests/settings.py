@@ -20,7 +20,7 @@ INSTALLED_APPS = [
     "tests.jobs",
     "tests.parity",
 ]
-# Otherwise it listens to all models. The tests connect its receivers where they want them.
+# Otherwise django-easy-audit listens to all models. The tests connect its receivers themselves.
 DJANGO_EASY_AUDIT_WATCH_MODEL_EVENTS = False
 DJANGO_EASY_AUDIT_WATCH_AUTH_EVENTS = False
 DJANGO_EASY_AUDIT_WATCH_REQUEST_EVENTS = False
@@ -47,5 +47,5 @@ TEMPLATES = [
 ]
 USE_TZ = True
 if DATABASES["default"]["ENGINE"].endswith("postgresql"):
-    # Without it, what is in an hstore comes as text.
+    # Without it, an hstore is read as text.
     INSTALLED_APPS.insert(0, "django.contrib.postgres")

@@ -1,4 +1,4 @@
-"""A tiny project in a directory of its own, started in a process of its own."""
+"""A tiny project in its own directory, started in a separate process."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Project:
             file.write(f"\n{text}\n")
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run Python in the project's directory, measured for coverage: only here does anything start up."""
+        """Run Python in the project's directory, with coverage: some code only runs when a project starts."""
         return subprocess.run(
             [sys.executable, "-W", "error", *arguments],
             cwd=self.directory,

@@ -1,4 +1,4 @@
-"""Attributes that refuse to be assigned: Django's statements write their columns all the same."""
+"""Attributes that refuse assignment. Django's statements write their columns all the same."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ VALUES: dict[str, Callable[[Port], tuple[dict[str, Any], str, list[Any]]]] = {
 
 @of_every_size
 @pytest.mark.parametrize("given", VALUES.values(), ids=VALUES)
-def test_an_update_shows_and_writes_what_the_attribute_refuses(
+def test_an_update_shows_and_writes_a_value_that_the_attribute_refuses(
     given: Callable[[Port], tuple[dict[str, Any], str, list[Any]]], batch_size: int, receivers: Receivers
 ) -> None:
     north, south = harbours()
@@ -64,7 +64,7 @@ def test_an_update_shows_and_writes_what_the_attribute_refuses(
     assert truth == [True] * 3
 
 
-def test_the_cached_object_of_a_key_that_is_set_once_is_not_kept(receivers: Receivers) -> None:
+def test_a_stale_cached_object_is_dropped_though_its_key_refuses_assignment(receivers: Receivers) -> None:
     north, south = harbours()
     (order, *_) = orders(port=north)
     assert order.port == north
@@ -93,7 +93,7 @@ def test_a_bulk_update_takes_an_expression_for_a_state(receivers: Receivers) -> 
     assert truth == [True]
 
 
-def test_an_upsert_that_meets_a_row_shows_its_protected_state(receivers: Receivers) -> None:
+def test_an_upsert_that_updates_a_row_shows_its_protected_state(receivers: Receivers) -> None:
     (order,) = rows(Order, {"state": "paid", "label": "old", "note": "old"})
     log = receivers.record(Order)
     truth = receivers.check_truth(Order)
@@ -128,13 +128,13 @@ def test_a_state_that_a_receiver_sets_by_force_is_saved(receivers: Receivers) ->
     [(Decimal("1.5"), Decimal("1.50")), (1, True), (None, 0), ("1", 1)],
     ids=["scale", "type", "none", "text"],
 )
-def test_an_equal_value_that_is_not_the_same_is_assigned(held: Any, value: Any) -> None:
+def test_an_equal_value_in_another_form_is_assigned(held: Any, value: Any) -> None:
     ship = Ship(speed=held)
     columns.assign(ship, Ship._meta.get_field("speed"), value)
     assert ship.speed is value
 
 
-def test_a_value_that_is_held_is_not_assigned() -> None:
+def test_a_value_that_the_instance_already_holds_is_not_assigned() -> None:
     assigned = []
 
     class Watched(Ship):
@@ -153,7 +153,7 @@ def test_a_value_that_is_held_is_not_assigned() -> None:
     assert assigned == ["speed"]
 
 
-def test_the_rows_of_others_are_written_by_expressions_beside_a_protected_one(receivers: Receivers) -> None:
+def test_other_columns_are_written_by_expressions_beside_a_protected_one(receivers: Receivers) -> None:
     orders(price=2)
     receivers.record(Order)
     Order.objects.update(state="paid", price=F("price") + 1)

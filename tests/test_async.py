@@ -1,6 +1,6 @@
 """The operations' async forms, and async receivers (contract.md, section 4).
 
-The tests are sync, and their coroutines' database is the test's own: `async_to_sync` runs what they hand
+The tests are sync, and their coroutines use the test's own database: `async_to_sync` runs what they hand
 to `sync_to_async` in the test's thread.
 """
 
@@ -65,7 +65,7 @@ def test_abulk_update_sends_what_bulk_update_sends(log: Log) -> None:
 
 
 @pytest.mark.parametrize("operation", ["queryset", "instance"])
-def test_adelete_sends_djangos_deletes_once_and_the_saves_of_what_it_changes(
+def test_adelete_sends_djangos_delete_signals_once_and_the_saves_of_changed_rows(
     operation: str, log: Log
 ) -> None:
     Harbour.objects.create(pk=SPARE)
@@ -101,7 +101,7 @@ def test_the_async_forms_of_a_related_manager_send_saves(
 
 def test_the_async_forms_of_a_generic_manager_send_their_signals(log: Log) -> None:
     harbour, note = Harbour.objects.create(), Note.objects.create()
-    # Django itself looks the type up, synchronously, unless a test before this one had it looked up.
+    # Django looks up the content type synchronously, unless an earlier test has done so.
     ContentType.objects.get_for_model(Harbour)
     log.clear()
     run(lambda: harbour.notes.aadd(note))
@@ -120,7 +120,7 @@ THROUGH: dict[str, tuple[Callable[[Dock, Docker, Docker], Awaitable[Any]], list[
 
 
 @pytest.mark.parametrize(("call", "sent"), THROUGH.values(), ids=THROUGH)
-def test_the_async_forms_over_an_explicit_through_model_send_those_of_its_rows(
+def test_the_async_forms_on_an_explicit_through_model_send_its_rows_signals(
     call: Callable[[Dock, Docker, Docker], Awaitable[Any]], sent: list[str], log: Log
 ) -> None:
     dock, one, other = Dock.objects.create(), Docker.objects.create(), Docker.objects.create()
@@ -207,7 +207,7 @@ def company(request: pytest.FixtureRequest, receivers: Receivers) -> str:
     return str(request.param)
 
 
-def test_async_receivers_hear_each_row_once_with_its_values(
+def test_async_receivers_get_each_row_once_with_its_values(
     operate: Callable[[], None], company: str, receivers: Receivers
 ) -> None:
     heard: list[Any] = []
@@ -286,7 +286,7 @@ def test_a_row_that_an_async_receiver_deletes_gets_no_post_save(company: str, re
     assert calls == [keys[0], keys[2], keys[4]]
 
 
-def test_the_database_is_asked_in_the_callers_thread(company: str, receivers: Receivers) -> None:
+def test_queries_run_in_the_callers_thread(company: str, receivers: Receivers) -> None:
     threads = set()
 
     async def hear(instance: Harbour, **kwargs: Any) -> None:
@@ -319,7 +319,7 @@ def test_the_rows_of_an_operation_share_one_event_loop(
 @pytest.mark.parametrize(
     "delete", [lambda: Harbour.objects.all().delete(), lambda: Harbour.objects.get().delete()]
 )
-def test_so_do_those_of_a_delete(delete: Callable[[], Any], receivers: Receivers) -> None:
+def test_the_rows_of_a_delete_share_one_event_loop(delete: Callable[[], Any], receivers: Receivers) -> None:
     loops = set()
     heard = []
 
@@ -340,7 +340,7 @@ def test_so_do_those_of_a_delete(delete: Callable[[], Any], receivers: Receivers
 
 
 def test_the_rows_of_a_batch_share_one_coroutine(operate: Callable[[], None], receivers: Receivers) -> None:
-    """Each hop between a thread and its event loop costs more than all the rest of a row."""
+    """Switching between a thread and its event loop costs more than everything else for a row."""
     tasks: dict[Any, list[set[Any]]] = {pre_save: [], post_save: []}
 
     async def hear(signal: Any, **kwargs: Any) -> None:
@@ -355,7 +355,7 @@ def test_the_rows_of_a_batch_share_one_coroutine(operate: Callable[[], None], re
     assert reporting - announcing
 
 
-# bulk_create(): of three instances the middle one is in conflict with a row.
+# bulk_create(): of three instances, the second conflicts with an existing row.
 
 
 @pytest.fixture(params=["plain", "ignore_conflicts", "update_conflicts"])
@@ -373,13 +373,13 @@ def _arguments(mode: str) -> dict[str, Any]:
 
 
 def conflicting(mode: str) -> list[Harbour]:
-    """Return instances to create: if there may be conflicts, the second stands for a row that is there."""
+    """Return instances to create; if conflicts are allowed, the second conflicts with an existing row."""
     there = None if mode == "plain" else Harbour.objects.create(name="there").pk
     return [Harbour(name="new"), Harbour(pk=there, name="given"), Harbour(name="new")]
 
 
 def created_by(mode: str) -> list[bool | None]:
-    """Return what `created` must say of these instances; None if they get no `post_save`."""
+    """Return the expected `created` of these instances; None if they get no `post_save`."""
     return [True, {"plain": True, "ignore_conflicts": None, "update_conflicts": False}[mode], True]
 
 
@@ -401,7 +401,7 @@ def create(request: pytest.FixtureRequest, mode: str) -> Callable[[list[Harbour]
     return call
 
 
-def test_async_receivers_hear_each_new_row_once_with_its_arguments(
+def test_async_receivers_get_each_new_row_once_with_its_arguments(
     create: Callable[[list[Harbour]], list[Harbour]], mode: str, company: str, receivers: Receivers
 ) -> None:
     announced: list[Any] = []
@@ -428,7 +428,7 @@ def test_async_receivers_hear_each_new_row_once_with_its_arguments(
     ]
 
 
-def test_they_hear_them_as_sync_ones_do(
+def test_async_receivers_get_new_rows_as_sync_ones_do(
     create: Callable[[list[Harbour]], list[Harbour]], mode: str, receivers: Receivers
 ) -> None:
     objs, order = conflicting(mode), []
@@ -496,7 +496,7 @@ async def boom_too(**kwargs: Any) -> None:
 def test_an_exception_is_djangos_own_and_leaves_no_row_changed(
     signal: Any, failing: list[Any], company: str, receivers: Receivers
 ) -> None:
-    """Of several receivers that fail at once Django 6.1 makes a group."""
+    """If several receivers fail at once, Django 6.1 raises an exception group."""
     harbour, *_ = harbours(2)
     for receiver in failing:
         receivers.connect(signal, receiver, Harbour)
@@ -518,7 +518,7 @@ def test_an_exception_is_djangos_own_and_leaves_no_row_changed(
 def test_an_interrupt_of_an_async_receiver_leaves_no_row_in_flight(
     signal: Any, interrupt: type[BaseException], company: str, receivers: Receivers
 ) -> None:
-    """It ends the event loop, whose copy of the context is then of a moment inside the operation."""
+    """It ends the event loop, whose copy of the context was made inside the operation."""
 
     async def stop(**kwargs: Any) -> None:
         raise interrupt
@@ -535,7 +535,7 @@ def test_an_interrupt_of_an_async_receiver_leaves_no_row_in_flight(
 
 
 def test_a_stop_iteration_beside_async_receivers_is_raised(receivers: Receivers) -> None:
-    """The futures of asyncio do not take one."""
+    """asyncio's futures do not accept a StopIteration."""
 
     def stop(**kwargs: Any) -> None:
         next(iter(()))
@@ -549,7 +549,7 @@ def test_a_stop_iteration_beside_async_receivers_is_raised(receivers: Receivers)
         Harbour.objects.update(name="x")
 
 
-def test_what_a_sync_receiver_sets_in_the_context_stays(company: str, receivers: Receivers) -> None:
+def test_a_context_variable_that_a_sync_receiver_sets_stays_set(company: str, receivers: Receivers) -> None:
     variable: ContextVar[str] = ContextVar("variable", default="outside")
     seen = []
 

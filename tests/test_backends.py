@@ -1,4 +1,4 @@
-"""What each database does differently, and what is assumed of one of which nothing is known."""
+"""What each database does differently, and what is assumed about an unknown database."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def test_only_the_backends_ask_for_a_vendor() -> None:
 
 @pytest.fixture
 def unknown_database(monkeypatch: pytest.MonkeyPatch) -> Backend:
-    """Have the database of the tests answer as one of which nothing is known."""
+    """Make the tests' database answer like an unknown one."""
     monkeypatch.delitem(backends.BACKENDS, connection.vendor)
     return backends.of(connection)
 
 
-def test_a_database_of_another_vendor_gets_the_careful_answers(unknown_database: Backend) -> None:
+def test_an_unknown_database_gets_the_cautious_answers(unknown_database: Backend) -> None:
     assert type(unknown_database) is Backend
     keys = list(range(0, 200, 2))
     assert unknown_database.key_lookup(IntegerField(), keys, connection) is None

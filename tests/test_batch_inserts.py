@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.django_db
 
 TABLES = [Entry, Slip, Stub, Plate, Empty, Ship]
-# As many as the scenarios' receivers write to; all but ships are held.
+# The models to which the receivers of the scenarios write. All of these but ships are held.
 HELD = [Entry, Slip, Stub, Plate, Empty]
 ROWS = 5
 
@@ -57,7 +57,7 @@ def inserts(statements: list[str], model: type[Model] = Entry) -> int:
     return sum(sql.startswith(start) for sql in statements)
 
 
-# Receivers that see nothing of it: one INSERT for each batch.
+# Receivers that do not read the rows: one INSERT for each batch.
 
 
 def create(seen: list[Any], ship: Ship) -> None:
@@ -143,7 +143,7 @@ def test_each_model_has_an_insert_of_its_own() -> None:
     assert [inserts(held.statements, model) for model in (Entry, Slip, Stub)] == [1, 1, 1]
 
 
-# Receivers that look: the rows are inserted first, and they see what the loop shows.
+# Receivers that read the rows: the rows are inserted first, and the receivers see what the loop shows.
 
 
 def read_key(seen: list[Any], ship: Ship) -> None:
@@ -424,9 +424,7 @@ def test_a_receiver_that_looks_sees_what_the_loop_shows(receive: Any, batch_size
 
 @pytest.mark.parametrize("batch_size", [2, 2000])
 @pytest.mark.parametrize("receive", [wrong_value, nested_update])
-def test_where_batches_differ_from_the_loop_anyway_they_are_as_without_the_option(
-    receive: Any, batch_size: int
-) -> None:
+def test_where_batches_differ_from_the_loop_the_option_changes_nothing(receive: Any, batch_size: int) -> None:
     scenario = work(receive)
     one_by_one = scenario.by_update(batch_size=batch_size)
     assert scenario.by_update(batch_inserts=[Entry], batch_size=batch_size).of() == one_by_one.of()
@@ -454,7 +452,7 @@ def test_a_receiver_of_the_rows_own_pre_save_is_called_at_once(receivers: Receiv
     assert inserts(held.statements) == 1
 
 
-def test_rows_of_a_model_whose_post_save_is_heard_are_not_held(receivers: Receivers) -> None:
+def test_rows_of_a_model_with_post_save_receivers_are_not_held(receivers: Receivers) -> None:
     keys: list[Any] = []
     receivers.connect(post_save, lambda instance, **arguments: keys.append(instance.pk), Entry)
     scenario = work(create)
@@ -515,8 +513,8 @@ def test_what_the_database_refuses_is_an_error_that_names_the_model_and_nothing_
         post_save.disconnect(conflict, sender=Ship)
 
 
-def test_a_thread_of_its_own_has_a_connection_of_its_own() -> None:
-    """What a thread saves that a receiver starts is none of the operation's."""
+def test_another_thread_has_its_own_connection() -> None:
+    """A thread that a receiver starts is not part of the operation."""
     seen: list[Any] = []
 
     def receive(_: list[Any], ship: Ship) -> None:
@@ -550,7 +548,7 @@ def test_rows_of_another_database_are_not_held(receivers: Receivers) -> None:
 
 
 @pytest.mark.django_db(databases=["default", "other"])
-def test_a_nested_operation_on_another_database_leaves_what_is_held_to_the_outer_one(
+def test_a_nested_operation_on_another_database_leaves_held_rows_to_the_outer_one(
     receivers: Receivers,
 ) -> None:
     ships(1, 2)
@@ -646,7 +644,7 @@ def test_outside_of_an_operation_nothing_is_held() -> None:
         assert entry.__dict__["id"] is not None
 
 
-def test_the_key_is_an_attribute_as_ever_while_it_is_patched() -> None:
+def test_the_patched_key_behaves_like_a_plain_attribute() -> None:
     work(create).by_update(batch_inserts=[Entry])
     with bulk_signals(batch_inserts=[Entry]):
         entry = Entry(number=1)
@@ -663,7 +661,7 @@ def test_the_key_is_an_attribute_as_ever_while_it_is_patched() -> None:
         assert attribute is Entry.__dict__["id"]
 
 
-def test_it_is_patched_at_first_use_and_django_is_as_found_when_all_is_off() -> None:
+def test_patches_come_with_the_first_use_and_go_when_all_is_off() -> None:
     found = Model.__dict__["_do_insert"], Model.__dict__["__reduce__"], Entry.__dict__["id"]
     with bulk_signals():
         Ship.objects.update(name="z")
@@ -687,7 +685,7 @@ def test_the_option_takes_models_as_the_switch_does() -> None:
             r"batch_inserts must be a collection of models, such as .*not 'tests.Entry'",
         ),
         ([3], TypeError, "3 is neither a model class nor a label"),
-        (["a.b.c"], ValueError, "'a.b.c' is no label"),
+        (["a.b.c"], ValueError, "'a.b.c' is not a label"),
         (["tests.Entri"], LookupError, "did you mean 'Entry'"),
     ):
         with pytest.raises(error, match=message):
@@ -697,7 +695,7 @@ def test_the_option_takes_models_as_the_switch_does() -> None:
 @pytest.fixture
 def _forgets_the_mixin(_leaves_no_trace: None) -> Iterator[None]:
     yield
-    # What a mixin needs is there for good.
+    # The patches that a mixin needs stay.
     signal_patch.scopes.process.holds_inserts = False
 
 

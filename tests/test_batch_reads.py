@@ -1,4 +1,4 @@
-"""Reads of the batch's rows, answered from one query as one by one (contract.md, section 8.3)."""
+"""Reads of single rows of the batch, answered from one query for all of them (contract.md, 8.3)."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def _leaves_the_connection_alone() -> Iterator[None]:
 
 
 def values(obj: Any) -> Any:
-    """Return what an object holds, but for the time of its last save."""
+    """Return the values of an object, except the time of its last save."""
     return obj and {name: value for name, value in field_values(obj).items() if name != "changed"}
 
 
 def fleet() -> None:
-    """Make ships, each at a berth of its own, whose keys begin at 1."""
+    """Create ships, each with its own berth; the keys begin at 1."""
     (port,) = rows(Port, {"id": 1, "code": "P"})
     berths = rows(Berth, *({"id": number + 1, "number": number, "port": port} for number in range(ROWS)))
     rows(
@@ -89,7 +89,7 @@ def shown(read: Callable[[Any], Any]) -> Callable[[list[Any], Any], None]:
     return receive
 
 
-# What is answered
+# Reads that are answered
 
 
 def refreshed(ship: Ship, fields: list[str] | None = None) -> Ship:
@@ -139,7 +139,7 @@ def test_reads_by_key_are_answered_from_one_query(read: Callable[[Ship], Any], b
     answered = scenario.by_update(batch_reads=True, batch_size=batch_size)
     assert answered.of() == one_by_one.of()
     assert len(answered.seen) == ROWS
-    # The first read of all, and one query for each batch of more than two.
+    # The first read runs its own query; then there is one query for each batch of more than two rows.
     assert selects(one_by_one.statements) - selects(answered.statements) >= ROWS - 3
     again = scenario.by_bulk_update(batch_reads=True, batch_size=batch_size)
     assert again.of() == scenario.by_bulk_update(batch_size=batch_size).of()
@@ -154,7 +154,7 @@ def test_what_is_read_before_and_after_the_write_is_what_was_there(name: str) ->
     assert loop.by_update(batch_reads=True).seen == loop.by_loop().seen
 
 
-def test_a_round_takes_one_query_for_a_shape_however_many_rows_there_are(receivers: Receivers) -> None:
+def test_a_round_takes_one_query_for_each_kind_of_read(receivers: Receivers) -> None:
     def statements(count: int) -> int:
         Ship.objects.all().delete()
         ships(*range(count))
@@ -174,7 +174,7 @@ def test_a_round_takes_one_query_for_a_shape_however_many_rows_there_are(receive
     assert statements(4) == statements(40)
 
 
-# What is not: the query runs.
+# Reads that are not answered: their query runs.
 
 NOTHING: Any = None
 RUN: dict[str, Callable[[Ship], Any]] = {
@@ -230,7 +230,7 @@ def test_other_queries_run_as_ever(read: Callable[[Ship], Any]) -> None:
     assert answered.of() == one_by_one.of()
 
 
-def test_more_shapes_than_are_looked_out_for_are_right_too() -> None:
+def test_more_kinds_of_reads_than_are_tracked_give_the_right_answers() -> None:
     def read(ship: Ship) -> Any:
         return [Ship.objects.filter(pk=ship.pk, speed__lt=limit).exists() for limit in range(20)]
 
@@ -386,19 +386,19 @@ HARMLESS = [log_it, log_in_a_savepoint, look_elsewhere]
 
 
 @pytest.mark.parametrize("write", HARMLESS)
-def test_what_cannot_change_the_rows_leaves_them_answered(write: Callable[[Ship], None]) -> None:
+def test_statements_that_cannot_change_the_rows_do_not_end_the_answers(write: Callable[[Ship], None]) -> None:
     def receive(seen: list[Any], ship: Ship) -> None:
         write(ship)
 
     scenario = work((pre_save, shown(ANSWERED["get"])), (pre_save, receive))
     one_by_one, answered = scenario.by_update(), scenario.by_update(batch_reads=True)
     assert answered.of() == one_by_one.of()
-    # Loaded to be changed, read, and read for all.
+    # One loads the rows to change, one is the first read, and one answers all later reads.
     assert selects(answered.statements) == 3
 
 
 @pytest.mark.parametrize("write", [log_it, log_in_a_savepoint])
-def test_with_held_rows_too(write: Callable[[Ship], None]) -> None:
+def test_reads_are_answered_with_batched_inserts_too(write: Callable[[Ship], None]) -> None:
     def receive(seen: list[Any], ship: Ship) -> None:
         write(ship)
 
@@ -483,7 +483,7 @@ def test_a_read_that_is_dropped_more_than_used_is_given_up(receivers: Receivers)
     with CaptureQueriesContext(connection) as queries, bulk_signals(batch_reads=True):
         Ship.objects.update(name="z")
     reads = [query["sql"] for query in queries if query["sql"].startswith("SELECT")]
-    # Loaded to be changed, read one by one, and twice in vain for all.
+    # One query loads the rows to change, two are for all rows but in vain, and the others are single reads.
     assert len([sql for sql in reads[1:] if "LIMIT" not in sql]) == 2
     assert len(reads) == 31
 
@@ -716,7 +716,8 @@ def test_rows_that_are_deleted(receivers: Receivers) -> None:
             Ship.objects.all().delete()
         outcomes.append([(ship and ship["name"], crew) for ship, crew in seen])
     assert outcomes[0] == outcomes[1] == [*((name, 1) for name in "abcd"), *[(None, 0)] * 4]
-    # Collected; read once, then for all; after the DELETE, for all.
+    # One collects the rows, one is the first read, one answers later reads, and one answers those after the
+    # DELETE.
     assert selects([query["sql"] for query in queries]) == 4
 
 

@@ -20,10 +20,10 @@ from tests.creating import (
     assert_instances_equal_rows,
     on_its_own,
     post_saved,
+    rolled_back,
     save_signals,
     statements,
     stored_rows,
-    taken_back,
     upserting,
 )
 from tests.models import (
@@ -75,7 +75,7 @@ def test_signals_and_rows_are_those_of_the_loop(
     make: Callable[[], list[Any]], log: Log, either_way: None
 ) -> None:
     model = type(make()[-1])
-    with taken_back():
+    with rolled_back():
         by_loop(make())
         expected, expected_rows = save_signals(log, "id"), stored_rows(model, "id")
     log.clear()
@@ -85,7 +85,7 @@ def test_signals_and_rows_are_those_of_the_loop(
     assert len(loop_order) == len(expected)
     for (*said, values), (*expected_said, expected_values) in zip(loop_order, expected, strict=True):
         assert said == expected_said
-        # Where the database returns nothing, save() defers what only the row knows, or leaves it open.
+        # Where the database returns no values, save() defers what only the row knows, or leaves it open.
         known = {name: value for name, value in expected_values.items() if not isinstance(value, type)}
         assert values.items() >= known.items()
     assert stored_rows(model, "id") == expected_rows
@@ -97,7 +97,7 @@ def _halves(entries: list[Any]) -> tuple[list[Any], list[Any]]:
     return entries[:middle], entries[middle:]
 
 
-def test_keys_are_those_of_the_rows(log: Log, either_way: None) -> None:
+def test_instances_have_the_keys_of_their_rows(log: Log, either_way: None) -> None:
     Shelf.objects.bulk_create([Shelf(label=f"l{n}") for n in range(7)])
     held = dict(Shelf.objects.values_list("label", "pk"))
     assert {sent.values["label"]: sent.values["id"] for sent in log.of("post_save")} == held
@@ -123,7 +123,7 @@ def test_the_same_list_of_the_same_objects_comes_back_from_a_generator(log: Log)
 
 
 @pytest.mark.parametrize("objs", [[], iter(()), (), None])
-def test_nothing_to_create_is_nothing_to_send(objs: Any, log: Log) -> None:
+def test_creating_nothing_sends_nothing(objs: Any, log: Log) -> None:
     with signal_patch.no_bulk_signals():
         plain = Publisher.objects.bulk_create(objs)
     assert Publisher.objects.bulk_create(objs) == plain
@@ -149,17 +149,17 @@ def test_signals_are_sent_before_and_after_each_batch(log: Log) -> None:
     assert seen == [(2, 5), (4, 5), (5, 5)]
 
 
-def test_new_keys_keep_clear_of_keys_that_later_batches_bring(log: Log) -> None:
+def test_new_keys_do_not_clash_with_keys_in_later_batches(log: Log) -> None:
     given = Shelf(id=3, label="given")
     objs = [*(Shelf(label=str(n)) for n in range(4)), given]
     if connection.vendor == "postgresql":
-        given.pk = 10**6  # its sequence pays no heed to given keys
+        given.pk = 10**6  # its sequence does not know keys given by the caller
     with signal_patch.bulk_signals(batch_size=2):
         assert Shelf.objects.bulk_create(objs) == objs
     assert len({obj.pk for obj in objs}) == Shelf.objects.count() == 5
 
 
-def test_nobody_listens_and_django_runs_as_it_is(receivers: Receivers) -> None:
+def test_without_receivers_djangos_own_method_runs(receivers: Receivers) -> None:
     with CaptureQueriesContext(connection) as patched:
         Publisher.objects.bulk_create(Publisher(name=str(n)) for n in range(3))
     Publisher.objects.all()._raw_delete("default")
@@ -184,7 +184,7 @@ def test_auto_created_through_rows_send_nothing(log: Log) -> None:
     assert not log
 
 
-def test_rows_of_an_explicit_through_model_send_theirs(receivers: Receivers) -> None:
+def test_rows_of_an_explicit_through_model_send_signals(receivers: Receivers) -> None:
     member = Member.objects.create()
     shelves = [Shelf.objects.create(label=str(n)) for n in range(2)]
     log = receivers.record(Loan)
@@ -229,7 +229,7 @@ def test_the_async_form_sends_the_same(receivers: Receivers) -> None:
 
 
 class Unsaved:
-    """Makes a book of a publisher that has no row."""
+    """Makes a book whose publisher has no row."""
 
     def __call__(self) -> list[Any]:
         return [Book(title="fine"), Book(publisher=Publisher(name="unsaved"))]
@@ -288,7 +288,7 @@ with_target = pytest.mark.skipif(
 def test_a_target_that_is_not_unique_is_refused_before_any_signal(
     unique_fields: list[str], label: str, receivers: Receivers
 ) -> None:
-    """By the database, which looks at the statement and not at its rows."""
+    """The database refuses it, because it checks the statement before its rows."""
     Shelf(pk=1, label="old", room=1, place=1).save()
     log = receivers.record(Shelf)
     arguments = upserting(*unique_fields, update_fields=["colour"])
@@ -307,7 +307,7 @@ def test_a_target_that_is_not_unique_is_refused_before_any_signal(
 
 
 @with_target
-def test_a_target_may_be_unique_by_an_index_that_the_database_alone_knows(receivers: Receivers) -> None:
+def test_a_target_may_be_unique_by_an_index_that_only_the_database_knows(receivers: Receivers) -> None:
     with connection.cursor() as cursor:
         cursor.execute("CREATE UNIQUE INDEX one_of_a_width ON tests_shelf (width)")
     Shelf(label="old", width=1).save()
@@ -350,7 +350,7 @@ def test_generated_and_default_columns_are_known_at_post_save(log: Log, either_w
     assert_instances_equal_rows(log, Shelf)
 
 
-def test_nothing_more_is_paid_where_the_database_returns_rows(log: Log) -> None:
+def test_no_extra_statement_runs_where_the_database_returns_rows(log: Log) -> None:
     objs = [Shelf(label=str(n), made=Now()) for n in range(20)]
     with transaction.atomic(), CaptureQueriesContext(connection) as queries:
         Shelf.objects.bulk_create(objs)
@@ -358,7 +358,7 @@ def test_nothing_more_is_paid_where_the_database_returns_rows(log: Log) -> None:
 
 
 @pytest.mark.skipif(django.VERSION < (6, 0), reason="Django 5.2 leaves the order to the caller")
-def test_order_with_respect_to_goes_on_as_django_has_it(log: Log) -> None:
+def test_order_with_respect_to_works_as_in_django(log: Log) -> None:
     book: Any = Book.objects.create()
     Chapter.objects.create(book=book, heading="zero")
     log.clear()

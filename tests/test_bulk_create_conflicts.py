@@ -11,7 +11,7 @@ from django.db.models.functions import Lower
 from django.test.utils import CaptureQueriesContext
 
 import signal_patch
-from tests.creating import assert_instances_equal_rows, post_saved, statements, stored_rows, taken_back
+from tests.creating import assert_instances_equal_rows, post_saved, rolled_back, statements, stored_rows
 from tests.fleet import of_every_size
 from tests.models import (
     Badge,
@@ -64,7 +64,7 @@ def test_only_rows_really_inserted_get_post_save(
     for label in "abc":
         Shelf(label=label, width=7, room=1, place=ord(label) - 95).save()
     before = set(Shelf.objects.values_list("pk", flat=True))
-    with taken_back(), signal_patch.no_bulk_signals():
+    with rolled_back(), signal_patch.no_bulk_signals():
         Shelf.objects.bulk_create(make(), ignore_conflicts=True)
         expected = sorted(row["label"] for row in Shelf.objects.values() if row["id"] not in before)
         expected_rows = stored_rows(Shelf, "id")
@@ -82,9 +82,7 @@ def test_only_rows_really_inserted_get_post_save(
     assert_instances_equal_rows(log, Shelf)
 
 
-def test_keys_are_those_of_the_rows_where_one_of_djangos_own_batches_leaves_one_out(
-    log: Log, either_way: None
-) -> None:
+def test_keys_are_right_if_one_of_djangos_own_batches_leaves_a_row_out(log: Log, either_way: None) -> None:
     with signal_patch.bulk_signals():
         Shelf.objects.bulk_create(
             [Shelf(label=label) for label in "xxyz"], batch_size=1, ignore_conflicts=True
@@ -97,7 +95,7 @@ def test_keys_are_those_of_the_rows_where_one_of_djangos_own_batches_leaves_one_
 def test_inserted_rows_are_recognised_without_any_unique_value(
     taken: list[int], receivers: Receivers
 ) -> None:
-    """The labels are expressions, so that no value of an instance says which row is its own."""
+    """The labels are expressions, so no value of an instance tells which row belongs to it."""
     for n in taken:
         Shelf(label=f"l{n}").save()
     log = receivers.record(Shelf)
@@ -124,7 +122,7 @@ def _rows_per_statement() -> int:
 
 
 @pytest.mark.skipif("connection.vendor != 'mysql'", reason="only MariaDB and MySQL have INSERT IGNORE")
-def test_a_value_that_was_made_to_fit_is_what_receivers_get(receivers: Receivers) -> None:
+def test_receivers_get_a_value_as_the_database_made_it_fit(receivers: Receivers) -> None:
     log = receivers.record(Token)
     objs = [Token(code="a" * 40), Token(code="a" * 30, uses=2), Token(code="b")]
     Token.objects.bulk_create(objs, ignore_conflicts=True)
@@ -134,7 +132,7 @@ def test_a_value_that_was_made_to_fit_is_what_receivers_get(receivers: Receivers
     ]
 
 
-def test_a_key_may_be_a_reference(log: Log) -> None:
+def test_a_key_may_be_a_foreign_key(log: Log) -> None:
     members = [Member.objects.create() for _ in range(3)]
     Badge.objects.create(member=members[0])
     log.clear()
@@ -146,7 +144,7 @@ def test_a_key_may_be_a_reference(log: Log) -> None:
     )
 
 
-def test_a_conflict_may_be_one_of_generated_columns(receivers: Receivers, either_way: None) -> None:
+def test_generated_columns_may_conflict(receivers: Receivers, either_way: None) -> None:
     Nickname.objects.create(name="Ann")
     log = receivers.record(Nickname)
     objs = [Nickname(name=name) for name in ("ANN", "bob", "BOB", "cy")]

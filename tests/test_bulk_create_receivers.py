@@ -103,7 +103,7 @@ def test_an_upsert_of_a_key_in_flight_sends_nothing(receivers: Receivers) -> Non
     assert Token.objects.get().uses == 9
 
 
-def test_rows_of_another_key_that_a_receiver_creates_send_signals(receivers: Receivers) -> None:
+def test_rows_with_other_keys_that_a_receiver_creates_send_signals(receivers: Receivers) -> None:
     def follow(instance: Any, **arguments: Any) -> None:
         if instance.name == "first":
             Publisher.objects.bulk_create([Publisher(name="second")])
@@ -138,7 +138,7 @@ def test_a_row_that_a_receiver_has_deleted_gets_no_post_save(receivers: Receiver
     assert len(log.of("post_save")) == 1
 
 
-def test_receivers_that_delete_cost_each_row_the_same(receivers: Receivers) -> None:
+def test_receivers_that_delete_cost_the_same_for_each_row(receivers: Receivers) -> None:
     sizes: list[int] = []
 
     def measure(execute: Any, sql: str, params: Any, *others: Any) -> Any:
@@ -151,6 +151,6 @@ def test_receivers_that_delete_cost_each_row_the_same(receivers: Receivers) -> N
             Token.objects.bulk_create(Token(code=f"{count}/{n:03}") for n in range(count))
         return sum(sizes)
 
-    # Of a model without receivers of its deletes, Django does not look at what it deletes.
+    # For a model without delete receivers, Django does not load what it deletes.
     receivers.connect(post_save, lambda **_: Token.objects.filter(code="none").delete(), Token)
     assert cost_of(800) < 3 * cost_of(400)

@@ -17,9 +17,9 @@ from tests.creating import (
     assert_instances_equal_rows,
     on_its_own,
     post_saved,
+    rolled_back,
     statements,
     stored_rows,
-    taken_back,
     upserting,
 )
 from tests.fields import Point
@@ -71,7 +71,7 @@ def by_select_then_save(objs: list[Any], unique: list[str], update: list[str]) -
     ],
     ids=["label", "all known", "all new", "two columns", "expressions", "given keys"],
 )
-def test_created_is_true_or_false_as_it_really_was(
+def test_created_says_what_really_happened(
     unique: list[str],
     update: list[str],
     make: Callable[[], list[Any]],
@@ -82,7 +82,7 @@ def test_created_is_true_or_false_as_it_really_was(
     for label in "abc":
         Shelf(label=label, width=7, room=1, place=ord(label) - 95).save()
     before = set(Shelf.objects.values_list("pk", flat=True))
-    with taken_back():
+    with rolled_back():
         expected = [created for _, created in by_select_then_save(make(), unique, update)]
         expected_rows = stored_rows(Shelf, "id")
     log = receivers.record(Shelf)
@@ -132,7 +132,7 @@ def test_a_conflict_with_an_earlier_instance_comes_before_one_with_an_old_row(
         return [Shelf(pk=old.pk + 1, label="b", width=2), Shelf(pk=old.pk + 1, label="a", width=3)]
 
     arguments = upserting(update_fields=["width"])
-    with taken_back():
+    with rolled_back():
         Shelf.objects.bulk_create(make(), **arguments)
         expected = stored_rows(Shelf)
     log = receivers.record(Shelf)
@@ -145,7 +145,7 @@ def test_a_conflict_with_an_earlier_instance_comes_before_one_with_an_old_row(
 
 
 @pytest.mark.parametrize("name", ["ANN", Upper(Value("ann"))])
-def test_a_row_is_known_by_a_generated_column(name: Any, receivers: Receivers, either_way: None) -> None:
+def test_a_row_is_recognized_by_a_generated_column(name: Any, receivers: Receivers, either_way: None) -> None:
     Nickname.objects.create(name="Ann")
     log = receivers.record(Nickname)
     objs = [Nickname(name=name, uses=5), Nickname(name="bob", uses=6)]
@@ -167,7 +167,7 @@ def test_an_upsert_of_the_own_row_by_a_generated_column_sends_nothing(receivers:
     assert Nickname.objects.get().uses == 9
 
 
-def test_a_row_is_known_by_a_column_that_only_its_own_field_can_compare(receivers: Receivers) -> None:
+def test_a_row_is_recognized_by_a_column_that_only_its_own_field_can_compare(receivers: Receivers) -> None:
     Badge.objects.create(place=Point(1, 2))
     log = receivers.record(Badge)
     objs = [Badge(place=Point(1, 2), size=5), Badge(place=Point(3, 4), size=6)]
@@ -189,7 +189,7 @@ def test_a_row_that_takes_the_place_of_one_that_was_moved_is_created(receivers: 
 
 @on_its_own
 @pytest.mark.skipif("connection.vendor != 'mysql'", reason="elsewhere an upsert names its target")
-def test_a_conflict_may_be_one_of_an_index_that_the_database_alone_knows(receivers: Receivers) -> None:
+def test_a_conflict_may_be_with_an_index_that_only_the_database_knows(receivers: Receivers) -> None:
     old = Shelf.objects.create(label="old", width=1)
     log = receivers.record(Shelf)
     objs = [Shelf(label="a", width=1, colour="red"), Shelf(label="b", width=2)]
@@ -206,7 +206,7 @@ def test_a_conflict_may_be_one_of_an_index_that_the_database_alone_knows(receive
 
 
 @on_its_own
-def test_a_conflict_beside_the_target_raises_as_django_does(receivers: Receivers, either_way: None) -> None:
+def test_a_conflict_outside_the_target_raises_as_in_django(receivers: Receivers, either_way: None) -> None:
     receivers.record(Shelf)
     if not connection.features.supports_update_conflicts_with_target:
         arguments: dict[str, Any] = {}
@@ -218,7 +218,7 @@ def test_a_conflict_beside_the_target_raises_as_django_does(receivers: Receivers
     assert Shelf.objects.count() == 1
 
 
-def test_a_proxy_is_unique_where_its_model_is(receivers: Receivers) -> None:
+def test_a_proxy_has_the_unique_constraints_of_its_model(receivers: Receivers) -> None:
     def statements(model: type[Shelf]) -> int:
         objs = [model(label=f"new {place}", room=1, place=place) for place in (1, 2)]
         with CaptureQueriesContext(connection) as queries:
@@ -228,7 +228,7 @@ def test_a_proxy_is_unique_where_its_model_is(receivers: Receivers) -> None:
     for place in (1, 2):
         Shelf(label=f"old {place}", room=1, place=place).save()
     receivers.record(Shelf, ShelfProxy)
-    statements(Shelf)  # asks PostgreSQL about its table, once
+    statements(Shelf)  # queries the kind of the table, once
     assert statements(ShelfProxy) == statements(Shelf)
     assert Shelf.objects.count() == 2
 
@@ -288,13 +288,15 @@ def test_rows_of_a_partitioned_table_send_signals_as_others_do(mode: str, receiv
 @on_its_own
 @pytest.mark.skipif("connection.vendor != 'mysql'", reason="SQLite has one writer, PostgreSQL one statement")
 @pytest.mark.parametrize("both", [False, True])
-def test_a_row_made_meanwhile_counts_as_updated(both: bool, receivers: Receivers) -> None:
-    """Another connection inserts between the look for the row and the INSERT."""
+def test_a_row_that_another_connection_has_just_inserted_counts_as_updated(
+    both: bool, receivers: Receivers
+) -> None:
+    """Another connection inserts the row between the SELECT and the INSERT."""
     other = connections.create_connection("default")
 
     def interfere(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         if sql.startswith("INSERT"):
-            # The first is of both rows, the second updates one, the third is of the other alone.
+            # The first SELECT is for both rows, the second updates one, and the third is for the other one.
             label = {1: "a", 3: "b" if both else None}.get(next(inserts))
             if label:
                 with other.cursor() as cursor:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.django_db
 
 
 class Lists(list[dict[str, Any]]):
-    """The arguments that a receiver of lists was called with."""
+    """The arguments with which a receiver of lists was called."""
 
     def __init__(self, receivers: Receivers, signal: Signal, sender: Any, *, awaited: bool = False) -> None:
         async def areceive(**arguments: Any) -> None:
@@ -55,7 +55,7 @@ def parts(instances: list[Any], size: int) -> list[list[Any]]:
     return [instances[start : start + size] for start in range(0, len(instances), size)]
 
 
-# One instance: a list of one, whatever is on.
+# One instance: a list of one, whether or not anything is on.
 
 
 @pytest.mark.parametrize("on", [True, False])
@@ -297,7 +297,7 @@ def test_rows_that_a_cascade_changes_come_in_a_list(receivers: Receivers) -> Non
     assert [[ship.berth_id for ship in instances] for instances in lists.instances] == [[None, None]]
 
 
-def test_an_exception_leaves_no_row_deleted_and_the_next_delete_as_ever(receivers: Receivers) -> None:
+def test_an_exception_leaves_no_row_deleted_and_the_next_delete_works(receivers: Receivers) -> None:
     ships(1, 2)
     fail = [True]
 
@@ -401,7 +401,7 @@ def test_an_exception_of_its_own_leaves_no_row_changed(signal: Any, receivers: R
     assert column(Ship, "name") == ["a", "b"]
 
 
-def test_a_mixin_gives_lists_though_nothing_is_on(receivers: Receivers) -> None:
+def test_a_mixin_gives_lists_even_if_nothing_is_on(receivers: Receivers) -> None:
     Foghorn.objects.bulk_create([Foghorn(name=name) for name in "ab"])
     lists = Lists(receivers, post_save, Foghorn)
     Foghorn.objects.update(size=5)
@@ -421,10 +421,10 @@ def test_it_costs_no_statement(receivers: Receivers) -> None:
     assert statements() == without
 
 
-# It is a receiver as any other.
+# It behaves like any other receiver.
 
 
-def test_disconnect_takes_what_the_decorator_gave(receivers: Receivers) -> None:
+def test_disconnect_accepts_what_the_decorator_returned(receivers: Receivers) -> None:
     @bulk_receiver(post_save, sender=Ship)
     def look(**arguments: Any) -> None: ...
 
@@ -447,7 +447,7 @@ def test_dispatch_uid_connects_and_disconnects_it_once() -> None:
     assert not post_save.has_listeners(Ship)
 
 
-def test_a_signal_holds_it_weakly() -> None:
+def test_a_signal_only_holds_a_weak_reference() -> None:
     @bulk_receiver(post_save, sender=Ship)
     def look(**arguments: Any) -> None: ...
 
@@ -512,7 +512,7 @@ def test_an_async_one_may_stand_beside_a_plain_receiver(receivers: Receivers) ->
     assert [[ship.speed for ship in instances] for instances in lists.instances] == [[1, 2], [3]]
 
 
-def test_one_that_comes_in_the_middle_of_a_round_gets_lists_of_one_until_the_next(
+def test_one_connected_in_the_middle_of_a_round_gets_lists_of_one_until_the_next(
     receivers: Receivers,
 ) -> None:
     rows(Token, *({"code": code} for code in "abcd"))

@@ -161,7 +161,7 @@ def test_no_objects_send_nothing(log: Log) -> None:
     assert log == []
 
 
-def test_where_nobody_listens_djangos_own_statements_run(receivers: Receivers) -> None:
+def test_without_receivers_djangos_own_statements_run(receivers: Receivers) -> None:
     fleet = faster_ships(1, 2)
     receivers.record(Port)
     with no_bulk_signals(), CaptureQueriesContext(connection) as djangos:
@@ -189,7 +189,7 @@ def test_an_instance_without_a_row_gets_pre_save_and_no_post_save(
 
 
 @of_every_size
-def test_the_querysets_filter_holds_though_the_write_undoes_it(batch_size: int, receivers: Receivers) -> None:
+def test_the_querysets_filter_is_evaluated_before_the_write(batch_size: int, receivers: Receivers) -> None:
     fleet = faster_ships(1, 2, 3)
     log = receivers.record(Ship)
     with bulk_signals(batch_size=batch_size):
@@ -199,7 +199,7 @@ def test_the_querysets_filter_holds_though_the_write_undoes_it(batch_size: int, 
 
 
 @of_every_size
-def test_what_receivers_change_is_saved_for_the_rows_of_the_filter_alone(
+def test_what_receivers_change_is_only_saved_for_rows_that_match_the_filter(
     batch_size: int, receivers: Receivers
 ) -> None:
     fleet = faster_ships(1, 2, 3)
@@ -251,7 +251,7 @@ def test_the_database_written_to_is_the_one_of_the_signals(receivers: Receivers)
 
 
 @pytest.mark.django_db(databases=["default", "other"])
-def test_an_instance_that_nobody_loaded_is_that_of_its_row_after_the_write(receivers: Receivers) -> None:
+def test_a_new_instance_belongs_to_its_row_after_the_write(receivers: Receivers) -> None:
     (row,) = rows(Ship, {"name": "there"}, using="other")
     fleet = [Ship(pk=row.pk, speed=9), Ship(pk=row.pk + 1, speed=9)]
     states: list[tuple[Any, ...]] = []
@@ -274,7 +274,7 @@ class Refusal(Exception):
 
 
 def _refusing(call: int) -> Callable[..., None]:
-    """Return a receiver that raises when it is called so many times."""
+    """Return a receiver that raises at its call with this number."""
     calls = iter(range(1, 100))
 
     def refuse(instance: Ship, **arguments: Any) -> None:
@@ -322,7 +322,7 @@ def test_after_an_exception_the_instances_have_their_expressions_again(
     assert column(Ship, "tonnage") == [30] * 3
 
 
-def test_after_a_refusal_by_the_database_too(receivers: Receivers) -> None:
+def test_after_a_database_error_the_instances_have_their_expressions_again(receivers: Receivers) -> None:
     fleet = faster_ships(1, 2)
     for ship in fleet:
         ship.slug = Concat(Value("same"), Value("!"))
@@ -435,7 +435,7 @@ def test_the_callers_own_instances_may_be_deleted_by_a_receiver(receivers: Recei
     assert [sent.instance for sent in log.of("post_save")] == [first]
 
 
-def test_a_row_that_is_deleted_before_its_key_comes_twice_is_left_out_of_the_count_once(
+def test_a_deleted_row_whose_key_is_given_twice_is_left_out_of_the_count_once(
     receivers: Receivers,
 ) -> None:
     first, second = faster_ships(1, 2)

@@ -59,7 +59,7 @@ def test_deferred_fields_stay_deferred_and_unwritten(batch_size: int, receivers:
 
 @of_every_size
 @pytest.mark.parametrize("changed", [False, True])
-def test_of_plain_columns_too_only_those_that_a_receiver_touches_are_loaded(
+def test_only_deferred_columns_that_a_receiver_touches_are_loaded(
     changed: bool, batch_size: int, receivers: Receivers
 ) -> None:
     rows(Book, {"status": "old"}, {"status": "old"})
@@ -159,7 +159,7 @@ def test_custom_fields_show_their_own_type(batch_size: int, receivers: Receivers
     assert truth == [True, True]
 
 
-def test_columns_of_a_type_that_is_not_djangos_hold_what_comes_back(receivers: Receivers) -> None:
+def test_columns_of_a_custom_type_hold_what_the_row_returns(receivers: Receivers) -> None:
     sightings = rows(Sighting, {}, {})
     for sighting in sightings:
         sighting.country = "NO"
@@ -171,7 +171,7 @@ def test_columns_of_a_type_that_is_not_djangos_hold_what_comes_back(receivers: R
 
 @pytest.mark.parametrize("signal", [pre_save, post_save], ids=["pre_save", "post_save"])
 @pytest.mark.parametrize("touched", [False, True], ids=["as assigned", "touched before"])
-def test_a_file_that_waits_to_be_stored_is_stored_only_where_it_is_named(
+def test_an_unstored_file_is_only_stored_if_its_field_is_named(
     signal: Signal, touched: bool, receivers: Receivers
 ) -> None:
     rows(Chart, {"sheet": "charts/old.txt"})
@@ -184,14 +184,14 @@ def test_a_file_that_waits_to_be_stored_is_stored_only_where_it_is_named(
     assert column(Chart, "sheet") == ["charts/old.txt"]
     assert not chart.sheet._committed
     Chart.objects.bulk_update([chart], ["sheet"])
-    # By now none waits.
+    # By now all files are stored.
     Chart.objects.bulk_update([chart], ["sheet"])
     assert seen == [{"title"}, {"sheet"}, {"sheet"}]
     assert column(Chart, "sheet") == [chart.sheet.name]
     assert Chart.objects.get().sheet.read() == b"new"
 
 
-def test_a_file_that_a_receiver_assigns_in_the_place_of_one_that_waits_is_stored(
+def test_a_file_that_a_receiver_assigns_in_place_of_an_unstored_one_is_stored(
     receivers: Receivers,
 ) -> None:
     rows(Chart, {})

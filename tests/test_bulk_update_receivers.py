@@ -113,7 +113,7 @@ def test_a_receiver_may_set_an_expression(batch_size: int, receivers: Receivers)
 
 @of_every_size
 @pytest.mark.parametrize("names", [["height"], ["height", "text"]], ids=["unnamed", "named"])
-def test_what_a_field_makes_of_a_receivers_change_is_saved(
+def test_a_receivers_change_is_saved_as_the_field_prepares_it(
     names: list[str], batch_size: int, receivers: Receivers
 ) -> None:
     posts = rows(Signpost, {"text": "a"}, {"text": "b"}, {"text": "c"})
@@ -130,7 +130,7 @@ def test_what_a_field_makes_of_a_receivers_change_is_saved(
     assert truth == [True] * 3
 
 
-def test_of_a_key_given_twice_each_instances_change_stays_its_own(receivers: Receivers) -> None:
+def test_if_a_key_is_given_twice_each_instance_keeps_its_own_change(receivers: Receivers) -> None:
     (post,) = rows(Signpost, {"text": "a"})
     twice = [Signpost(pk=post.pk, text="a", height=height) for height in (1, 2)]
     receivers.before_saves(Signpost, lambda post: setattr(post, "text", f"{post.height} miles"))
@@ -138,7 +138,7 @@ def test_of_a_key_given_twice_each_instances_change_stays_its_own(receivers: Rec
     assert list(Signpost.objects.values_list("text", "height")) == [("1 miles", 1)]
 
 
-def test_an_expression_that_a_receiver_sets_is_a_change_though_an_equal_one_was_there(
+def test_an_expression_that_a_receiver_sets_is_a_change_even_if_it_equals_the_old_one(
     receivers: Receivers,
 ) -> None:
     fleet = faster_ships(1, 2, tonnage=5)

@@ -55,7 +55,7 @@ def test_expressions_are_values_before_and_after_the_write(batch_size: int, rece
 
 @pytest.mark.parametrize("names", [["speed", "tonnage"], ["tonnage", "speed"]])
 @of_every_size
-def test_expressions_over_each_other_have_the_values_of_the_databases_own_set(
+def test_expressions_that_read_each_others_columns_have_the_values_of_djangos_statement(
     names: list[str], batch_size: int, receivers: Receivers
 ) -> None:
     fleet = ships(1, 2, 3, tonnage=10)
@@ -71,7 +71,7 @@ def test_expressions_over_each_other_have_the_values_of_the_databases_own_set(
 
 
 @of_every_size
-def test_expressions_that_read_other_rows_count_before_the_first_write(
+def test_expressions_that_read_other_rows_are_evaluated_before_the_first_write(
     batch_size: int, receivers: Receivers
 ) -> None:
     fleet = faster_ships(1, 2, 3)
@@ -99,7 +99,7 @@ def test_a_value_that_is_empty_by_definition_is_null(receivers: Receivers) -> No
 
 
 @of_every_size
-def test_a_null_of_json_that_is_of_another_row_stays_one(batch_size: int, receivers: Receivers) -> None:
+def test_a_json_null_from_another_row_stays_a_json_null(batch_size: int, receivers: Receivers) -> None:
     other, *_ = rows(Survey, {"findings": Value(None, JSONField())}, {}, {})
     surveys = list(Survey.objects.exclude(pk=other.pk))
     truth = receivers.check_truth(Survey)
@@ -111,13 +111,13 @@ def test_a_null_of_json_that_is_of_another_row_stays_one(batch_size: int, receiv
     assert truth == [True, True]
 
 
-def test_what_the_database_alone_decides_is_read_again(receivers: Receivers) -> None:
+def test_what_only_the_database_decides_is_read_again(receivers: Receivers) -> None:
     fleet = faster_ships(1, 2)
     for ship in fleet:
         ship.launched = Now()
     truth = receivers.check_truth(Ship)
     Ship.objects.bulk_update(fleet, ["launched"])
-    # The speed is not named, and so is not the row's.
+    # The speed is not named, so the instance and the row may differ in it.
     for ship in fleet:
         assert ship.launched == Ship.objects.get(pk=ship.pk).launched
     assert len(truth) == 2
@@ -163,7 +163,7 @@ def test_constants_become_the_fields_python_type(name: str, batch_size: int, rec
         assert str(sent.values[name]) == str(column(Ship, name)[0])
 
 
-def test_an_auto_now_field_is_written_as_it_is_as_django_does(receivers: Receivers) -> None:
+def test_an_auto_now_field_is_written_unchanged_as_in_django(receivers: Receivers) -> None:
     fleet = faster_ships(1)
     fleet[0].changed = LAUNCH
     receivers.record(Ship)

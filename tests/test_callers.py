@@ -1,4 +1,4 @@
-"""From which line an operation comes."""
+"""The line of code from which an operation is called."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ INSTALLED = "/srv/venv/lib/python3/site-packages/shop/jobs.py"
 CALLING = "def call(function):\n    return function()\n"
 
 
-def test_the_line_that_calls() -> None:
+def test_the_site_is_the_line_that_calls() -> None:
     site = call_site()
 
     assert site is not None
-    assert site.line == test_the_line_that_calls.__code__.co_firstlineno + 1
-    assert str(site) == f"{HERE}:{site.line} in test_the_line_that_calls"
+    assert site.line == test_the_site_is_the_line_that_calls.__code__.co_firstlineno + 1
+    assert str(site) == f"{HERE}:{site.line} in test_the_site_is_the_line_that_calls"
     assert site.filename == __file__
     assert site.module == __name__
 
@@ -52,15 +52,15 @@ def test_django_the_standard_library_and_site_packages_are_passed_over() -> None
     )
 
 
-def test_where_the_project_is_not_on_the_stack_it_is_the_innermost_line_of_a_library() -> None:
+def test_without_project_code_on_the_stack_it_is_the_innermost_line_of_a_library() -> None:
     with ThreadPoolExecutor(1) as other:
-        # Nothing but the standard library is beneath it there.
+        # Only the standard library is beneath it there.
         assert other.submit(call_site).result() is None
         found = other.submit(module(INSTALLED, CALLING).call, call_site).result()
     assert found == Site(INSTALLED, 2, "made", "call")
 
 
-def test_the_line_that_awaits_is_the_site_where_the_thread_knows_of_none() -> None:
+def test_without_project_code_in_the_thread_the_site_is_the_line_that_awaits() -> None:
     awaiting = Site("orders.py", 5, "orders", "expire")
 
     async def main() -> list[Site | None]:

@@ -1,4 +1,4 @@
-"""What Python's `on_delete` rules do to other rows, and its signals (contract.md, sections 3 and 4)."""
+"""Rows that Python's `on_delete` rules change, and their signals (contract.md, sections 3 and 4)."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_what_a_receiver_changes_on_such_a_row_is_saved(
 
 @pytest.mark.parametrize("rule", RULES)
 def test_trackers_see_the_old_value_first(rule: str, harbour: Harbour, receivers: Receivers) -> None:
-    """The instance is loaded with its old values; the new one comes by attribute."""
+    """The instance is loaded with its old values, and the new one is assigned by attribute."""
     loaded = []
     a_tug(**{rule: harbour})
     key = harbour.pk
@@ -134,9 +134,7 @@ def test_without_the_switch_a_cascade_sends_nothing(
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_the_changed_rows_model_decides_by_its_operation_update(
-    rule: str, harbour: Harbour, log: Log
-) -> None:
+def test_the_model_of_the_changed_row_must_be_on_for_updates(rule: str, harbour: Harbour, log: Log) -> None:
     a_tug(**{rule: harbour})
     log.clear()
     with signal_patch.bulk_signals(Tug, operations=["update"]):
@@ -152,7 +150,7 @@ def test_the_changed_rows_model_decides_by_its_operation_update(
 
 @pytest.fixture(params=["alone", "with the switch on", "with the switch off for it"])
 def mixin(request: pytest.FixtureRequest) -> None:
-    """What is on beside the mixin, which is a scope that is always open."""
+    """What is on besides the mixin, which acts like a scope that is always open."""
     if request.param == "with the switch on":
         signal_patch.enable()
     elif request.param == "with the switch off for it":
@@ -178,7 +176,7 @@ def test_rows_of_a_model_with_the_mixin_send_their_saves_whatever_is_on(
 
 
 @pytest.mark.usefixtures("mixin")
-def test_those_that_the_same_delete_removes_send_their_deletes_only(
+def test_rows_that_the_same_delete_removes_only_send_delete_signals(
     harbour: Harbour, delete: Callable[[Harbour], Any], receivers: Receivers
 ) -> None:
     for rule in RULES:
@@ -190,7 +188,7 @@ def test_those_that_the_same_delete_removes_send_their_deletes_only(
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.usefixtures("mixin")
-def test_they_are_silenced_as_other_rows_are(
+def test_rows_of_a_model_with_the_mixin_are_silenced_like_other_rows(
     rule: str, harbour: Harbour, delete: Callable[[Harbour], Any], receivers: Receivers
 ) -> None:
     Lamp.objects.create(**{"spared": None, rule: harbour})
@@ -215,8 +213,8 @@ def test_what_a_receiver_changes_on_a_row_with_the_mixin_is_saved(
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_if_nobody_listens_to_saves_a_cascade_runs_as_without_the_patch(rule: str, harbour: Harbour) -> None:
-    ContentType.objects.get_for_model(Harbour)  # once known, it costs no statement
+def test_without_save_receivers_a_cascade_runs_as_without_the_patch(rule: str, harbour: Harbour) -> None:
+    ContentType.objects.get_for_model(Harbour)  # it is cached, so it costs no statement later
 
     def statements() -> list[str]:
         a_tug(**{rule: harbour})
@@ -244,10 +242,10 @@ def test_a_row_that_the_same_delete_removes_sends_no_saves(
     assert sorted(log.names()) == ["post_delete"] * 6 + ["pre_delete"] * 6
 
 
-def test_nor_does_one_that_is_removed_unseen(
+def test_a_row_that_is_removed_without_being_loaded_sends_no_saves(
     harbour: Harbour, delete: Callable[[Harbour], Any], receivers: Receivers
 ) -> None:
-    """With nobody to hear of deletes, Django deletes rows that it has never looked at."""
+    """Without delete receivers, Django deletes rows that it has not loaded."""
     saves: list[Any] = []
     for rule in RULES:
         a_tug(removed=harbour, **{rule: harbour})
@@ -259,7 +257,9 @@ def test_nor_does_one_that_is_removed_unseen(
     assert saves == []
 
 
-def test_rows_of_several_deleted_ones_send_one_pair_each_in_batches(log: Log, harbour: Harbour) -> None:
+def test_rows_that_refer_to_several_deleted_rows_send_one_pair_each_in_batches(
+    log: Log, harbour: Harbour
+) -> None:
     harbours = [Harbour.objects.create() for _ in range(3)]
     tugs = [Tug.objects.create(nulled=harbour, spared=harbour) for harbour in harbours for _ in range(2)]
     log.clear()
@@ -284,7 +284,7 @@ def test_more_rows_than_parameters_of_a_statement_are_changed(harbour: Harbour, 
 
 
 @pytest.mark.usefixtures("everything_on")
-def test_a_row_that_its_base_manager_hides_by_then_is_changed_as_django_changes_it(
+def test_a_row_that_a_receiver_hides_from_its_base_manager_is_changed_as_in_django(
     receivers: Receivers,
 ) -> None:
     quay = Quay.objects.create()
@@ -298,15 +298,13 @@ def test_a_row_that_its_base_manager_hides_by_then_is_changed_as_django_changes_
     log = receivers.record(Skiff)
     assert quay.delete() == (1, {"tests.Quay": 1})
     assert Skiff.objects.values_list("pk", "quay_id", "is_hidden").get() == (skiff.pk, None, True)
-    # Of the receiver's update and of the cascade.
+    # Those of the receiver's update and of the cascade.
     assert log.names() == ["pre_save", "post_save"] * 2
 
 
 @pytest.mark.parametrize("switch", [signal_patch.bulk_signals, signal_patch.no_bulk_signals])
 @pytest.mark.usefixtures("everything_on")
-def test_a_manager_of_no_querysets_class_is_no_obstacle(
-    switch: Callable[[], Any], receivers: Receivers
-) -> None:
+def test_a_manager_without_a_queryset_class_works(switch: Callable[[], Any], receivers: Receivers) -> None:
     quay = Quay.objects.create()
     barge = Barge(quay=quay)
     barge.save()
@@ -317,7 +315,7 @@ def test_a_manager_of_no_querysets_class_is_no_obstacle(
     assert log.names() == (["pre_save", "post_save"] if switch is signal_patch.bulk_signals else [])
 
 
-def test_keys_that_have_no_order_are_changed_as_others(receivers: Receivers) -> None:
+def test_rows_with_unordered_keys_are_changed_like_others(receivers: Receivers) -> None:
     class Code:
         def __init__(self, text: str) -> None:
             self.text = text
@@ -405,7 +403,7 @@ def test_a_delete_of_the_mixins_queryset_sends_djangos_own_signals_once(log: Log
     assert log.names() == ["pre_delete", "post_delete"]
 
 
-def test_a_delete_nobody_listens_to_stays_one_statement(
+def test_a_delete_without_receivers_stays_one_statement(
     harbour: Harbour, receivers: Receivers, django_assert_num_queries: Any
 ) -> None:
     a_tug()

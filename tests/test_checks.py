@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_django import Settings
 
-# What is put on it here, and what ours is, mypy does not know.
+# mypy knows neither what is assigned to it here nor what our patch is.
 UntypedQuerySet: Any = QuerySet
 
 
@@ -67,7 +67,7 @@ class TestReplacedPatches:
         disable()
         UntypedQuerySet.update = own
 
-    def test_a_method_that_leads_no_more_to_ours_is_w001(self) -> None:
+    def test_a_replacement_that_does_not_call_our_patch_is_w001(self) -> None:
         enable()
 
         def update(self: QuerySet[Any], **kwargs: Any) -> None: ...
@@ -77,7 +77,7 @@ class TestReplacedPatches:
         assert ids(check_patches()) == ["signal_patch.W001"]
         assert "QuerySet.update was replaced by tests.test_checks." in check_patches()[0].msg
 
-    def test_to_enable_again_mends_it(self) -> None:
+    def test_enabling_again_fixes_it(self) -> None:
         enable()
         UntypedQuerySet.update = UntypedQuerySet.update.__wrapped__
         assert ids(check_patches()) == ["signal_patch.W001"]
@@ -85,14 +85,14 @@ class TestReplacedPatches:
         enable()
         assert check_patches() == []
 
-    def test_while_the_switch_is_off_nothing_is_said(self) -> None:
+    def test_while_the_switch_is_off_nothing_is_reported(self) -> None:
         enable()
         disable()
 
         assert check_patches() == []
 
 
-def test_the_app_registers_them(settings: Settings) -> None:
+def test_the_app_registers_the_checks(settings: Settings) -> None:
     settings.SIGNAL_PATCH = {"AUTOENABLE": False, "MODELS": ["tests.Bok"]}
     settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "signal_patch"]
 

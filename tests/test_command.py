@@ -1,4 +1,4 @@
-"""`manage.py signal_patch` shows what is on, why, and who listens."""
+"""`manage.py signal_patch` shows what is on and why, and the receivers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def text(*arguments: str) -> str:
 
 
 def blocks(*arguments: str) -> dict[str, list[str]]:
-    """Return the lines of each model that is listed, by its label; with them the head and the summary."""
+    """Return the lines of each listed model by its label, and the head and the summary."""
     paragraphs = [paragraph.splitlines() for paragraph in text(*arguments).split("\n\n")]
     return {paragraph[0].split()[0]: paragraph for paragraph in paragraphs}
 
@@ -58,7 +58,7 @@ class Receiver:
 
 
 def progress(done: int, total: int) -> None:
-    """Be named in the output."""
+    """Appear in the output."""
 
 
 def test_nothing_is_on() -> None:
@@ -164,7 +164,7 @@ def test_model_lists_one_model_or_those_of_an_app_whatever_their_state() -> None
 
 
 @pytest.mark.parametrize(
-    ("label", "message"), [("tests.Bok", "did you mean 'Book'"), ("a.b.c", "'a.b.c' is no label")]
+    ("label", "message"), [("tests.Bok", "did you mean 'Book'"), ("a.b.c", "'a.b.c' is not a label")]
 )
 def test_an_unknown_model_ends_with_status_1(label: str, message: str) -> None:
     with pytest.raises(CommandError, match=message) as raised:
@@ -178,7 +178,9 @@ def test_fail_on_missed_ends_with_status_1_and_names_them(receivers: Receivers) 
     arguments = ("--fail-on", "missed", "--model", "tests.Book", "--model", "tests.Publisher")
     enable(Publisher)
 
-    with pytest.raises(CommandError, match=r"nothing is sent in bulk: tests\.Book$") as raised:
+    with pytest.raises(
+        CommandError, match=r"receivers miss the bulk operations of these models: tests\.Book$"
+    ) as raised:
         text(*arguments)
     assert raised.value.returncode == 1
 

@@ -1,4 +1,4 @@
-"""The setting, the app, and the switch turned in a settings file, which needs a process for each start-up."""
+"""The setting, the app, and a switch turned in a settings file, which needs a process for each start."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class TestTheApp:
 
         assert not is_enabled()
 
-    def test_made_ready_again_it_changes_nothing(self, settings: pytest_django.Settings) -> None:
+    def test_a_second_ready_changes_nothing(self, settings: pytest_django.Settings) -> None:
         install(settings, {"MODELS": ["tests.Book"]})
         before = scopes.process.rules.entries
 
@@ -86,11 +86,11 @@ class TestTheApp:
         ("setting", "message"),
         [
             ({"MODELS": ["tests.Bok"]}, r"SIGNAL_PATCH\['MODELS'\]: 'tests.Bok': .*did you mean 'Book'\?"),
-            ({"EXCLUDE": ["a.b.c"]}, r"SIGNAL_PATCH\['EXCLUDE'\]: 'a.b.c' is no label"),
+            ({"EXCLUDE": ["a.b.c"]}, r"SIGNAL_PATCH\['EXCLUDE'\]: 'a.b.c' is not a label"),
             ({"BATCH_SIZE": 0}, r"SIGNAL_PATCH\['BATCH_SIZE'\]: batch_size must be at least 1, not 0"),
         ],
     )
-    def test_a_wrong_setting_fails_when_it_is_made_ready(
+    def test_a_wrong_setting_fails_in_ready(
         self, settings: pytest_django.Settings, setting: dict[str, Any], message: str
     ) -> None:
         settings.SIGNAL_PATCH = setting
@@ -101,7 +101,7 @@ class TestTheApp:
 
 
 class TestOverrides:
-    """`override_settings(SIGNAL_PATCH=...)` holds for its length."""
+    """`override_settings(SIGNAL_PATCH=...)` applies while it is active."""
 
     def test_on_narrowed_off_and_back(self, settings: pytest_django.Settings) -> None:
         install(settings, {"AUTOENABLE": False})
@@ -156,7 +156,7 @@ class TestOverrides:
             assert not is_enabled(Publisher)
         assert not is_enabled()
 
-    def test_other_settings_are_nothing_to_it(self, settings: pytest_django.Settings) -> None:
+    def test_other_settings_have_no_effect(self, settings: pytest_django.Settings) -> None:
         install(settings, {"MODELS": ["tests.Book"]})
         rules = scopes.process.rules
 
@@ -173,7 +173,7 @@ class TestTheCommandCheck:
             ({"BATCH_SIZE": 0}, "(signal_patch.E001) SIGNAL_PATCH['BATCH_SIZE']: batch_size must be"),
         ],
     )
-    def test_it_reports_what_ends_every_other_start_up(
+    def test_it_reports_errors_that_stop_every_other_command(
         self, setting: dict[str, Any], error: str, project: Project
     ) -> None:
         project.append("settings.py", f"INSTALLED_APPS.append('signal_patch')\nSIGNAL_PATCH = {setting}")
@@ -220,7 +220,7 @@ class TestSettings:
                 {"MODELS": "tests"},
                 r"SIGNAL_PATCH\['MODELS'\]: must be a list of labels such as .*, not 'tests'",
             ),
-            ({"MODELS": []}, r"SIGNAL_PATCH\['MODELS'\]: is empty; left out, it means every model"),
+            ({"MODELS": []}, r"SIGNAL_PATCH\['MODELS'\]: is empty; leave it out for every model"),
             ({"MODELS": [Book]}, r"SIGNAL_PATCH\['MODELS'\]: must be a list of labels"),
             ({"EXCLUDE": None}, r"SIGNAL_PATCH\['EXCLUDE'\]: must be a list of labels .*, not None"),
             ({"AUTOENABLE": 1}, r"SIGNAL_PATCH\['AUTOENABLE'\]: must be True or False, not 1"),
@@ -288,12 +288,12 @@ class TestInASettingsFile:
         "names", ["'library'", "'library.Book', 'library.shelf'", "exclude=['auth', 'contenttypes']"]
     )
     def test_names_resolve_when_the_models_are_loaded(self, names: str, project: Project) -> None:
-        """And once they are, the registry is as it was."""
+        """Once they are loaded, the app registry is as it was."""
         project.append("settings.py", CALL.format(arguments=names))
 
         project.check(BOTH + UNPATCHED_ONCE_OFF)
 
-    def test_the_last_word_on_a_model_holds_however_it_is_named(self, project: Project) -> None:
+    def test_the_last_call_for_a_model_wins_however_it_is_named(self, project: Project) -> None:
         project.append(
             "settings.py",
             "import signal_patch\n"
@@ -303,7 +303,7 @@ class TestInASettingsFile:
 
         project.check(ONLY_BOOK)
 
-    def test_the_question_can_be_asked_there(self, project: Project) -> None:
+    def test_is_enabled_can_be_called_there(self, project: Project) -> None:
         project.append(
             "settings.py",
             "import signal_patch as s\n"
@@ -342,12 +342,12 @@ class TestInASettingsFile:
     @pytest.mark.parametrize(
         ("arguments", "error"),
         [
-            ("'library.Book.title'", "ValueError: 'library.Book.title' is no label; valid are"),
+            ("'library.Book.title'", "ValueError: 'library.Book.title' is not a label; valid are"),
             ("batchsize=3", "TypeError: unknown option 'batchsize'; did you mean 'batch_size'?"),
             ("3", "TypeError: 3 is neither a model class nor a label"),
         ],
     )
-    def test_what_can_be_seen_to_be_wrong_fails_there(
+    def test_what_is_known_to_be_wrong_fails_there(
         self, arguments: str, error: str, project: Project
     ) -> None:
         project.append("settings.py", CALL.format(arguments=arguments))
@@ -448,8 +448,8 @@ class TestWhileModelsAreLoading:
 
         project.check(ONLY_BOOK)
 
-    def test_whoever_asks_for_the_apps_meanwhile_is_answered(self, project: Project) -> None:
-        """The check of the names waits for the models, however early somebody asks for the apps."""
+    def test_get_app_configs_works_meanwhile(self, project: Project) -> None:
+        """The names are only checked when the models are loaded, however early somebody asks for the apps."""
         project.append("settings.py", CALL.format(arguments="'library.Book'"))
         project.append(
             "library/models.py", "from django.apps import apps\nassert list(apps.get_app_configs())"

@@ -1,4 +1,4 @@
-"""The option `--db`: what is missing is said before the first test, in one line."""
+"""The option `--db`: one line before the first test says what is missing."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def test_a_driver_that_is_not_installed(chosen: str, monkeypatch: pytest.MonkeyP
 
 
 def test_a_server_that_is_not_there(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Whether or not the real one is installed, this one is.
+    # This driver is installed, whether or not the real one is.
     monkeypatch.setitem(database.DRIVERS, chosen, "socket")
     with socket.socket() as unheard:
-        # Bound but not listening: nobody else can answer there.
+        # The port is bound but not listening, so nothing else can answer there.
         unheard.bind(("127.0.0.1", 0))
         address, port = unheard.getsockname()
         for prefix in ("PG", "MARIADB_"):

@@ -130,7 +130,7 @@ def test_several_levels_send_their_deletes(
     assert not Box.objects.exists()
 
 
-def test_rows_nobody_listens_to_are_left_to_the_database(
+def test_rows_without_receivers_are_left_to_the_database(
     depot: Depot, delete: Callable[[Depot], Any], receivers: Receivers
 ) -> None:
     Rack.objects.create(depot=depot)
@@ -144,10 +144,10 @@ def test_rows_nobody_listens_to_are_left_to_the_database(
 
 
 @pytest.mark.parametrize("options", [{"operations": ["update"]}, {"exclude": [Rack, Box]}, None])
-def test_where_nothing_is_heard_a_delete_runs_as_without_the_patch(
+def test_without_receivers_a_delete_runs_as_without_the_patch(
     options: dict[str, Any] | None, receivers: Receivers
 ) -> None:
-    """Nobody listens to a row's deletes, or its model is off for them, or nothing is on."""
+    """A row's deletes have no receivers, or its model is off for them, or nothing is on."""
 
     def statements() -> list[str]:
         depot = Depot.objects.create()
@@ -187,7 +187,7 @@ def test_a_tree_sends_one_pair_for_each_node(log: Log) -> None:
     level = [root]
     for _ in range(3):
         level = [Folder.objects.create(parent=parent) for parent in level for _ in range(2)]
-    # A parent that is younger than its child is removed first, and takes the child with it.
+    # A parent that was created after its child is removed first, and its child with it.
     young = Folder.objects.create(parent=root)
     Folder.objects.filter(pk=level[0].pk).update(parent=young)
     log.clear()
@@ -244,7 +244,7 @@ def test_rows_that_a_receiver_moves_away_stay_with_all_beneath_them(
     assert log.names().count("post_delete") == 2
 
 
-def test_nor_is_a_row_changed_that_refers_to_one_moved_away(
+def test_a_row_that_refers_to_one_moved_away_is_not_changed(
     depot: Depot, delete: Callable[[Depot], Any], receivers: Receivers
 ) -> None:
     racks = [Rack.objects.create(depot=depot) for _ in range(2)]
@@ -269,7 +269,9 @@ def test_nor_is_a_row_changed_that_refers_to_one_moved_away(
     assert [s.values["id"] for s in log.of("post_delete")] == [racks[1].pk]
 
 
-def test_nor_if_only_its_saves_are_heard(depot: Depot, receivers: Receivers) -> None:
+def test_a_row_that_refers_to_one_moved_away_is_not_changed_if_only_saves_have_receivers(
+    depot: Depot, receivers: Receivers
+) -> None:
     racks = [Rack.objects.create(depot=depot) for _ in range(2)]
     labels = [Label.objects.create(rack=rack) for rack in racks]
     changed: list[int] = []
@@ -302,7 +304,7 @@ def test_rows_of_a_fast_delete_that_a_receiver_moves_away_stay(receivers: Receiv
     assert log.names() == ["pre_delete", "pre_delete", "post_delete"]
 
 
-def test_rows_that_all_are_moved_away_are_not_counted(depot: Depot, receivers: Receivers) -> None:
+def test_if_all_rows_are_moved_away_none_is_counted(depot: Depot, receivers: Receivers) -> None:
     rack = Rack.objects.create(depot=depot)
     receivers.record(Rack)
     receivers.connect(pre_delete, lambda instance, **arguments: Rack.objects.update(depot=None), sender=Depot)
@@ -386,7 +388,7 @@ def test_rows_of_a_model_with_the_mixin_send_their_signals_whatever_is_on(
     ]
 
 
-def test_they_send_none_if_they_are_silenced(
+def test_silenced_rows_of_a_model_with_the_mixin_send_nothing(
     depot: Depot, delete: Callable[[Depot], Any], receivers: Receivers
 ) -> None:
     Siren.objects.create(depot=depot)
@@ -399,10 +401,10 @@ def test_they_send_none_if_they_are_silenced(
 
 
 @pytest.mark.parametrize("heard", [pre_save, post_save])
-def test_they_are_sent_whoever_else_listens(
+def test_a_mixins_signals_are_sent_even_if_the_deleted_row_has_no_receivers(
     heard: Any, depot: Depot, delete: Callable[[Depot], Any], receivers: Receivers
 ) -> None:
-    """Django deletes an object that nothing listens to in one statement, past everything."""
+    """If an object has no receivers, Django deletes it in one statement, without its cascade."""
     saved: list[Any] = []
     Label.objects.create(depot=depot)
     receivers.connect(heard, lambda instance, **kwargs: saved.append(instance.depot_id), Label)
@@ -442,7 +444,7 @@ def test_a_row_set_to_its_default_by_the_database_sends_its_saves(
 def test_rows_that_depend_on_rows_removed_by_the_database_send_their_saves(
     depot: Depot, delete: Callable[[Depot], Any], receivers: Receivers
 ) -> None:
-    """Nobody listens to the racks, which go with the depot: they are not counted, but known."""
+    """The racks, which go with the depot, have no receivers: they are looked up but not counted."""
     saved: list[Any] = []
     Label.objects.create(rack=Rack.objects.create(depot=depot))
     for signal in (pre_save, post_save):
@@ -465,7 +467,9 @@ def test_a_row_that_is_changed_and_removed_at_once_sends_no_saves(
     assert {s.sender for s in log.of("pre_delete")} == {Depot, Rack, Box, Label}
 
 
-def test_nor_if_only_its_saves_are_on(depot: Depot, delete: Callable[[Depot], Any], log: Log) -> None:
+def test_a_row_that_is_changed_and_removed_at_once_sends_no_saves_if_only_saves_are_on(
+    depot: Depot, delete: Callable[[Depot], Any], log: Log
+) -> None:
     rack = Rack.objects.create(depot=depot)
     Label.objects.create(depot=depot, box=Box.objects.create(rack=rack))
     stays = Label.objects.create(depot=depot)
@@ -483,7 +487,7 @@ def test_nor_if_only_its_saves_are_on(depot: Depot, delete: Callable[[Depot], An
 
 
 @pytest.mark.parametrize("options", [{}, {"operations": ["update"]}])
-def test_nor_does_one_that_python_changes_and_the_database_removes(options: Any, log: Log) -> None:
+def test_a_row_that_python_changes_and_the_database_removes_sends_no_saves(options: Any, log: Log) -> None:
     yard = Yard.objects.create()
     Ticket.objects.create(yard=yard, former=yard)
     log.clear()
@@ -503,7 +507,7 @@ def test_many_referenced_rows_need_no_statement_with_all_their_keys(receivers: R
     assert log.names() == ["pre_save", "pre_save", "post_save", "post_save"]
 
 
-def test_a_tree_among_them_leaves_the_order_of_the_others(receivers: Receivers) -> None:
+def test_a_tree_among_the_models_does_not_change_the_order_of_the_others(receivers: Receivers) -> None:
     # MariaDB would refuse to delete a yard before its sheds.
     yard = Yard.objects.create()
     Shed.objects.create(yard=yard)

@@ -41,7 +41,7 @@ def toolbar(settings: Settings) -> Iterator[None]:
     settings.DEBUG = True
     settings.INTERNAL_IPS = ["127.0.0.1"]
     settings.STATIC_URL = "static/"
-    # The toolbar adds itself to it; pytest-django's takes nothing.
+    # The toolbar adds itself to this setting, and pytest-django's default cannot be changed.
     settings.MIGRATION_MODULES = {}
     settings.DEBUG_TOOLBAR_PANELS = [
         "debug_toolbar.panels.history.HistoryPanel",
@@ -67,7 +67,7 @@ def books(receivers: Receivers) -> list[Book]:
 
 
 def stats_of(response: HttpResponse | Any) -> dict[str, Any]:
-    """Return what the store holds of the panel for a request."""
+    """Return the panel's data for a request, from the toolbar's store."""
     from debug_toolbar.store import get_store
 
     stats: dict[str, Any] = get_store().panel(response["djdt-request-id"], "BulkSignalsPanel")
@@ -103,7 +103,7 @@ def test_a_request_shows_what_was_sent_missed_and_suppressed(client: Client, boo
     assert update["batches"] == delete["batches"] == 2
     assert update["statements"] >= 2
     assert 0 < update["milliseconds_in_receivers"] < update["milliseconds"]
-    # Django sends these.
+    # Django itself sends these signals.
     assert delete["milliseconds_in_receivers"] is None
     assert update["receivers"] == ["post_save: tests.test_debug_toolbar.receiver"]
     assert delete["receivers"] == ["pre_delete: tests.test_debug_toolbar.delete_receiver"]
@@ -119,19 +119,17 @@ def test_the_panel_is_shown_from_the_toolbars_store(client: Client, books: list[
         "3 sent, 3 missed, 1 suppressed",
         "<code>tests.Book.update(title)</code> 3 times",
         "post_save: tests.test_debug_toolbar.receiver",
-        "the switch is off for them",
-        "no_bulk_signals(), or a function of QUIET",
+        "the switch is off for this model",
+        "no_bulk_signals(), or a function in QUIET",
     ):
         assert text in shown
-    assert "No bulk operation has changed rows that somebody listens to." in shown_of(second)
+    assert "No bulk operation has changed rows of models with receivers." in shown_of(second)
     assert "<small>none</small>" in second.content.decode()
     history = Client().get("/__debug__/history_sidebar/", {"request_id": first["djdt-request-id"]})
     assert "3 sent, 3 missed, 1 suppressed" in history.json()["BulkSignalsPanel"]["button"]
 
 
-def test_rows_whose_signals_are_being_sent_already_are_suppressed(
-    client: Client, books: list[Book], receivers: Receivers
-) -> None:
+def test_rows_in_flight_are_suppressed(client: Client, books: list[Book], receivers: Receivers) -> None:
     from tests import toolbar_urls
 
     receivers.connect(post_save, lambda **_: Book.objects.update(status="seen"), Book)
@@ -153,7 +151,7 @@ def test_rows_whose_signals_are_being_sent_already_are_suppressed(
         ("sent", update, 1, 1),
     ]
     assert [found["why"] for found in stats["operations"] if found["state"] == "suppressed"] == [
-        "their signals were being sent already"
+        "these rows were already in flight"
     ] * 3
 
 
@@ -263,7 +261,7 @@ def test_a_view_that_raises_leaves_nothing_behind(client: Client, books: list[Bo
         client.get("/update/error/")
 
 
-def test_to_be_enabled_twice_counts_once(client: Client, books: list[Book]) -> None:
+def test_enabling_it_twice_counts_once(client: Client, books: list[Book]) -> None:
     from debug_toolbar.toolbar import DebugToolbar
 
     from tests import toolbar_urls
@@ -293,7 +291,7 @@ def test_a_panel_that_is_turned_off_observes_nothing(client: Client, books: list
     assert stats_of(response) == {}
 
 
-def test_whoever_does_not_use_it_imports_nothing_of_it(tmp_path: Path) -> None:
+def test_projects_without_the_panel_do_not_import_it(tmp_path: Path) -> None:
     Project(tmp_path).check(
         "import sys, signal_patch\n"
         "from library.models import Book\n"

@@ -1,4 +1,4 @@
-"""The comparison behind `python -m tests.django_suite`: it must not pass what differs."""
+"""The comparison of `python -m tests.django_suite` must not let a difference pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.django_suite.source import all_labels, unpack
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Stands for Django's own: it runs two tests, of which the second looks at the mode.
+# It replaces Django's `runtests.py`, and runs two tests; the second one depends on the mode.
 FAKE_RUNTESTS = """
 import json, os, pathlib, sys
 
@@ -48,7 +48,7 @@ FakeDjango = Callable[..., list[str]]
 
 @pytest.fixture
 def fake_django(tmp_path: Path) -> FakeDjango:
-    """Return a function that lays out a fake Django and gives the arguments to run it."""
+    """Return a function that creates a fake Django and returns the arguments to run it."""
 
     def lay_out(*, vanilla: str = "passed", receivers: str = "passed", patched: str) -> list[str]:
         tests = tmp_path / f"django-{django.__version__}" / "tests"
@@ -276,7 +276,7 @@ def test_the_sources_are_unpacked_and_their_labels_found(tmp_path: Path) -> None
 
 
 class Specimens(unittest.TestCase):
-    """Not collected by pytest's own rules: run below, to end in every way there is."""
+    """Not collected by pytest: it is run below, and ends in every possible way."""
 
     __test__ = False
 

@@ -10,7 +10,7 @@ EXAMPLES = ROOT / "examples"
 
 
 def run_python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Run what a reader would run: apart from this process, and not measured for coverage, which is slow."""
+    """Run what a reader would run: in another process, and without coverage, which is slow."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     environment |= {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
     return subprocess.run(

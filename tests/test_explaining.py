@@ -76,7 +76,7 @@ class TestWhoDecides:
         assert (found.options, found.sends, found.rows) == (None, False, 1)
         assert str(found).splitlines() == [
             "tests.Book.update() of 1 rows sends no signals",
-            "  decided by   nothing, so that it is off",
+            "  decided by   nothing, so it is off",
             "  post_save    tests.test_explaining.receiver",
         ]
 
@@ -111,7 +111,7 @@ class TestWhoDecides:
         receivers.connect(post_save, receiver)
         enable()
         found = explain(Book.readers.through.objects.all(), book=5)
-        assert found.decided_by == "Django, which sends no signals of this model's rows"
+        assert found.decided_by == "Django, which sends no signals for this model"
         assert (found.options, found.receivers) == (None, {})
 
 
@@ -127,7 +127,7 @@ class TestAnUpdate:
         ships(1, 2)
         fastest = Ship.objects.order_by("-speed").values("speed")[:1]
         found = explain(Ship.objects.all(), speed=Subquery(fastest), tonnage=F("speed") * 2, launched=Now())
-        # MariaDB's SET, which goes from left to right, has tonnage precomputed as well.
+        # MariaDB assigns from left to right, so there the tonnage is precomputed as well.
         assert "speed" in found.precomputed
         assert "tonnage" in found.precomputed + found.computed
         assert "launched" in found.read_again
@@ -172,29 +172,29 @@ class TestAnUpdate:
             (lambda: Publisher.objects.create().books.all(), {"title": "a"}, "a fetch mode, known related"),
         ],
     )
-    def test_why_instances_take_longer_to_load(
+    def test_it_says_why_instances_take_longer_to_load(
         self, queryset: Any, values: dict[str, Any], reason: str
     ) -> None:
         (why,) = explain(queryset(), **values).slow_loading
         assert why.startswith(reason)
 
-    def test_receivers_of_post_init_make_them(self, receivers: Receivers) -> None:
+    def test_receivers_of_post_init_make_loading_slow(self, receivers: Receivers) -> None:
         receivers.connect(post_init, receiver, Book)
         found = explain(Book.objects.values("title"), title="a")
         assert found.slow_loading == ["receivers of post_init", "the queryset's own instances"]
         assert "  slow loading receivers of post_init" in str(found)
 
-    def test_what_django_refuses(self) -> None:
+    def test_what_django_refuses_is_refused(self) -> None:
         with pytest.raises(TypeError, match="Cannot update a query once a slice has been taken"):
             explain(Book.objects.all()[:5], title="a")
         with pytest.raises(FieldDoesNotExist):
             explain(Book.objects.all(), titel="a")
 
-    def test_sentry_is_warned_of(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_sentrys_spans_give_a_warning(self, monkeypatch: pytest.MonkeyPatch) -> None:
         integration = types.SimpleNamespace(signals_spans=True)
         client = types.SimpleNamespace(get_integration=lambda name: integration)
         monkeypatch.setitem(sys.modules, "sentry_sdk", types.SimpleNamespace(get_client=lambda: client))
-        assert "  warning      Sentry makes a span of each" in str(explain(Book.objects.all(), title="a"))
+        assert "  warning      Sentry records each call" in str(explain(Book.objects.all(), title="a"))
         integration.signals_spans = False
         assert explain(Book.objects.all(), title="a").warnings == []
 

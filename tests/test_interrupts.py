@@ -81,8 +81,8 @@ def run(operation: Operation, at: int = 0) -> tuple[list[str], Interrupt | None]
 
 def instructions(operation: Operation) -> list[str]:
     """Return the file of each instruction of an operation."""
-    # Later runs have fewer instructions, as decisions are remembered. And from Python 3.12 on a function's
-    # instructions are not all traced in the first run.
+    # Later runs have fewer instructions, because decisions are cached. And from Python 3.12 on, not all
+    # instructions of a function are traced in the first run.
     for _ in range(2):
         run(operation)
     return run(operation)[0]
@@ -131,8 +131,8 @@ def update_where_only_update_is_on() -> None:
 
 @pytest.fixture(autouse=True)
 def _lost_exceptions_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Python lose what is raised in a destructor, or while a generator is closed."""
-    # Any built-in function will do: a hook in Python would be interrupted itself.
+    """Ignore exceptions that Python cannot raise: in a destructor, or while a generator is closed."""
+    # Any built-in function will do. A hook written in Python would be interrupted itself.
     monkeypatch.setattr(sys, "unraisablehook", id)
 
 
@@ -140,8 +140,8 @@ def _lost_exceptions_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
 def _lock_is_free_afterwards() -> Iterator[None]:
     """Release the switch's lock, which other threads wait for.
 
-    These tests interrupt at any instruction. At those that leave a `with` statement no signal handler runs
-    (from CPython 3.12 on), and an exception there leaves the lock locked.
+    These tests interrupt at any instruction. From CPython 3.12 on, no signal handler runs at the instructions
+    that leave a `with` statement, and an exception there leaves the lock locked.
     """
     yield
     lock: Any = scopes.lock
@@ -158,7 +158,7 @@ def fleet() -> None:
 
 
 def sends_everything(log: Log) -> bool:
-    """Say whether an update of each of two rows sends both signals for each."""
+    """Return whether an update of each of two rows sends both signals for each."""
     with bulk_signals():
         for model, values in (Port, {"name": "y"}), (Ship, {"speed": 1}):
             log.clear()
@@ -176,7 +176,7 @@ def run_in_transaction(operation: Operation, at: int = 0) -> tuple[list[str], In
 
 
 def places(operation: Operation) -> list[int]:
-    """Return where to interrupt an operation: where rows come to be in flight, and all along the way."""
+    """Return where to interrupt an operation: near where rows come in flight, and throughout."""
     for _ in range(2):
         run_in_transaction(operation)
     seen, _ = run_in_transaction(operation)
@@ -278,7 +278,7 @@ def close_the_last_after_disable() -> None:
 
 
 def places_of_scopes(operation: Operation) -> list[int]:
-    """Return where to interrupt what opens scopes: everywhere but where it looks after the patches."""
+    """Return where to interrupt code that opens scopes: everywhere, except where it installs patches."""
     own = (operation.__code__.co_filename, str(PACKAGE / "scopes.py"), str(PACKAGE / "switch.py"))
     return [place for place, name in enumerate(instructions(operation), 1) if name in own]
 
@@ -313,7 +313,7 @@ def test_after_an_interrupt_of_a_scope_none_is_open(operation: Operation) -> Non
 
 @pytest.fixture
 def quick_collection() -> Iterator[None]:
-    """Have `gc.collect()` look at nothing but what the test makes."""
+    """Make `gc.collect()` only look at what the test creates."""
     gc.freeze()
     yield
     gc.unfreeze()
@@ -322,7 +322,7 @@ def quick_collection() -> Iterator[None]:
 @pytest.mark.parametrize("operation", [with_a_stack, by_hand])
 @pytest.mark.usefixtures("everything_on", "quick_collection")
 def test_after_an_interrupt_of_a_scope_without_a_with_statement_none_is_open(operation: Operation) -> None:
-    """Once it is gone: the stack, and a traceback that has the stack, keep it."""
+    """The scope object must be gone, and the stack or a traceback may keep it."""
     interrupted = []
 
     def interrupt(at: int) -> bool:
@@ -353,7 +353,7 @@ def test_after_an_interrupt_of_the_last_scope_the_next_disable_takes_the_patches
 
 
 def test_a_scope_that_is_entered_by_hand_is_closed_by_hand() -> None:
-    """Also if its `__exit__()` was taken before another scope was entered."""
+    """Also if its `__exit__()` was read before another scope was entered."""
     book, port = bulk_signals(Berth), bulk_signals(Port)
     book.__enter__()
     leave_book = book.__exit__
@@ -424,8 +424,8 @@ def test_a_signal_handler_may_raise_at_any_time() -> None:
                 decorated()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        # Only inside; and again, as one that comes in a destructor is lost. What measures the coverage would
-        # leave a lock of its own locked.
+        # Only interrupt code of the package or of this file, because coverage would leave its own lock
+        # locked. And interrupt again later, because an exception in a destructor is lost.
         if frame is None or not frame.f_code.co_filename.startswith((str(PACKAGE), __file__)):
             return
         while frame is not None:
@@ -478,7 +478,7 @@ def test_a_cancelled_task_leaves_no_scope_open() -> None:
 @pytest.mark.usefixtures("fleet")
 def test_a_cancelled_receiver_leaves_no_row_in_flight(log: Log, receivers: Receivers) -> None:
     def cancelled(**arguments: Any) -> None:
-        # As `async_to_sync()` does where the task that it waits for is cancelled.
+        # As `async_to_sync()` does when the task that it waits for is cancelled.
         raise asyncio.CancelledError
 
     receivers.connect(pre_save, cancelled, Port)

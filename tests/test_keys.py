@@ -1,4 +1,4 @@
-"""Primary keys that are more than numbers: they reach a statement as they are, or it is refused."""
+"""Primary keys of other types than integers: they reach a statement unchanged, or it is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
 
-# What a JSON text, an array or a statement may take for something else than a letter.
+# Characters that JSON, an array or a statement may treat specially.
 AWKWARD = [*"""'"\\{},%$;:/#()[]?*_`~""", "%s", "\\0", "\\u0000", "NULL", "a,b", 'a"b', "a'b", "{a}"]
 AWKWARD += [
     "\t",
@@ -44,7 +44,7 @@ OTHERS = ["a", "c", "w"]
 def _texts() -> list[str]:
     awkward = {
         "sqlite": [*AWKWARD, *WITH_NUL],
-        # The servers' text has no NUL, and to MariaDB's collation some letters are one.
+        # On the servers, text cannot contain NUL, and MariaDB's collation treats some letters as equal.
         "postgresql": AWKWARD,
         "mysql": [text for text in AWKWARD if text.isascii() and text.isprintable()],
     }[connection.vendor]
@@ -85,7 +85,7 @@ def _noting(obj: Any) -> None:
 
 
 def test_a_text_longer_than_its_column_names_no_row(receivers: Receivers) -> None:
-    """Cut to the length of the column, it would name another one."""
+    """If it were cut to the length of the column, it would name another row."""
     texts = [f"w{n}" for n in range(60)]
     _words(*texts, "abcdefghij")
     receivers.before_saves(Word, _noting)
@@ -110,7 +110,7 @@ def test_a_number_too_large_for_its_column_names_no_row(receivers: Receivers) ->
 
 
 @pytest.mark.parametrize("number", [2**63, -(2**63) - 1])
-def test_a_number_too_large_for_any_column_is_what_it_is_to_django(number: int, receivers: Receivers) -> None:
+def test_a_number_too_large_for_any_column_is_treated_as_in_django(number: int, receivers: Receivers) -> None:
     numbers = range(0, 120, 2)
     rows(Coupon, *({"number": number} for number in numbers))
 

@@ -1,4 +1,4 @@
-"""Tables without the key that their model declares: no row is changed that nobody chose."""
+"""Tables without the primary key that their model declares: only the chosen rows may change."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ TABLES = {
 
 @pytest.fixture
 def _tables(db: None) -> Iterator[None]:
-    # Making a table that is not temporary would commit on MariaDB.
+    # Creating a table that is not temporary would commit on MariaDB.
     with connection.cursor() as cursor:
         for name, columns in TABLES.items():
             cursor.execute(f"CREATE TEMPORARY TABLE {name} ({columns})")
         yield
-        if connection.vendor == "mysql":  # Elsewhere they go with the transaction of the test.
+        if connection.vendor == "mysql":  # Elsewhere they disappear with the transaction of the test.
             for name in TABLES:
-                # Without TEMPORARY this would commit what the test has done.
+                # Without TEMPORARY, this would commit the changes of the test.
                 cursor.execute(f"DROP TEMPORARY TABLE {name}")
 
 
@@ -136,7 +136,7 @@ def test_null_as_a_key_is_refused_before_any_signal(
     ],
     ids=["shared", "null"],
 )
-def test_a_key_of_two_columns_that_is_none_is_refused(
+def test_a_key_of_two_columns_that_is_not_unique_or_null_is_refused(
     rows: list[tuple[Any, ...]], wrong: str, batch_size: int, receivers: Receivers
 ) -> None:
     before = _fill(LegacyPair, *rows)
@@ -174,7 +174,7 @@ def test_in_a_transaction_of_the_callers_nothing_of_it_is_committed(receivers: R
 
 
 class _Counting(QuerySet[Any]):
-    """Its own `update()` counts a row of another table, too."""
+    """Its `update()` also counts a row of another table."""
 
     def update(self, **values: Any) -> int:
         return super().update(**values) + 1
@@ -193,7 +193,7 @@ def test_an_update_that_counts_rows_of_its_own_is_no_error(receivers: Receivers)
     assert Coupon.objects.filter(uses=5).count() == 5
 
 
-def test_keys_without_a_hash_are_left_to_the_statement_to_count(receivers: Receivers) -> None:
+def test_with_unhashable_keys_the_count_of_the_statement_decides(receivers: Receivers) -> None:
     with no_bulk_signals():
         Docket.objects.bulk_create([Docket(number=Number(1)), Docket(number=Number(2))])
     log = receivers.record(Docket)

@@ -1,4 +1,4 @@
-"""What is locked when and in which order, and what is read of locked rows (contract.md, section 1.3)."""
+"""What is locked, when and in which order, and how locked rows are read (contract.md, section 1.3)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from tests.recording import Receivers
 
-# SQLite: a transaction that has read can't begin to write while another one writes.
+# SQLite: a transaction that has read cannot begin to write while another one writes.
 
 
 def _start(path: Path, rounds: int) -> subprocess.Popen[str]:
@@ -67,11 +67,11 @@ def test_operations_of_several_processes_wait_for_each_other(journal: str, tmp_p
             _say(writer, "go\n")
         found = [writer.communicate()[0] for writer in writers]
     assert [writer.returncode for writer in writers] == [0] * 4
-    # Three operations add one to each.
+    # Three operations each add one.
     assert max(map(json.loads, found)) == [4 * rounds * 3] * 4
 
 
-# The first statement of each operation takes it, unless BEGIN has.
+# The first statement of each operation takes the lock, unless BEGIN has taken it.
 
 
 def _sink(ship: Ship) -> object:
@@ -117,7 +117,7 @@ WRITING: dict[str, tuple[Callable[[Ship], object], str, str]] = {
 
 @pytest.fixture
 def _heard(receivers: Receivers) -> None:
-    """Connect receivers of everything, which do nothing."""
+    """Connect receivers of all signals; they do nothing."""
 
     def hear(**arguments: Any) -> None:
         pass
@@ -142,7 +142,7 @@ def test_sqlites_write_lock_is_taken_once_before_anything_is_read(
 
 
 def _delete_depots(connection: Any) -> list[str]:
-    """Delete a depot that a label names, and return which write locks were taken."""
+    """Delete a depot to which a label refers, and return the statements that took the write lock."""
     from tests.database_cascade_models import Depot, Label
 
     (depot,) = rows(Depot, {})
@@ -192,7 +192,7 @@ def test_what_a_delete_reads_outside_of_a_transaction_takes_no_lock(receivers: R
 @pytest.mark.skipif("connection.vendor != 'sqlite'", reason="other databases have no such triggers")
 @pytest.mark.django_db
 @pytest.mark.usefixtures("everything_on", "_heard")
-def test_a_view_takes_what_its_triggers_take() -> None:
+def test_a_view_accepts_the_kinds_of_statements_that_its_triggers_accept() -> None:
     class Anchored(models.Model):
         speed = models.IntegerField()
         name = models.CharField(max_length=10)
@@ -252,7 +252,7 @@ def _is_free(ship: Ship) -> bool:
 @pytest.mark.parametrize("batch_size", [1, 2000])
 @pytest.mark.parametrize("operation", ORDERED.values(), ids=ORDERED)
 def test_rows_are_locked_in_the_order_of_their_keys(operation: Callable[[], object], batch_size: int) -> None:
-    """While the second one is held, the operation has the first one, and not yet the third."""
+    """While the second row is held, the operation has locked the first, and not yet the third."""
     berths = rows(Berth, {"number": 1}, {"number": 2}, {"number": 3})
     first, second, third = (
         ships(1, name=name, slug=name, berth=berth)[0] for name, berth in zip("abc", berths, strict=True)
@@ -284,7 +284,7 @@ def test_rows_are_locked_in_the_order_of_their_keys(operation: Callable[[], obje
     assert column(Ship, "speed") == [9, 9, 9]
 
 
-# Of whoever waits in vain.
+# The error of a transaction that waits in vain.
 GIVING_UP = {"postgresql": "SET lock_timeout = '10s'", "mysql": "SET innodb_lock_wait_timeout = 10"}
 
 
@@ -293,7 +293,7 @@ GIVING_UP = {"postgresql": "SET lock_timeout = '10s'", "mysql": "SET innodb_lock
 @pytest.mark.usefixtures("everything_on", "_heard")
 def test_updates_in_opposite_orders_do_not_wait_for_each_other() -> None:
     ships(*range(20))
-    # If one of them fails, the other one need not wait for ever.
+    # If one of them fails, the other one must not wait for ever.
     barrier = threading.Barrier(2, timeout=60)
 
     def run(*ordering: str) -> None:
@@ -311,12 +311,12 @@ def test_updates_in_opposite_orders_do_not_wait_for_each_other() -> None:
     assert set(column(Ship, "tonnage")) == {20}
 
 
-# MariaDB and MySQL: a transaction reads what it has once seen, unless by a locking read.
+# MariaDB and MySQL: a plain SELECT returns what the transaction has once seen; a locking read does not.
 
 
 @contextmanager
 def _behind(*statements: str) -> Iterator[None]:
-    """Open a transaction that has read all rows before another one has committed these statements."""
+    """Open a transaction that has read all rows before another one committed these statements."""
     with connection.cursor() as cursor:
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     other = connections.create_connection("default")
@@ -330,7 +330,7 @@ def _behind(*statements: str) -> Iterator[None]:
             yield
     finally:
         other.close()
-        # The next one has the level that it is set up with.
+        # The next connection is set up with its usual isolation level.
         connection.close()
 
 
@@ -343,7 +343,7 @@ def snapshots(test: Any) -> Any:
 
 @snapshots
 @pytest.mark.parametrize("ordering", ["pk", "-name", "-berth__number"])
-def test_instances_of_each_batch_are_as_they_are_now(ordering: str, receivers: Receivers) -> None:
+def test_instances_of_each_batch_have_current_values(ordering: str, receivers: Receivers) -> None:
     ships(1, 2, 3, 4, status="ours")
     receivers.before_saves(Ship, lambda ship: setattr(ship, "status", ship.status.upper()))
     with _behind("UPDATE tests_ship SET status = 'theirs'"), bulk_signals(batch_size=2):
@@ -353,8 +353,10 @@ def test_instances_of_each_batch_are_as_they_are_now(ordering: str, receivers: R
 
 @snapshots
 @pytest.mark.parametrize("lock", [True, False])
-def test_a_row_that_the_statement_leaves_as_it_is_is_read_as_it_is(lock: bool, receivers: Receivers) -> None:
-    """MariaDB writes no new version of it, and a plain SELECT shows the one of the snapshot, or none."""
+def test_a_row_that_the_statement_does_not_change_is_read_with_current_values(
+    lock: bool, receivers: Receivers
+) -> None:
+    """MariaDB writes no new version of it, so a plain SELECT returns the snapshot's, or no row."""
     ships(1)
     log = receivers.record(Ship)
     with _behind("UPDATE tests_ship SET speed = 5", _copying()), bulk_signals(lock=lock):
@@ -407,7 +409,7 @@ TONNAGE = Ship._meta.get_field("tonnage").column
 
 
 @snapshots
-def test_bulk_update_reads_rows_as_they_are_now(receivers: Receivers) -> None:
+def test_bulk_update_reads_current_rows(receivers: Receivers) -> None:
     first, second = ships(1, 1)
     log = receivers.record(Ship)
     first.tonnage = second.tonnage = F("tonnage") + 1
@@ -421,7 +423,7 @@ def test_bulk_update_reads_rows_as_they_are_now(receivers: Receivers) -> None:
 
 @snapshots
 @pytest.mark.parametrize("lock", [True, False])
-def test_an_upsert_knows_rows_that_others_have_made(lock: bool, receivers: Receivers) -> None:
+def test_an_upsert_sees_rows_that_others_have_inserted(lock: bool, receivers: Receivers) -> None:
     log = receivers.record(Shelf)
     with (
         _behind("INSERT INTO tests_shelf (label, width, colour, touched) VALUES ('a', 3, 'red', NOW())"),

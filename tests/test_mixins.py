@@ -1,4 +1,4 @@
-"""A queryset class that sends signals on its own, with nothing enabled."""
+"""A queryset class with the mixin sends signals even if nothing is enabled."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def foghorns() -> list[Foghorn]:
 
 
 class TestAcceptance:
-    """A model with the mixin, receivers on all four signals, bulk update and delete: once per object."""
+    """With the mixin, receivers of all four signals are called once for each object."""
 
     def test_receivers_are_called_exactly_once_per_object_and_do_their_work(
         self, foghorns: list[Foghorn], receivers: Receivers
@@ -170,19 +170,21 @@ class TestWithTheSwitch:
         change()
         assert len(log) == 6
 
-    def test_no_bulk_signals_does(self, change: Callable[[], int], foghorns: list[Foghorn], log: Log) -> None:
+    def test_no_bulk_signals_silences_it(
+        self, change: Callable[[], int], foghorns: list[Foghorn], log: Log
+    ) -> None:
         with no_bulk_signals(Foghorn):
             assert change() == 3
         assert not log
 
-    def test_a_scope_that_leaves_the_operation_out_does(
+    def test_a_scope_that_leaves_the_operation_out_silences_it(
         self, change: Callable[[], int], foghorns: list[Foghorn], log: Log
     ) -> None:
         with bulk_signals(operations=["delete"]):
             assert change() == 3
         assert not log
 
-    def test_a_scope_that_does_not_speak_of_the_model_does_not(
+    def test_a_scope_that_does_not_cover_the_model_does_not_silence_it(
         self, change: Callable[[], int], foghorns: list[Foghorn], log: Log
     ) -> None:
         with no_bulk_signals(Book):
@@ -191,7 +193,9 @@ class TestWithTheSwitch:
 
 
 class TestWhoseOptionsHold:
-    def test_a_scopes_before_the_processs_before_the_classs(self, foghorns: list[Foghorn], log: Log) -> None:
+    def test_a_scopes_win_over_the_processs_and_these_over_the_classs(
+        self, foghorns: list[Foghorn], log: Log
+    ) -> None:
         done: list[str] = []
 
         def progress(name: str) -> Callable[[int, int], None]:
@@ -237,25 +241,25 @@ def test_a_field_may_have_any_name(on: bool, log: Log) -> None:
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 5}, None, Options])
-def test_options_that_are_none_are_an_error_where_the_class_is_made(options: Any) -> None:
+def test_wrong_options_are_an_error_where_the_class_is_defined(options: Any) -> None:
     with pytest.raises(TypeError, match=r"Quiet.signal_options must be .*Options\(.*\), not "):
         type("Quiet", (SignalEnhancedQuerySetMixins, QuerySet), {"signal_options": options})
 
 
-def test_after_django_among_the_bases_it_is_an_error() -> None:
+def test_to_list_it_after_queryset_is_an_error() -> None:
     with pytest.raises(TypeError, match="Quiet: SignalEnhancedQuerySetMixins must come before QuerySet"):
         type("Quiet", (QuerySet, SignalEnhancedQuerySetMixins), {})
 
 
 def test_on_a_manager_it_is_an_error_that_says_what_it_is_for() -> None:
-    with pytest.raises(TypeError, match=r"BookManager is a manager, and .* queryset class: .*as_manager\(\)"):
+    with pytest.raises(TypeError, match=r"BookManager is a manager, but .* queryset class; .*as_manager\(\)"):
 
         class BookManager(SignalEnhancedQuerySetMixins, Manager):  # type: ignore[misc,type-arg]  # the mistake
             pass
 
 
 class TestTheClass:
-    def test_an_override_beneath_the_mixin_is_called_once_and_gets_its_say(
+    def test_an_override_beneath_the_mixin_is_called_once_and_may_change_the_values(
         self, foghorns: list[Foghorn], log: Log
     ) -> None:
         class Dating(QuerySet[Any]):
@@ -282,7 +286,7 @@ class TestTheClass:
         assert Quiet(Foghorn).update(size=1) == 3
         assert {(sent.values["name"], sent.values["size"]) for sent in log} == {("dated", 1)}
 
-    def test_an_override_above_it_too(self, foghorns: list[Foghorn], log: Log) -> None:
+    def test_an_override_above_it_may_add_values_too(self, foghorns: list[Foghorn], log: Log) -> None:
         class Quiet(FoghornQuerySet):
             def update(self, **kwargs: Any) -> int:
                 return super().update(name="dated", **kwargs)

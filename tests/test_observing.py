@@ -1,4 +1,4 @@
-"""What sends nothing though somebody listens: found, counted and shown by the line that did it."""
+"""Operations that send nothing although there are receivers, counted by the line that calls them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def heard(receivers: Receivers) -> list[Book]:
 
 
 def noted(observation: Observation) -> list[tuple[str, str, int, int]]:
-    """Return the operations that were missed with where they were called, how often, and their rows."""
+    """Return the missed operations with their call sites, calls and rows."""
     return sorted((m.name, m.site.function if m.site else "", m.calls, m.rows) for m in observation.missed)
 
 
@@ -80,7 +80,7 @@ class TestWhatIsMissed:
             "post_save": ["tests.test_observing.receiver", "tests.test_observing.async_receiver (async)"]
         }
 
-    def test_nothing_where_nobody_listens_or_no_row_is_touched(self, heard: list[Book]) -> None:
+    def test_nothing_without_receivers_or_rows(self, heard: list[Book]) -> None:
         Publisher.objects.create()
         with observe() as observation:
             Publisher.objects.update(name="b")
@@ -131,7 +131,7 @@ class TestWhatIsMissed:
         assert [name for name, *_ in noted(observation)] == ["Book.update(publisher)"]
 
     def test_not_what_a_receiver_does_to_rows_of_its_model(self, receivers: Receivers) -> None:
-        """With the switch on it would not be sent, either."""
+        """With the switch on, it would send nothing, either."""
         book = Book.objects.create()
 
         def touch(instance: Book, **_: Any) -> None:
@@ -175,13 +175,13 @@ class TestWhatIsMissed:
             ("Book.update(status)", "expire_all"),
         ]
 
-    def test_async_methods_are_async_still(self) -> None:
+    def test_async_methods_are_still_async(self) -> None:
         with observe():
             assert iscoroutinefunction(QuerySet.aupdate)
             assert iscoroutinefunction(Book.objects.all().aupdate)
 
 
-class TestWhatIsMeantSo:
+class TestWhatIsIntended:
     def test_no_bulk_signals(self, heard: list[Book]) -> None:
         enable()
         with observe(action="raise") as observation, no_bulk_signals(Book):
@@ -205,13 +205,13 @@ class TestWhatIsMeantSo:
         assert [found.name for found in observation.suppressed] == ["Foghorn.bulk_update(size)"]
 
     @pytest.mark.parametrize("path", ["tests", "tests.test_observing", "tests.test_observing.expire"])
-    def test_a_line_within_what_is_ignored(self, path: str, heard: list[Book]) -> None:
+    def test_a_line_that_is_ignored(self, path: str, heard: list[Book]) -> None:
         with observe(ignore=[path]) as observation:
             expire()
         assert observation.missed == []
         assert len(observation.suppressed) == 1
 
-    def test_another_line_is_not(self, heard: list[Book]) -> None:
+    def test_another_line_is_not_ignored(self, heard: list[Book]) -> None:
         with observe(ignore=["tests.test_observing.exp"]) as observation:
             expire()
         assert len(observation.missed) == 1
@@ -261,7 +261,7 @@ class TestWhatItDoes:
             "Book.update(status) missed post_save \N{MULTIPLICATION SIGN}2\n"
             f"  tests/test_observing.py:{line} in expire    {calls}\n"
             "  missed: tests.test_observing.receiver, tests.test_observing.async_receiver (async)\n"
-            "  to send them: with bulk_signals(Book):   if it is meant so: no_bulk_signals()"
+            "  to send them: with bulk_signals(Book):   if that is intended: no_bulk_signals()"
             for calls in ("1 call, 2 rows", "10 calls, 20 rows", "100 calls, 200 rows")
         ]
 
@@ -301,11 +301,11 @@ class TestWhatItDoes:
 
     def test_a_line_that_is_not_known(self, heard: list[Book]) -> None:
         observation = Observation("collect", ignore=["tests"])
-        observation.note(Missed(Book, "update", (), None, [Book]), 5, meant=False)
+        observation.note(Missed(Book, "update", (), None, [Book]), 5, intended=False)
         assert str(observation).endswith("  an unknown line")
         assert "\n  an unknown line    1 call, 5 rows\n" in str(observation.missed[0])
 
-    def test_two_that_are_nested_both_see_it(self, heard: list[Book]) -> None:
+    def test_nested_observations_both_see_it(self, heard: list[Book]) -> None:
         with observe() as outer:
             with observe() as inner:
                 expire()
@@ -318,7 +318,7 @@ class TestPatches:
     def _is_installed() -> bool:
         return patches.ours(QuerySet, "update") is not None
 
-    def test_it_needs_them_and_leaves_them_as_a_scope_does(self) -> None:
+    def test_it_installs_them_and_leaves_them_as_a_scope_does(self) -> None:
         with observe():
             assert self._is_installed()
             assert patches.ours(QuerySet, "aupdate") is not None
@@ -326,7 +326,7 @@ class TestPatches:
         assert not self._is_installed()
         assert patches.ours(QuerySet, "aupdate") is None
 
-    def test_disable_meanwhile_takes_them_off_at_the_end(self) -> None:
+    def test_they_are_removed_at_the_end_if_disable_is_called_meanwhile(self) -> None:
         enable()
         with observe():
             disable()
@@ -347,7 +347,9 @@ def _ended() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_ended")
 class TestTheSetting:
-    def test_it_observes_every_thread_until_it_says_no(self, heard: list[Book], settings: Settings) -> None:
+    def test_it_observes_every_thread_until_it_is_turned_off(
+        self, heard: list[Book], settings: Settings
+    ) -> None:
         settings.SIGNAL_PATCH = {"AUTOENABLE": False}
         settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "signal_patch"]
 
@@ -368,7 +370,7 @@ class TestTheSetting:
     def test_true_logs(self, heard: list[Book], caplog: pytest.LogCaptureFixture, settings: Settings) -> None:
         settings.SIGNAL_PATCH = {"AUTOENABLE": False, "OBSERVE": True}
         settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "signal_patch"]
-        assert report() == "\nNo bulk operation went unheard.\n"
+        assert report() == "\nNo signals of bulk operations were missed.\n"
 
         expire()
         assert len(caplog.records) == 1
@@ -405,7 +407,7 @@ class Tests(TestCase):
     ("code", "end"),
     [
         ("Book.objects.update(title='b')", "library/tests.py:14 in Tests.test_update"),
-        ("pass", "No bulk operation went unheard."),
+        ("pass", "No signals of bulk operations were missed."),
     ],
 )
 def test_manage_py_test_ends_with_the_table(code: str, end: str, tmp_path: Path) -> None:
@@ -422,7 +424,7 @@ def test_manage_py_test_ends_with_the_table(code: str, end: str, tmp_path: Path)
     assert end in finished.stderr.rstrip().splitlines()[-1].replace("in test_up", "in Tests.test_up")
 
 
-def test_who_does_not_observe_does_not_load_it(tmp_path: Path) -> None:
+def test_the_module_is_only_loaded_by_observing(tmp_path: Path) -> None:
     project = Project(tmp_path)
     project.append("settings.py", "INSTALLED_APPS.append('signal_patch')")
     project.write("library/tests.py", TESTS.replace("{code}", "pass"))

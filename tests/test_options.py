@@ -69,7 +69,7 @@ def test_operations_may_be_any_collection_and_become_a_frozenset(names: Any) -> 
         (
             {"models": ["tests.Book"]},
             TypeError,
-            r"unknown option 'models': models are arguments without a name, as in enable\('shop.Book'",
+            r"unknown option 'models': models are positional arguments, as in enable\('shop.Book'",
         ),
         ({"operations": ["aupdate"]}, ValueError, r"unknown operation 'aupdate'; did you mean 'update'\?"),
         (
@@ -87,7 +87,7 @@ def test_a_wrong_option_is_an_error_that_names_it_and_what_is_valid(
         Options.from_keywords(options)
 
 
-# Of max(), in C, nobody can say what it takes.
+# max() is written in C and has no signature.
 @pytest.mark.parametrize("progress", [None, True, False, max, lambda done, total=0, *rest: None])
 def test_progress_may_be_a_callable_or_a_switch(progress: Any) -> None:
     assert Options(progress=progress).progress is progress
@@ -102,4 +102,4 @@ def test_a_bar_without_tqdm_is_an_error_that_says_what_to_install(monkeypatch: p
 
 def test_options_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
-        Options().batch_size = 1  # type: ignore[misc]  # as mypy knows
+        Options().batch_size = 1  # type: ignore[misc]  # which mypy reports

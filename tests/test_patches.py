@@ -1,4 +1,4 @@
-"""The patched methods are still Django's, for whoever looks at them, copies them or patches them as well."""
+"""The patched methods look like Django's, can be copied like Django's, and can be patched again."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class TestTheyLookTheSame:
             assert inspect.isfunction(method)
 
     @pytest.mark.parametrize("name", METHODS)
-    def test_a_bound_method_does_too(self, name: str) -> None:
+    def test_a_bound_method_keeps_them_too(self, name: str) -> None:
         before = getattr(Book.objects.all(), name)
         signature = inspect.signature(before)
         enable()
@@ -77,7 +77,7 @@ class TestTheyLookTheSame:
         assert inspect.unwrap(method) is OWN[name]
 
     def test_queryset_only_is_kept(self) -> None:
-        """Else a manager would get `delete`, and `queryset_only` is what Django's own managers look at."""
+        """Otherwise a manager would get `delete`; Django's own managers look at `queryset_only`."""
         enable()
 
         assert not hasattr(QuerySet.update, "queryset_only")
@@ -256,14 +256,14 @@ class TestCalling:
         Book.objects.bulk_update([book], ["title"])
         assert log.names() == SAVED
 
-    def test_nor_does_the_update_inside_a_bulk_update_that_is_not_on(self, book: Book, log: Log) -> None:
+    def test_the_update_inside_a_bulk_update_that_is_not_on_sends_nothing(self, book: Book, log: Log) -> None:
         enable(operations=["update"])
 
         Book.objects.bulk_update([book], ["title"])
 
         assert not log
 
-    def test_but_another_models_update_inside_it_does(self, book: Book, log: Log) -> None:
+    def test_another_models_update_inside_it_sends_signals(self, book: Book, log: Log) -> None:
         class Shelf(QuerySet[Book]):
             def update(self, **values: Any) -> int:
                 Publisher.objects.update(name="Egerton")
@@ -397,7 +397,7 @@ SPLICED = [by_wrapt, by_function_wrapper]
 
 @pytest.fixture
 def foreign() -> Iterator[list[str]]:
-    """What another library's wrapper saw; afterwards Django's own is back, whoever wrapped it."""
+    """Record what another library's wrapper got; restore Django's own method afterwards."""
     yield []
     disable()
     UntypedQuerySet.update = OWN["update"]
@@ -459,7 +459,7 @@ class TestWithOtherLibraries:
         assert Book.objects.update(title="Persuasion") == 1
         assert log.names() == SAVED
 
-    def test_they_may_put_back_what_they_found(
+    def test_another_library_may_restore_the_method_that_it_found(
         self, theirs: Any, foreign: list[str], book: Book, log: Log
     ) -> None:
         enable()
@@ -472,7 +472,7 @@ class TestWithOtherLibraries:
         disable()
         assert vars(QuerySet)["update"] is OWN["update"]
 
-    def test_without_theirs_on_top_the_inert_one_comes_off_at_the_next_disable(
+    def test_once_theirs_is_gone_the_next_disable_removes_our_inert_patch(
         self, theirs: Any, foreign: list[str], book: Book
     ) -> None:
         enable()
@@ -486,7 +486,7 @@ class TestWithOtherLibraries:
 
 
 @pytest.mark.parametrize("theirs", SPLICED)
-def test_of_two_of_theirs_beneath_ours_the_other_still_learns_of_its_queryset(
+def test_if_one_of_two_beneath_ours_is_removed_the_other_still_gets_its_queryset(
     theirs: Any, foreign: list[str], book: Book, log: Log
 ) -> None:
     others: list[str] = []
@@ -518,7 +518,7 @@ def test_theirs_can_be_taken_out_from_beneath_ours(
 
 
 class World:
-    """The switch and another library, which anybody may turn in any order."""
+    """The switch and another library's patch, which are turned on and off in any order."""
 
     def __init__(self, seen: list[str]) -> None:
         self.seen = seen
@@ -548,7 +548,7 @@ class World:
 
 @pytest.mark.parametrize("first", ["enable", "disable", "scope", "wrap"])
 def test_in_whatever_order_they_come_and_go(first: str, foreign: list[str], book: Book, log: Log) -> None:
-    """Signals are sent if, and only if, the switch is on; each wrapper is called once, while it is there."""
+    """Signals are sent if and only if the switch is on; each installed wrapper is called once."""
     for rest in itertools.product(["enable", "disable", "scope", "wrap", "unwrap"], repeat=3):
         world = World(foreign)
         for step in (first, *rest):
@@ -571,7 +571,7 @@ def test_in_whatever_order_they_come_and_go(first: str, foreign: list[str], book
         assert vars(QuerySet)["update"] is OWN["update"], rest
 
 
-def test_a_wrapper_that_puts_its_own_in_place_of_ours_is_not_taken_off(foreign: list[str]) -> None:
+def test_a_wrapper_that_replaces_ours_is_not_removed(foreign: list[str]) -> None:
     def update(self: QuerySet[Any], **kwargs: Any) -> None: ...
 
     enable()
@@ -616,7 +616,7 @@ def test_a_wrapper_beneath_sees_the_instances_to_create_and_nothing_else(log: Lo
     assert log.names() == ["pre_save"] * 2 + ["post_save"] * 2
 
 
-def test_what_is_no_function_is_called_as_django_would(book: Book, foreign: list[str]) -> None:
+def test_a_callable_that_is_not_a_function_is_called_as_django_would(book: Book, foreign: list[str]) -> None:
     class Callable:
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             return args, kwargs

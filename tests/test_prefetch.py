@@ -27,12 +27,12 @@ pytestmark = pytest.mark.django_db
 
 
 def moored_ships(count: int) -> list[Ship]:
-    """Return so many ships, each at a berth of its own, with a crew of one."""
+    """Return this many ships, each with its own berth and one member of crew."""
     (port,) = rows(Port, {"code": "P"})
     berths = rows(Berth, *({"number": number, "port": port} for number in range(count)))
     fleet = rows(Ship, *({"speed": berth.number, "berth": berth} for berth in berths))
     rows(Sailor, *({"ship": ship, "name": f"of {ship.speed}"} for ship in fleet))
-    # As others would load them: what they refer to is not at hand.
+    # Loaded anew, so that no related objects are cached.
     return list(Ship.objects.order_by("pk"))
 
 
@@ -86,7 +86,7 @@ def test_it_takes_one_statement_for_each_name_and_batch(
         assert statements(batch_size, prefetch=["berth", "flag", "berth__port"]) == without + 2 * batches
 
 
-def test_rows_that_refer_to_it_may_be_named_too(receivers: Receivers) -> None:
+def test_reverse_relations_may_be_named_too(receivers: Receivers) -> None:
     moored_ships(2)
     seen: list[Any] = []
     receivers.connect(
@@ -98,7 +98,7 @@ def test_rows_that_refer_to_it_may_be_named_too(receivers: Receivers) -> None:
     assert len([query for query in queries if "tests_sailor" in query["sql"]]) == 1
 
 
-def test_what_was_just_assigned_is_what_is_loaded(receivers: Receivers) -> None:
+def test_the_newly_assigned_object_is_the_one_that_is_loaded(receivers: Receivers) -> None:
     moored_ships(2)
     (other,) = rows(Berth, {"number": 99})
     seen: list[int] = []
@@ -108,7 +108,7 @@ def test_what_was_just_assigned_is_what_is_loaded(receivers: Receivers) -> None:
     assert seen == [99, 99]
 
 
-def test_a_generic_foreign_key_may_be_named_and_what_is_behind_it(receivers: Receivers) -> None:
+def test_a_generic_foreign_key_and_relations_of_its_objects_may_be_named(receivers: Receivers) -> None:
     (harbour,) = rows(Harbour, {"name": "h"})
     kind = ContentType.objects.get_for_model(Harbour)
     rows(Note, *({"content_type": kind, "object_id": harbour.pk} for _ in "ab"))
@@ -119,7 +119,7 @@ def test_a_generic_foreign_key_may_be_named_and_what_is_behind_it(receivers: Rec
     assert seen == ["h", "h"]
 
 
-def test_what_a_project_made_prefetchable_itself_is_left_to_django(
+def test_a_projects_own_prefetchable_attribute_is_left_to_django(
     monkeypatch: pytest.MonkeyPatch, receivers: Receivers
 ) -> None:
     moored_ships(1)
@@ -155,7 +155,7 @@ WRONG = {
 def test_a_wrong_name_is_an_error_before_any_signal(
     operation: Callable[[list[Ship]], object], name: str, message: str, log: Log
 ) -> None:
-    # No row has a berth, so that Django would not find out.
+    # No row has a berth, so Django would not notice.
     fleet = ships(1, 2)
     log.clear()
     with bulk_signals(prefetch=[name]):
@@ -182,7 +182,7 @@ def test_where_all_models_are_on_an_operation_on_one_without_the_name_is_an_erro
     assert len(fleet) == 1
 
 
-def test_where_nobody_listens_nothing_is_loaded_and_no_name_is_wrong() -> None:
+def test_without_receivers_nothing_is_loaded_and_no_name_is_checked() -> None:
     moored_ships(1)
     with bulk_signals(prefetch=["bert"]), CaptureQueriesContext(connection) as queries:
         Ship.objects.update(name="z")

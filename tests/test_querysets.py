@@ -123,7 +123,7 @@ class TestSelfCloning:
         assert sorted(_keys_sent(log, "post_delete")) == keys
 
     @pytest.mark.parametrize("by", ["the queryset", "the instance"])
-    def test_cascades_by_a_base_manager_whose_querysets_are(
+    def test_cascades_through_a_base_manager_with_such_querysets(
         self, by: str, packets: list[Packet], log: Log
     ) -> None:
         (hub,) = rows(Hub, {"name": "north"})
@@ -190,7 +190,7 @@ class TestCommonTableExpressions:
         assert truth == [True] * 3
 
     @without_cte_in_updates
-    def test_it_is_there_without_a_join(self, packets: list[Packet], log: Log) -> None:
+    def test_a_cte_without_a_join(self, packets: list[Packet], log: Log) -> None:
         totals, _ = _totals()
         chosen = with_cte(totals, select=Packet.objects.filter(stamps=None))
         assert chosen.update(weight=_total_of_label(totals)) == 3
@@ -212,7 +212,7 @@ class TestCommonTableExpressions:
             switch()
             with pytest.raises((OperationalError, ProgrammingError)) as caught, transaction.atomic():
                 refused()
-            # Further on some databases quote the statement.
+            # After this, some databases quote the statement.
             messages.append(str(caught.value)[:40])
         assert messages[0] == messages[1]
         assert not log
@@ -250,7 +250,7 @@ class TestSignatures:
         assert own_parameters == djangos_parameters
 
     def test_where_another_library_has_replaced_the_methods_before(self, tmp_path: Path) -> None:
-        """As cacheops replaces `bulk_create()`, by a function that says nothing of its arguments."""
+        """cacheops replaces `bulk_create()` by a function whose signature does not show the arguments."""
         Project(tmp_path).check(REPLACED)
 
 

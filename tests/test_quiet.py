@@ -1,4 +1,4 @@
-"""The setting QUIET: functions that do what the receivers do, whose own bulk operations send nothing."""
+"""The setting QUIET: bulk operations of functions that do the receivers' work send no signals."""
 
 from __future__ import annotations
 
@@ -85,14 +85,14 @@ def test_what_it_does_itself_sends_nothing(function: Callable[[], None], log: Lo
     assert not log
 
 
-def test_it_is_known_however_it_is_imported(log: Log) -> None:
+def test_it_is_recognized_however_it_is_imported(log: Log) -> None:
     from tests.test_quiet import decorated as renamed
 
     functools.partial(renamed)()
     assert not log
 
 
-def test_what_a_function_does_that_it_calls_is_sent(log: Log) -> None:
+def test_what_another_function_that_it_calls_does_is_sent(log: Log) -> None:
     calling(lambda: Book.objects.update(title="loud"))
 
     assert log.names() == ["pre_save", "post_save"]
@@ -124,12 +124,12 @@ def test_a_function_of_a_package_that_is_loaded_later(log: Log, monkeypatch: pyt
         assert len(log) == 6
 
 
-def test_in_a_thread_without_it_nothing_is_quiet() -> None:
+def test_other_threads_are_not_quiet() -> None:
     with ThreadPoolExecutor(1) as other:
         assert other.submit(callers.quiet.is_caller).result() is False
 
 
-def test_with_the_setting_gone_it_sends(settings: PytestSettings, log: Log) -> None:
+def test_without_the_setting_it_sends_signals(settings: PytestSettings, log: Log) -> None:
     with override_settings(SIGNAL_PATCH={}):
         decorated()
         assert len(log) == 2
@@ -138,7 +138,7 @@ def test_with_the_setting_gone_it_sends(settings: PytestSettings, log: Log) -> N
 
 
 class TestSimpleHistory:
-    """Its helpers, by default, with the app or without it."""
+    """Its helpers are quiet by default, with the app or without it."""
 
     @pytest.fixture(autouse=True)
     def _as_by_default(self, settings: PytestSettings) -> None:
@@ -173,7 +173,7 @@ class TestTheCheck:
         }
         assert check_quiet() == []
 
-    def test_a_known_one_that_is_not_installed_is_fine(
+    def test_a_default_path_that_is_not_installed_is_fine(
         self, settings: PytestSettings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("signal_patch.checks.QUIET", ("not_there.function",))
@@ -181,15 +181,15 @@ class TestTheCheck:
         assert check_quiet() == []
 
     @pytest.mark.parametrize("path", ["json.dunp", "not_here.function", "tests.test_quiet", "json.no.such"])
-    def test_what_is_no_function_is_w003(self, settings: PytestSettings, path: str) -> None:
+    def test_what_is_not_a_function_is_w003(self, settings: PytestSettings, path: str) -> None:
         settings.SIGNAL_PATCH = {"QUIET": [path]}
 
         (warning,) = check_quiet()
         assert warning.id == "signal_patch.W003"
-        assert f"'{path}', which is no function" in warning.msg
+        assert f"'{path}', which is not a function" in warning.msg
         assert warning.hint
 
-    def test_a_wrong_setting_is_for_another(self, settings: PytestSettings) -> None:
+    def test_a_wrong_setting_is_left_to_another_check(self, settings: PytestSettings) -> None:
         with pytest.raises(Exception, match=r"SIGNAL_PATCH\['QUIET'\]: must be a list of dotted paths"):
             settings.SIGNAL_PATCH = {"QUIET": "a.b"}
         assert check_quiet() == []

@@ -20,13 +20,13 @@ SNIPPETS = re.findall(r"^```python\n(.*?)^```$", README, flags=re.MULTILINE | re
 SETTINGS = [snippet for snippet in SNIPPETS if snippet.startswith("# settings.py\n")]
 CODE = [snippet for snippet in SNIPPETS if snippet not in SETTINGS]
 
-# The shop as it is before somebody reads the README: the snippets are to turn the patch on.
+# The shop before anybody has read the README: the snippets turn the patch on.
 BARE_SHOP = """\
 from settings import *
 INSTALLED_APPS.remove("signal_patch")
 del SIGNAL_PATCH
 DATABASES["default"]["NAME"] = ":memory:"
-# Tables as the models say are made faster.
+# Creating the tables without migrations is faster.
 MIGRATION_MODULES = dict.fromkeys(["admin", "auditlog", "auth", "contenttypes", "sessions"])
 """
 SETUP = """\

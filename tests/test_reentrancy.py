@@ -1,4 +1,4 @@
-"""Rows in flight: what bulk operations inside receivers send, and what not (contract.md, section 2)."""
+"""Rows in flight: which signals bulk operations inside receivers send (contract.md, section 2)."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def test_an_update_of_its_own_row_in_a_receiver_sends_nothing_and_is_written(
 
 
 @of_both_signals
-def test_it_sends_nothing_inside_bulk_update_either(signal: Any, receivers: Receivers) -> None:
+def test_an_update_of_its_own_row_sends_nothing_inside_bulk_update_either(
+    signal: Any, receivers: Receivers
+) -> None:
     ships(1, 2, 3)
     fleet = list(Ship.objects.order_by("pk"))
     _on_signal(receivers, signal, Ship, _update_itself)
@@ -229,7 +231,7 @@ def test_a_cycle_between_two_rows_ends(receivers: Receivers) -> None:
     log = receivers.record(Ship)
     Ship.objects.filter(pk=first.pk).update(speed=0)
     assert [sent.instance for sent in log.of("pre_save")] == [first, second]
-    # The second's receiver comes back to the first, which is in flight: written, and no more.
+    # The second row's receiver updates the first, which is in flight: it is written without signals.
     assert column(Ship, "speed") == [10, 12]
 
 
@@ -246,7 +248,7 @@ def test_a_cycle_between_two_models_ends(receivers: Receivers) -> None:
     assert column(Port, "name") == ["again"]
 
 
-def test_of_the_rows_that_a_nested_update_touches_only_those_not_in_flight_send_signals(
+def test_in_a_nested_update_only_rows_that_are_not_in_flight_send_signals(
     receivers: Receivers,
 ) -> None:
     ships(1, 2, 3, 4)
@@ -266,7 +268,7 @@ def test_of_the_rows_that_a_nested_update_touches_only_those_not_in_flight_send_
     assert len(log.of("pre_save")) == 4
 
 
-def test_all_rows_of_a_batch_are_in_flight_and_of_no_other(receivers: Receivers) -> None:
+def test_all_rows_of_the_current_batch_are_in_flight_and_no_others(receivers: Receivers) -> None:
     ships(1, 2, 3, 4)
     done: list[bool] = []
 
@@ -345,7 +347,7 @@ def test_a_proxys_row_is_in_flight_as_its_models(receivers: Receivers) -> None:
     assert column(Book, "status") == ["x"]
 
 
-def test_an_update_of_the_parent_row_is_the_parents(receivers: Receivers) -> None:
+def test_an_update_of_the_parent_row_sends_the_parents_signals(receivers: Receivers) -> None:
     Novel.objects.create(title="a")
 
     def update_book(novel: Novel) -> None:
@@ -354,7 +356,7 @@ def test_an_update_of_the_parent_row_is_the_parents(receivers: Receivers) -> Non
     _on_signal(receivers, post_save, Novel, update_book)
     log = receivers.record(Book, Novel)
     Novel.objects.update(plot="b")
-    # Another concrete model: another sender, which the receiver of the novel is not connected to.
+    # Another concrete model is another sender, to which the novel's receiver is not connected.
     assert [sent.sender for sent in log.of("post_save")] == [Book, Novel]
 
 
@@ -395,7 +397,7 @@ KEYS_AS_GIVEN: dict[str, Callable[[], list[Model]]] = {
 
 
 @pytest.mark.parametrize("make", KEYS_AS_GIVEN.values(), ids=KEYS_AS_GIVEN)
-def test_created_rows_are_in_flight_whatever_their_keys_were_given_as(
+def test_created_rows_are_in_flight_whatever_the_type_of_their_given_keys(
     make: Callable[[], list[Model]], receivers: Receivers
 ) -> None:
     objs: list[Any] = make()
@@ -425,7 +427,7 @@ def test_a_delete_by_a_receiver_takes_no_signals_from_rows_that_stay(
 
 
 @pytest.mark.parametrize("by", ["save", "bulk_create"])
-def test_a_key_that_the_database_is_to_make_is_not_in_flight(by: str, receivers: Receivers) -> None:
+def test_a_key_that_is_not_generated_yet_is_not_in_flight(by: str, receivers: Receivers) -> None:
     Counter.objects.create()
 
     def follow(lot: Lot) -> None:
@@ -446,7 +448,7 @@ def test_a_key_that_the_database_is_to_make_is_not_in_flight(by: str, receivers:
     ]
 
 
-def test_nor_is_a_composite_key_that_lacks_a_part(receivers: Receivers) -> None:
+def test_a_composite_key_that_lacks_a_part_is_not_in_flight(receivers: Receivers) -> None:
     def place(mooring: Any) -> None:
         mooring.day = 1 if mooring.holder == "first" else 2
         if mooring.holder == "first":
@@ -460,7 +462,7 @@ def test_nor_is_a_composite_key_that_lacks_a_part(receivers: Receivers) -> None:
 
 
 @pytest.mark.parametrize("by", ["save", "bulk_create"])
-def test_a_key_that_no_row_can_have_holds_the_place_of_one_to_come(by: str, receivers: Receivers) -> None:
+def test_a_key_that_no_row_can_have_may_be_a_placeholder(by: str, receivers: Receivers) -> None:
     Buoy.objects.create()
 
     def place(buoy: Any) -> None:
@@ -478,7 +480,7 @@ def test_a_key_that_no_row_can_have_holds_the_place_of_one_to_come(by: str, rece
 
 
 @pytest.mark.parametrize("by", ["update", "bulk_create"])
-def test_a_delete_of_other_models_rows_by_a_receiver_costs_no_look_at_the_batch(
+def test_a_delete_of_other_models_rows_by_a_receiver_does_not_query_the_batch(
     by: str, receivers: Receivers
 ) -> None:
     _on_signal(receivers, post_save, Token, lambda token: Port.objects.filter(pk=token.uses).delete())
@@ -494,7 +496,7 @@ def test_a_delete_of_other_models_rows_by_a_receiver_costs_no_look_at_the_batch(
     assert len(looks) == (by == "update")
 
 
-def test_what_a_field_draws_from_a_table_sends_its_signals(receivers: Receivers) -> None:
+def test_an_update_of_another_table_by_a_field_sends_its_signals(receivers: Receivers) -> None:
     Counter.objects.create()
     log = receivers.record(Counter)
     Lot.objects.bulk_create([Lot(), Lot()])
@@ -578,7 +580,7 @@ def test_after_its_signals_a_row_is_no_longer_in_flight(receivers: Receivers) ->
 
 
 @pytest.mark.django_db(transaction=True)
-def test_nor_is_one_that_a_delete_has_removed_when_a_hook_makes_it_anew(receivers: Receivers) -> None:
+def test_a_deleted_row_that_a_hook_recreates_is_not_in_flight(receivers: Receivers) -> None:
     def make_anew(beacon: Beacon) -> None:
         beacons = [Beacon(code=beacon.code)]
         transaction.on_commit(lambda: Beacon.objects.bulk_create(beacons))
@@ -590,7 +592,9 @@ def test_nor_is_one_that_a_delete_has_removed_when_a_hook_makes_it_anew(receiver
     assert log.names() == ["pre_delete", "post_delete", "pre_save", "post_save"]
 
 
-def test_nor_in_a_context_that_a_receiver_has_handed_on(receivers: Receivers) -> None:
+def test_after_its_signals_a_row_is_not_in_flight_in_a_context_that_a_receiver_copied(
+    receivers: Receivers,
+) -> None:
     ships(1)
     contexts: list[Context] = []
     _on_signal(receivers, post_save, Ship, lambda ship: contexts.append(copy_context()))
@@ -605,7 +609,7 @@ def test_nor_in_a_context_that_a_receiver_has_handed_on(receivers: Receivers) ->
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine, and leave no connection behind in the thread of its database work."""
+    """Run a coroutine, and leave no connection open in the thread of its queries."""
 
     async def closing() -> None:
         await work
@@ -674,7 +678,7 @@ def test_a_row_in_flight_in_one_thread_is_not_in_another(receivers: Receivers) -
             thread.join()
 
     def in_thread() -> None:
-        # This row is not locked; were the flights shared, its key would be in flight there too.
+        # This row is not locked. If threads shared what is in flight, its key would be in flight there, too.
         seen.append(f"in flight here: {in_flight.keys_in_flight('default', Port, [port.pk, other.pk])}")
         Port.objects.filter(pk=other.pk).update(name="new")
         connections["default"].close()

@@ -1,6 +1,6 @@
-"""Expressions that read columns which the same statement has assigned before (contract.md, section 7).
+"""Expressions that read columns assigned before in the same statement (contract.md, section 7).
 
-In MariaDB's and MySQL's SET they see the new values; elsewhere these tests hold all the same.
+MariaDB's and MySQL's SET shows them the new values. On other databases these tests pass as well.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def test_jsons_null_from_an_assigned_column_is_written_as_such(
     assert _holds(receivers, Ship, update, batch_size)
 
 
-def test_a_receiver_may_mend_what_the_statement_by_itself_is_refused_for(receivers: Receivers) -> None:
+def test_a_receiver_may_replace_a_value_that_the_database_would_refuse(receivers: Receivers) -> None:
     rows(Shelf, {"label": "a"}, {"label": "b"})
     receivers.before_saves(Shelf, lambda shelf: setattr(shelf, "label", f"shelf {shelf.pk}"))
     assert Shelf.objects.update(colour="red", label=Concat("colour", Value("!"))) == 2
@@ -151,14 +151,14 @@ def test_a_receiver_may_mend_what_the_statement_by_itself_is_refused_for(receive
 
 @pytest.mark.parametrize("operation", ["update", "bulk_update"])
 @pytest.mark.parametrize("lock", [True, False])
-def test_without_locks_what_is_added_meanwhile_is_not_lost(
+def test_without_locks_an_increment_by_others_is_not_lost(
     lock: bool, operation: str, receivers: Receivers
 ) -> None:
     (ship,) = _fleet(1, tonnage=100)
     seen = 5 if connection.vendor == "mysql" else 1
 
     def add(sender: Any, **arguments: Any) -> None:
-        # In place of another transaction, which would find the row locked by now.
+        # This stands for another transaction, which would wait for the locked row.
         Ship.objects.update(tonnage=F("tonnage") + 1000)
 
     receivers.before_saves(Ship, add)
@@ -176,7 +176,7 @@ def test_without_locks_what_is_added_meanwhile_is_not_lost(
 
 
 @pytest.mark.parametrize("operation", ["update", "bulk_update"])
-def test_without_locks_an_expression_does_not_see_what_a_receiver_puts_in(
+def test_without_locks_an_expression_does_not_read_what_a_receiver_assigns(
     operation: str, receivers: Receivers
 ) -> None:
     (ship,) = _fleet(1, tonnage=100)

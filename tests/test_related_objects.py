@@ -62,7 +62,7 @@ def _in_list(packet: Any) -> Any:
 
 
 def _filtered(packet: Any) -> Any:
-    # Where there is none, Django does not set it.
+    # Django does not cache a missing object.
     return getattr(getattr(packet, "mine", None), "text", None)
 
 
@@ -145,7 +145,7 @@ ASSIGNED = {
 @pytest.mark.parametrize("value", ASSIGNED.values(), ids=ASSIGNED)
 @of_every_size
 @loads
-def test_a_receiver_that_reads_them_costs_no_statement(
+def test_reading_them_in_a_receiver_runs_no_statement(
     queryset: Callable[[], Any],
     read: Callable[[Any], Any],
     batch_size: int,
@@ -160,7 +160,7 @@ def test_a_receiver_that_reads_them_costs_no_statement(
 
 @of_every_size
 @pytest.mark.parametrize(("queryset", "read"), RAW.values(), ids=RAW)
-def test_raw_sql_whose_columns_the_related_tables_have_too(
+def test_raw_sql_may_name_columns_that_related_tables_have_too(
     queryset: Callable[[], Any],
     read: Callable[[Any], Any],
     batch_size: int,
@@ -175,7 +175,7 @@ def test_raw_sql_whose_columns_the_related_tables_have_too(
 def _check(
     update: Callable[[], int], read: Callable[[Any], Any], expected: dict[Any, Any], receivers: Receivers
 ) -> None:
-    """Check what receivers read on the instances, and that they need no statement for it."""
+    """Check what receivers read on the instances, and that it needs no statement."""
     seen: dict[str, dict[Any, Any]] = {"pre": {}, "post": {}}
     spent: list[Any] = []
 
@@ -243,7 +243,7 @@ def test_a_filtered_relation(batch_size: int, packets: list[Packet], receivers: 
 
 
 @pytest.mark.filterwarnings("ignore:Calling select_related")
-def test_all_that_may_not_be_null(packets: list[Packet], receivers: Receivers) -> None:
+def test_select_related_without_names(packets: list[Packet], receivers: Receivers) -> None:
     seen: list[Any] = []
 
     def receive(instance: Any, **arguments: Any) -> None:
@@ -290,7 +290,7 @@ def test_the_object_whose_related_manager_it_is(
 
 @pytest.mark.parametrize("load", ["select_related", "prefetch_related"])
 @pytest.mark.parametrize("name", ["nowhere", "label", "hub_id", "pk", "hub__name", "hub__region__nowhere"])
-def test_a_name_that_is_no_relation_is_not_looked_at(
+def test_a_name_that_is_not_a_relation_is_ignored(
     load: str, name: str, packets: list[Packet], receivers: Receivers
 ) -> None:
     log = receivers.record(Packet)

@@ -224,7 +224,7 @@ def test_an_auto_created_through_model_sends_nothing(log: Log) -> None:
 
 
 @isolate_apps("tests")
-def test_nor_does_a_proxy_of_it(log: Log) -> None:
+def test_a_proxy_of_an_auto_created_through_model_sends_nothing(log: Log) -> None:
     class Guest(Dock.guests.through):  # type: ignore[name-defined,misc]  # made at run time
         class Meta:
             proxy = True

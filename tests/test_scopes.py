@@ -32,7 +32,7 @@ DEFAULT = Options()
 
 
 def size(model: type[models.Model]) -> int | None:
-    """Return the batch size that holds for updates of the model, None if it is off."""
+    """Return the batch size for updates of the model, or None if they are off."""
     options = scopes.options_for(model, "update")
     return options.batch_size if options else None
 
@@ -136,7 +136,7 @@ def test_disabling_a_model_while_everything_is_on_carves_it_out() -> None:
     assert is_enabled(Publisher)
 
 
-def test_the_last_word_on_a_model_holds() -> None:
+def test_the_last_call_for_a_model_wins() -> None:
     enable()
     disable(Book)
     enable(Novel, batch_size=7)
@@ -145,14 +145,14 @@ def test_the_last_word_on_a_model_holds() -> None:
     assert size(Novel) == 7
 
 
-def test_what_is_said_of_a_base_replaces_what_was_said_of_its_heirs() -> None:
+def test_a_call_for_a_base_replaces_earlier_calls_for_its_subclasses() -> None:
     enable(Novel, batch_size=7)
     enable(Book, batch_size=9)
 
     assert size(Novel) == 9
 
 
-def test_turned_on_twice_the_later_options_hold() -> None:
+def test_if_a_model_is_turned_on_twice_the_later_options_apply() -> None:
     enable(Book, batch_size=5, operations=["update"])
     enable(Book)
 
@@ -185,7 +185,7 @@ def test_an_operation_that_is_not_chosen_is_off() -> None:
     assert not is_enabled(operation="delete")
 
 
-def test_an_unknown_operation_in_the_question_is_an_error() -> None:
+def test_is_enabled_refuses_an_unknown_operation() -> None:
     with pytest.raises(ValueError, match="unknown operation 'insert'; valid are"):
         is_enabled(Book, "insert")  # type: ignore[arg-type]  # the mistake
 
@@ -248,7 +248,7 @@ class TestScopes:
             assert not is_enabled(Publisher)
         assert not is_enabled(Book)
 
-    def test_the_innermost_scope_that_speaks_of_the_model_decides(self) -> None:
+    def test_the_innermost_scope_that_covers_the_model_wins(self) -> None:
         with bulk_signals(Book, batch_size=1), bulk_signals(Publisher, batch_size=2):
             assert size(Book) == 1
             with bulk_signals(batch_size=3):
@@ -257,7 +257,7 @@ class TestScopes:
                     assert size(Book) is None
                     assert size(Publisher) == 3
 
-    def test_a_scope_that_does_not_speak_of_the_model_leaves_it_to_the_process(self) -> None:
+    def test_a_scope_that_does_not_cover_the_model_leaves_it_to_the_process(self) -> None:
         enable(batch_size=4)
 
         with bulk_signals(Publisher):
@@ -268,7 +268,7 @@ class TestScopes:
             assert not is_enabled(Book)
             assert is_enabled(Publisher)
 
-    def test_a_scope_that_lacks_the_operation_says_off(self) -> None:
+    def test_a_scope_without_the_operation_turns_it_off(self) -> None:
         enable()
 
         with bulk_signals(Book, operations=["delete"]):
@@ -284,7 +284,7 @@ class TestScopes:
         with no_bulk_signals():
             assert not is_enabled()
 
-    def test_disable_elsewhere_does_not_cut_an_open_scope(self) -> None:
+    def test_disable_does_not_affect_an_open_scope(self) -> None:
         enable()
         with bulk_signals(Book):
             disable()
@@ -302,7 +302,7 @@ class TestNeverCovered:
             assert scopes.options_for(historical, "update") is None
         assert scopes.options_for(historical, "update", DEFAULT) is None
 
-    def test_nor_is_it_kept_alive(self) -> None:
+    def test_a_historical_model_is_not_kept_alive(self) -> None:
         enable()
         historical = weakref.ref(historical_model())
         scopes.options_for(historical_model(), "update")
@@ -330,9 +330,13 @@ class TestWrongModels:
             ("tests.Xyzzyx", LookupError, "'tests.Xyzzyx': .*valid are .*Article, .*Book, .*BookProxy"),
             ("test", LookupError, r"no installed app has the label 'test'; did you mean 'tests'\?"),
             ("shop.Book", LookupError, "'shop.Book': no installed app has the label 'shop'"),
-            ("django.contrib.auth", ValueError, r"'django.contrib.auth' is no label; did you mean 'auth'\?"),
-            ("", ValueError, "'' is no label"),
-            ("tests.", ValueError, "'tests.' is no label"),
+            (
+                "django.contrib.auth",
+                ValueError,
+                r"'django.contrib.auth' is not a label; did you mean 'auth'\?",
+            ),
+            ("", ValueError, "'' is not a label"),
+            ("tests.", ValueError, "'tests.' is not a label"),
             (str, TypeError, "str is neither a model class nor a label"),
             (Book(), TypeError, "^an instance of Book is neither a model .* label: give its class, Book$"),
             (Book.objects, TypeError, "^a Manager of Book is neither a model .*: give the model, Book$"),
@@ -352,10 +356,10 @@ class TestWrongModels:
             (
                 "tests.models.Book",
                 ValueError,
-                r"'tests.models.Book' is no label; did you mean 'tests.Book'\?",
+                r"'tests.models.Book' is not a label; did you mean 'tests.Book'\?",
             ),
-            ("a.shop.models.old.Book", ValueError, r"is no label; did you mean 'shop.Book'\?"),
-            ("tests.Book.title", ValueError, "'tests.Book.title' is no label; valid are 'app_label"),
+            ("a.shop.models.old.Book", ValueError, r"is not a label; did you mean 'shop.Book'\?"),
+            ("tests.Book.title", ValueError, "'tests.Book.title' is not a label; valid are 'app_label"),
             (None, TypeError, "None is neither a model class nor a label"),
         ],
         ids=lambda value: value if isinstance(value, str) else type(value).__name__,
@@ -384,15 +388,17 @@ class TestWrongModels:
     def test_disable_takes_no_options(self) -> None:
         enable()
 
-        with pytest.raises(TypeError, match=r"disable\(\) takes models only, not 'exclude'; to keep some on"):
+        with pytest.raises(
+            TypeError, match=r"disable\(\) takes models only, not 'exclude'; to keep some models on"
+        ):
             disable(exclude=[Book])  # type: ignore[arg-type]  # the mistake
         assert is_enabled(Publisher)
 
-    def test_a_question_takes_one_model(self) -> None:
+    def test_is_enabled_takes_one_model(self) -> None:
         with pytest.raises(TypeError, match=r"is_enabled\(\) takes one model and the name of one operation"):
             is_enabled(Book, Publisher)  # type: ignore[arg-type]  # the mistake
 
-    def test_a_question_about_a_wrong_model_is_an_error_too(self) -> None:
+    def test_is_enabled_refuses_a_wrong_model_too(self) -> None:
         with pytest.raises(LookupError):
             is_enabled("tests.Bok")
 
@@ -403,7 +409,7 @@ class TestWrongModels:
         assert not is_enabled()
 
 
-def test_every_model_of_the_registry_has_its_decision_remembered() -> None:
+def test_decisions_are_cached_for_each_model_of_the_registry() -> None:
     enable(Book)
 
     for _ in range(2):

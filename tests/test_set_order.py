@@ -1,4 +1,4 @@
-"""What expressions see of columns that the same statement assigns (contract.md, section 7).
+"""What expressions read from columns that the same statement assigns (contract.md, section 7).
 
 MariaDB and MySQL assign from left to right.
 """
@@ -60,7 +60,7 @@ def _highest(model: type[Model], name: str) -> Subquery:
     return Subquery(model._base_manager.order_by(f"-{name}").values(name)[:1])
 
 
-# MariaDB's SET goes from left to right, but for a statement that reads the table that it writes.
+# MariaDB's SET works from left to right, except in a statement that reads the table that it writes.
 IN_TURN: dict[str, tuple[Callable[[], QuerySet[Any]], list[dict[str, Any]]]] = {
     "in turn": (
         Ship.objects.all,
@@ -132,7 +132,7 @@ IN_TURN: dict[str, tuple[Callable[[], QuerySet[Any]], list[dict[str, Any]]]] = {
 @of_every_size
 @pytest.mark.parametrize("own", [None, 1, 3])
 @pytest.mark.parametrize(("queryset", "given"), IN_TURN.values(), ids=IN_TURN)
-def test_an_expression_sees_of_other_columns_what_it_sees_in_djangos_statement(
+def test_an_expression_reads_from_other_columns_what_it_reads_in_djangos_statement(
     queryset: Callable[[], QuerySet[Any]],
     given: list[dict[str, Any]],
     own: int | None,
@@ -187,7 +187,7 @@ def _first_two() -> QuerySet[Any, Any]:
     return Ship.objects.annotate(place=Window(RowNumber(), order_by="speed")).filter(place__lte=2)
 
 
-# Of a statement that reads the table that it writes MariaDB takes all columns from the old row.
+# If a statement reads the table that it writes, MariaDB takes all columns from the old row.
 READING_ITSELF: dict[str, tuple[Callable[[], QuerySet[Any, Any]], Callable[[], dict[str, Any]]]] = {
     "in a value": (
         Ship.objects.all,

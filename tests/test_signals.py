@@ -1,4 +1,4 @@
-"""`bulk_dispatched`, the log of operations, and the settings that warn of large ones and refuse them."""
+"""`bulk_dispatched`, the log of operations, and the settings WARN_ROWS and MAX_ROWS."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def async_receiver(**kwargs: Any) -> None: ...
 
 @pytest.fixture
 def sent() -> Iterator[list[dict[str, Any]]]:
-    """Collect what `bulk_dispatched` says."""
+    """Collect the arguments of `bulk_dispatched`."""
     heard: list[dict[str, Any]] = []
 
     def hear(**arguments: Any) -> None:
@@ -97,7 +97,7 @@ class TestAfterAnOperation:
             "finished": True,
         }
 
-    def test_and_after_each_batch(
+    def test_it_is_sent_after_each_batch(
         self,
         operation: str,
         run: Callable[[list[Book]], object],
@@ -220,7 +220,7 @@ def test_statements_are_counted_without_those_of_receivers(
     assert Publisher.objects.count() == 5
 
 
-def test_an_operation_of_a_receiver_is_one_of_its_own(
+def test_an_operation_of_a_receiver_is_reported_separately(
     books: list[Book], receivers: Receivers, sent: list[dict[str, Any]]
 ) -> None:
     Publisher.objects.create()
@@ -233,7 +233,7 @@ def test_an_operation_of_a_receiver_is_one_of_its_own(
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])
-def test_rows_in_flight_are_counted_in_and_told_apart(
+def test_rows_in_flight_are_counted_in_total_and_separately(
     batch_size: int, books: list[Book], receivers: Receivers, sent: list[dict[str, Any]]
 ) -> None:
     receivers.connect(post_save, lambda instance, **_: Book.objects.update(status="seen"), Book)

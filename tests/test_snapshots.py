@@ -1,4 +1,4 @@
-"""What receivers change inside a value is saved, and what stays the same is not."""
+"""Changes by receivers inside a value are saved, and unchanged values are not."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_json_of_the_same_text_is_no_change(
     assert {sent.arguments["update_fields"] for sent in log.of("post_save")} == {frozenset({"title"})}
 
 
-def test_two_places_that_hold_one_list_are_no_change(receivers: Receivers) -> None:
+def test_one_list_in_two_places_is_no_change(receivers: Receivers) -> None:
     rows(Survey, {"findings": [[1], [1]]})
     receivers.before_saves(Survey, lambda survey: put(survey.findings, 1, survey.findings[0]))
     log = receivers.record(Survey)

@@ -1,4 +1,4 @@
-"""What bulk operations cost in statements, and what they lock (contract.md, sections 1.2, 1.3 and 1.9)."""
+"""How many statements bulk operations run, and what they lock (contract.md, 1.2, 1.3 and 1.9)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TRANSACTIONS = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
 
 
 def _statements(operation: Callable[[], object]) -> list[str]:
-    """Return what an operation executes, but for how its transaction begins and ends."""
+    """Return the statements of an operation, without those that begin and end its transaction."""
     return [sql for sql in _executed(operation) if not is_write_lock(sql)]
 
 
@@ -55,7 +55,7 @@ def _executed(operation: Callable[[], object]) -> list[str]:
 
 
 def _listen(receivers: Receivers, model: type[Model]) -> None:
-    """Connect receivers that do nothing, and so cost no statement."""
+    """Connect receivers that do nothing, and so run no statement."""
 
     def hear(**arguments: Any) -> None:
         pass
@@ -80,7 +80,7 @@ UPDATES: dict[str, Callable[[], int]] = {
 
 
 @pytest.mark.parametrize("update", UPDATES.values(), ids=UPDATES)
-def test_where_nobody_listens_djangos_one_statement_runs(
+def test_without_receivers_djangos_single_statement_runs(
     update: Callable[[], int], receivers: Receivers
 ) -> None:
     rows(Berth, {"number": 4})
@@ -92,7 +92,7 @@ def test_where_nobody_listens_djangos_one_statement_runs(
     assert _executed(update) == expected
 
 
-def test_a_receiver_that_is_gone_is_nobody() -> None:
+def test_a_receiver_that_no_longer_exists_does_not_count() -> None:
     ships(1)
 
     def receiver(**arguments: Any) -> None: ...
@@ -103,7 +103,7 @@ def test_a_receiver_that_is_gone_is_nobody() -> None:
     assert len(_executed(lambda: Ship.objects.update(speed=9))) == 1
 
 
-def test_a_receiver_of_a_delete_is_nobody(receivers: Receivers) -> None:
+def test_a_receiver_of_deletes_does_not_count(receivers: Receivers) -> None:
     ships(1)
     receivers.record(Port)
     assert len(_executed(lambda: Ship.objects.update(speed=9))) == 1
@@ -145,7 +145,7 @@ def test_constants_take_two_statements_a_batch_and_one_to_choose_among_batches(
 def test_another_order_than_the_keys_takes_two_statements_more(
     ordering: str, batch_size: int, receivers: Receivers
 ) -> None:
-    """One, if the rows make one batch, besides that which locks them."""
+    """It takes one, besides the one that locks, if the rows fit into one batch."""
     fleet = ships(*range(7))
     rows(Sailor, *({"ship": ship} for ship in fleet))
     _listen(receivers, Ship)
@@ -155,7 +155,7 @@ def test_another_order_than_the_keys_takes_two_statements_more(
     assert len(statements) <= 2 * batches + 1 + 2 * (batches > 1)
 
 
-def test_a_single_row_has_no_order(receivers: Receivers) -> None:
+def test_a_single_row_needs_no_order(receivers: Receivers) -> None:
     ships(1)
     _listen(receivers, Ship)
     assert len(_statements(lambda: Ship.objects.order_by("-name").update(speed=9))) == 2
@@ -242,7 +242,7 @@ def test_an_update_returns_rows_of_one_table_whose_keys_stay(
     assert [sql.partition(" ")[0] for sql in _statements(update)] == kinds
 
 
-def test_where_an_update_does_not_come_down_to_djangos_the_rows_are_read(receivers: Receivers) -> None:
+def test_if_an_override_does_not_call_djangos_update_the_rows_are_read(receivers: Receivers) -> None:
     class Slow(QuerySet[Any]):
         def update(self, **values: Any) -> int:
             for obj in self:
@@ -259,7 +259,7 @@ def test_where_an_update_does_not_come_down_to_djangos_the_rows_are_read(receive
 
 
 @pytest.mark.parametrize("value", [F("speed") + 1, Value(7)], ids=["F", "value"])
-def test_where_only_post_save_is_heard_nothing_is_computed_beforehand(
+def test_with_post_save_receivers_only_nothing_is_computed_beforehand(
     value: Any, receivers: Receivers
 ) -> None:
     ships(1, 2, 3)
@@ -271,7 +271,7 @@ def test_where_only_post_save_is_heard_nothing_is_computed_beforehand(
     receivers.connect(post_save, hear, Ship)
     select, *_ = _statements(lambda: Ship.objects.update(speed=value))
     assert "signal_patch_" not in select
-    # Where the UPDATE returns no rows, the old value tells later whether the row was written.
+    # If the UPDATE returns no rows, the old value shows later whether a row was written.
     returns_rows = getattr(connection.features, "can_return_rows_from_update", False)
     assert ("speed" in select) is not returns_rows
     assert seen == column(Ship, "speed")
@@ -294,7 +294,7 @@ SEEN: dict[str, tuple[type[Model], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("model", "values"), SEEN.values(), ids=SEEN)
-def test_old_values_are_loaded_where_somebody_may_look(
+def test_old_values_are_loaded_if_receivers_may_see_them(
     model: type[Model], values: dict[str, Any], receivers: Receivers
 ) -> None:
     model._default_manager.create()
@@ -324,7 +324,7 @@ def test_the_order_of_other_tables_takes_one_statement(ordering: str, receivers:
     assert len(statements) <= 3
 
 
-def test_where_only_pre_save_is_heard_nothing_is_read_again(receivers: Receivers) -> None:
+def test_with_pre_save_receivers_only_nothing_is_read_again(receivers: Receivers) -> None:
     ships(1, 2, 3)
 
     def hear(**arguments: Any) -> None:
@@ -355,7 +355,7 @@ def test_no_statement_is_run_for_each_row(values: dict[str, Any], receivers: Rec
     assert statements(100) == statements(3) <= 3
 
 
-def test_a_child_takes_no_more_than_djangos_statements_and_the_reading(receivers: Receivers) -> None:
+def test_a_child_takes_only_djangos_statements_and_one_to_read(receivers: Receivers) -> None:
     for title in ("a", "b"):
         Novel.objects.create(title=title)
     with no_bulk_signals():
@@ -364,11 +364,11 @@ def test_a_child_takes_no_more_than_djangos_statements_and_the_reading(receivers
     assert len(_statements(lambda: Novel.objects.update(title="e", plot="f"))) <= own + 1
 
 
-# More rows than the database takes variables in one statement.
+# More rows than a statement may have parameters.
 
 
 def _many_berths(count: int) -> None:
-    """Make rows whose keys have gaps."""
+    """Create rows whose keys have gaps."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO tests_berth (id, number) "
@@ -378,7 +378,7 @@ def _many_berths(count: int) -> None:
         )
 
 
-def test_more_rows_than_sqlite_takes_variables(receivers: Receivers) -> None:
+def test_more_rows_than_sqlite_allows_parameters(receivers: Receivers) -> None:
     if connection.vendor != "sqlite":
         pytest.skip("the limit is SQLite's, and the rows take their time")
     count = 260_000
@@ -399,7 +399,7 @@ def test_more_rows_than_sqlite_takes_variables(receivers: Receivers) -> None:
     assert Berth.objects.filter(number=1).count() == count
 
 
-def test_more_parts_of_keys_than_the_database_takes_variables(receivers: Receivers) -> None:
+def test_more_parts_of_keys_than_the_database_allows_parameters(receivers: Receivers) -> None:
     count = 1_500
     rows(Mooring, *({"quay": n, "day": n % 7} for n in range(count)))
 
@@ -419,13 +419,13 @@ def test_more_parts_of_keys_than_the_database_takes_variables(receivers: Receive
 def test_many_keys_with_gaps_cost_no_statement_more(
     model: Any, old: dict[str, Any], new: dict[str, Any], receivers: Receivers
 ) -> None:
-    """However the database takes many keys, of numbers or of UUIDs; the rows between them stay."""
+    """This holds for numbers and for UUIDs; rows between the keys stay as they are."""
     chosen = {row.pk for row in rows(model, *[old] * 200)[::2]}
     log = receivers.record(model)
     with bulk_signals(batch_size=60):
         statements = _statements(lambda: model.objects.filter(pk__in=chosen).update(**new))
-    # Two batches are loaded and written, and the keys of all are chosen once; for each new connection
-    # Django asks SQLite besides whether it knows JSON.
+    # Two batches are loaded and written, and the keys of all rows are chosen once. On each new connection
+    # Django also asks SQLite whether it supports JSON.
     assert len([sql for sql in statements if model._meta.db_table in sql]) == 5
     assert {sent.instance.pk for sent in log.of("post_save")} == chosen
     assert set(model.objects.filter(**new).values_list("pk", flat=True)) == chosen
@@ -444,7 +444,7 @@ def _locking(statements: list[str]) -> list[str]:
 
 
 def _reading(statements: list[str]) -> list[str]:
-    # Many keys come from a cursor of the server, where it has such.
+    # Many keys are read through a server-side cursor, where there is one.
     return [sql for sql in statements if sql.startswith(("SELECT", "DECLARE"))]
 
 
@@ -455,7 +455,7 @@ def test_the_rows_are_locked_when_they_are_chosen(receivers: Receivers) -> None:
     for batch_size in (1, 2000):
         with bulk_signals(batch_size=batch_size):
             statements = _statements(lambda: Ship.objects.update(speed=9))
-        # Where there are more batches, the second statement chooses the rest; all are locked then.
+        # If there are more batches, the second statement chooses the remaining rows, and then all are locked.
         assert _locking(statements)[:2] == _reading(statements)[:2]
 
 
@@ -467,7 +467,7 @@ def test_without_lock_nothing_is_locked(receivers: Receivers) -> None:
 
 
 def _can_lock(queryset: QuerySet[Any]) -> bool:
-    """Say whether another connection can lock these rows at this moment."""
+    """Return whether another connection can lock these rows at this moment."""
     answers: list[bool] = []
 
     def ask() -> None:

@@ -61,7 +61,7 @@ def test_another_name_is_an_attribute_error() -> None:
 
 
 class TestInstalling:
-    def test_the_patches_are_put_on_at_first_need(self) -> None:
+    def test_the_patches_are_installed_when_first_needed(self) -> None:
         assert not is_installed()
 
         scope = bulk_signals()
@@ -98,7 +98,7 @@ class TestInstalling:
         assert {name: vars(QuerySet)[name] for name in DJANGOS} == DJANGOS
         assert all(vars(QuerySet)[name] is function for name, function in DJANGOS.items())
 
-    def test_disable_while_nothing_is_on_takes_off_what_a_scope_put_on(self) -> None:
+    def test_disable_while_nothing_is_on_removes_the_patches_of_a_scope(self) -> None:
         with bulk_signals():
             pass
 
@@ -112,7 +112,7 @@ class TestInstalling:
 
         assert is_installed()
 
-    def test_while_a_scope_is_open_disable_leaves_them_to_it(self) -> None:
+    def test_disable_keeps_the_patches_while_a_scope_is_open(self) -> None:
         enable()
         with bulk_signals(Book):
             with no_bulk_signals(Publisher):
@@ -249,10 +249,10 @@ class TestDecorating:
         ids=["property", "classmethod", "staticmethod", "number"],
     )
     def test_what_cannot_be_called_is_refused(self, target: Any) -> None:
-        with pytest.raises(TypeError, match=r"decorates functions, not .*: put it beneath"):
+        with pytest.raises(TypeError, match=r"decorates functions, not .*: put the scope beneath it"):
             bulk_signals()(target)
 
-    def test_without_the_call_it_is_refused_where_it_stands(self) -> None:
+    def test_a_decorator_without_parentheses_is_refused(self) -> None:
         with pytest.raises(
             TypeError, match=r"decorated is neither .* the parentheses, as in @bulk_signals\(\)"
         ):
@@ -262,12 +262,12 @@ class TestDecorating:
 
 
 class TestDecoratingGenerators:
-    """The scope holds while the body runs, and not for the caller between its `yield`s."""
+    """The scope is open while the body runs, but not for the caller between the `yield`s."""
 
     @staticmethod
     @bulk_signals(Book)
     def conversation(*answers: str) -> Generator[str, str, str]:
-        """Say what is sent or thrown, until told to stop."""
+        """Yield what is sent or thrown, until told to stop."""
         sent = "started"
         while True:
             assert is_enabled(Book)
@@ -278,9 +278,9 @@ class TestDecoratingGenerators:
             if sent == "stop":
                 return f"stopped {is_enabled(Book)}"
 
-    def test_it_is_one_still(self) -> None:
+    def test_it_is_still_a_generator_function(self) -> None:
         assert inspect.isgeneratorfunction(self.conversation)
-        assert self.conversation.__doc__ == "Say what is sent or thrown, until told to stop."
+        assert self.conversation.__doc__ == "Yield what is sent or thrown, until told to stop."
 
     def test_iterating(self) -> None:
         @bulk_signals(Book)
@@ -367,7 +367,7 @@ class TestDecoratingGenerators:
                 bulk_signals()(function)(*([] if function.__class__ is functools.partial else [2]))
             ) == {True}
 
-    def test_of_an_async_one_asend_athrow_and_the_end(self) -> None:
+    def test_asend_athrow_and_the_end_of_an_async_generator(self) -> None:
         @bulk_signals(Book)
         async def talk() -> AsyncGenerator[str, str]:
             sent = "started"
@@ -392,7 +392,7 @@ class TestDecoratingGenerators:
         assert inspect.isasyncgenfunction(talk)
         asyncio.run(main())
 
-    def test_of_an_async_one_aclose(self) -> None:
+    def test_aclose_of_an_async_generator(self) -> None:
         at_the_end: list[bool] = []
 
         @no_bulk_signals(Book)
@@ -415,7 +415,7 @@ class TestDecoratingGenerators:
         assert at_the_end == [False]
         assert not scopes.process.open_scopes
 
-    def test_of_an_async_one_an_exception_out_of_the_body(self) -> None:
+    def test_an_exception_out_of_the_body_of_an_async_generator(self) -> None:
         @bulk_signals(Book)
         async def body() -> AsyncGenerator[bool, None]:
             yield is_enabled(Book)
@@ -445,7 +445,7 @@ class TestDecoratingGenerators:
     ],
     ids=str,
 )
-def test_a_scope_is_shown_as_it_is_made(scope: object, text: str) -> None:
+def test_the_repr_of_a_scope_is_the_call_that_makes_it(scope: object, text: str) -> None:
     assert repr(scope) == text
 
 
@@ -470,7 +470,7 @@ class TestThreads:
         assert results == [(True, False)] * 4
         assert not scopes.process.open_scopes
 
-    def test_the_last_scope_of_any_thread_takes_the_patches_off(self) -> None:
+    def test_the_last_scope_of_any_thread_removes_the_patches(self) -> None:
         inside, leave = threading.Event(), threading.Event()
 
         def work() -> None:
@@ -489,7 +489,7 @@ class TestThreads:
 
         assert not is_installed()
 
-    def test_turning_and_asking_at_once_never_breaks(self) -> None:
+    def test_enabling_and_asking_at_the_same_time_never_fails(self) -> None:
         def turn(model: type[Model]) -> None:
             for size in range(1, 200):
                 enable(model, batch_size=size)
@@ -504,7 +504,7 @@ class TestThreads:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_two_threads_the_one_inside_the_scope_sends(log: Log) -> None:
+def test_only_the_thread_inside_the_scope_sends(log: Log) -> None:
     book = Book.objects.create(title="Emma")
     log.clear()
 
@@ -513,7 +513,7 @@ def test_of_two_threads_the_one_inside_the_scope_sends(log: Log) -> None:
             Book.objects.filter(pk=book.pk).update(title=title)
             return [sent.values["title"] for sent in log]
         finally:
-            # SQLite's own close() keeps a database in memory alive, for the thread that made it.
+            # On SQLite, close() does not close a database in memory for the thread that created it.
             BaseDatabaseWrapper.close(connection)
 
     with bulk_signals(), ThreadPoolExecutor(1) as other:
@@ -528,7 +528,7 @@ def test_of_two_threads_the_one_inside_the_scope_sends(log: Log) -> None:
 
 
 @pytest.mark.django_db
-def test_of_two_tasks_the_one_inside_the_scope_sends(log: Log) -> None:
+def test_only_the_task_inside_the_scope_sends(log: Log) -> None:
     async def update(title: str) -> None:
         await asyncio.sleep(0)
         await Book.objects.aupdate(title=title)
@@ -565,7 +565,7 @@ class TestTasks:
 
         assert asyncio.run(main()) == (True, False)
 
-    def test_it_follows_into_what_it_awaits_and_hands_to_threads(self) -> None:
+    def test_a_scope_follows_into_awaited_coroutines_and_threads(self) -> None:
         async def main() -> list[bool]:
             with bulk_signals(Book):
                 return [

@@ -1,4 +1,4 @@
-"""Schemas as tenants: one alias, and `connection.schema_name` says whose rows are meant."""
+"""Schemas as tenants: there is one alias, and `connection.schema_name` tells them apart."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPERATIONS: dict[str, Callable[[], object]] = {
 
 @contextmanager
 def _tenant(name: str) -> Iterator[None]:
-    """Work on a tenant's rows as django-tenants does: a schema of PostgreSQL, and its name."""
+    """Work on a tenant's rows as django-tenants does: with its PostgreSQL schema, and its name."""
     former = getattr(connection, "schema_name", "public")
     _use(name)
     yield
@@ -43,7 +43,7 @@ def _use(schema: str) -> None:
 
 @pytest.fixture
 def _tenants(db: None) -> Iterator[None]:
-    """The same row in two schemas; in a database without them, one row that both tenants have."""
+    """The same row in two schemas. On a database without schemas, both tenants share one row."""
     for schema in ("one", "two"):
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
@@ -57,7 +57,7 @@ def _tenants(db: None) -> Iterator[None]:
 
 
 def _heard(receivers: Receivers, signal: Any, act: Callable[[], object]) -> list[str]:
-    """Return, in the order of its signals, whose row a receiver heard of that acts once for tenant one."""
+    """Return the tenants whose rows a receiver got, in the order of signals; it acts once, for tenant one."""
     heard: list[str] = []
 
     def receive(instance: Coupon, **arguments: Any) -> None:

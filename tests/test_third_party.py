@@ -1,4 +1,4 @@
-"""Receivers and trackers that we did not write see what a loop of `save()` shows them."""
+"""Receivers and trackers of other libraries see what a loop of `save()` shows them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
 
 
-# django-auditlog reads the old row from the database in pre_save.
+# django-auditlog reads the old row from the database at pre_save.
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_auditlog_records_a_bulk_update(audited: None) -> None:
     assert [changes for _, changes in _entries()] == [{"speed": ["1", "11"]}, {"speed": ["2", "12"]}]
 
 
-# django-simple-history writes a row of its own in post_save, and refuses an F() on an instance.
+# django-simple-history writes a record at post_save, and fails for an F() on an instance.
 
 
 @of_every_size
@@ -165,7 +165,7 @@ def test_a_field_tracker_sees_what_save_shows_it(receivers: Receivers) -> None:
     assert seen == by_save
 
 
-# So do model-utils' InheritanceQuerySets, which join the tables of the subclasses.
+# model-utils' InheritanceQuerySets also yield subclasses; they join the subclasses' tables.
 
 
 def _people(count: int) -> None:
@@ -223,7 +223,7 @@ def test_subclasses_that_are_selected_take_no_statement_for_each_row(
 
 @pytest.fixture
 def dirty(_leaves_no_trace: None) -> Iterator[None]:
-    # Each instance of DirtyFieldsMixin connects its class to post_save, for good.
+    # Each instance of DirtyFieldsMixin permanently connects its class to post_save.
     known = list(post_save.receivers)
     yield
     post_save.receivers = known
@@ -246,7 +246,7 @@ def test_dirty_fields_are_seen_before_the_save_and_not_by_its_sweeper_twice(
     assert seen == [{"size": 1, "name": "a"}, {"size": 2, "name": "b"}]
 
 
-# Their own statements may be batched: what they record is the same.
+# The statements of these libraries may be batched: their records are the same.
 
 BATCHED: dict[str, dict[str, Any]] = {
     "inserts": {"batch_inserts": ["auditlog", "easyaudit", "reversion", "tests.HistoricalHistoric"]},
@@ -305,7 +305,7 @@ def _listening(
 ) -> Iterator[None]:
     auditlog.register(Historic)
     reversion.register(Book)
-    # At once, and not when the transaction is over, which it never is.
+    # At once, not at the end of the transaction, which never comes in a test.
     monkeypatch.setattr(settings, "TEST", True, raising=False)
     for signal, receive in ((pre_save, easy_audit.pre_save), (post_save, easy_audit.post_save)):
         receivers.connect(signal, receive, Book)
@@ -334,7 +334,7 @@ def _save_each(work: Work) -> Callable[[], None]:
 @pytest.mark.usefixtures("_listening")
 @pytest.mark.parametrize("options", BATCHED.values(), ids=BATCHED)
 @pytest.mark.parametrize("library", LIBRARIES.values(), ids=LIBRARIES)
-def test_batched_they_record_what_they_record_for_a_loop(
+def test_with_batching_they_record_what_they_record_for_a_loop(
     library: Callable[[], Work], options: dict[str, Any], batch_size: int
 ) -> None:
     work = library()
@@ -346,14 +346,16 @@ def test_batched_they_record_what_they_record_for_a_loop(
 
 
 def _sorted(outcome: Outcome) -> Any:
-    """Return it with what trackers saw in no order: batches show all rows before the write."""
+    """Return it with the trackers' records unordered: batches send all `pre_save` before the write."""
     return sorted(map(str, outcome.seen)), outcome.rows
 
 
 @pytest.mark.usefixtures("_listening")
 @pytest.mark.parametrize("operation", ["bulk_update", "bulk_create", "delete"])
 @pytest.mark.parametrize("library", LIBRARIES.values(), ids=LIBRARIES)
-def test_batched_they_record_what_they_record_otherwise(library: Callable[[], Work], operation: str) -> None:
+def test_with_batching_they_record_what_they_record_without_it(
+    library: Callable[[], Work], operation: str
+) -> None:
     work = library()
     model: Any = work.sender
     runs: dict[str, Callable[[], object]] = {
@@ -485,7 +487,7 @@ def test_a_non_polymorphic_queryset_gives_its_own_model(machines: list[Any], rec
     assert len(log) == 8
 
 
-def test_where_nobody_listens_a_polymorphic_update_is_one_statement(machines: list[Any]) -> None:
+def test_without_receivers_a_polymorphic_update_is_one_statement(machines: list[Any]) -> None:
     with CaptureQueriesContext(connection) as queries:
         assert Machine.objects.update(power=9) == 4
     assert len([query for query in queries if query["sql"].startswith(("SELECT", "UPDATE"))]) == 1

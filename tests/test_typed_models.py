@@ -64,7 +64,7 @@ def test_the_sender_is_the_class_of_the_instance(
 
 @of_every_size
 @typed
-def test_a_receiver_of_the_subclass_alone_is_heard(
+def test_a_receiver_of_the_subclass_alone_is_called(
     model: Any, subclass: type[Model], kind: str, batch_size: int, receivers: Receivers
 ) -> None:
     first, _, third = _kinds(model, kind, "other", kind)
@@ -79,7 +79,7 @@ def test_a_receiver_of_the_subclass_alone_is_heard(
     assert column(model, "note") == ["new"] * 3
 
 
-def test_through_a_proxy_its_siblings_are_heard(receivers: Receivers) -> None:
+def test_through_a_proxy_receivers_of_its_siblings_are_called(receivers: Receivers) -> None:
     _kinds(Craft, "dinghy", "coach")
     log = receivers.record(Coach)
     assert Dinghy.objects.update(note="new") == 2
@@ -120,7 +120,7 @@ def test_what_a_receiver_changes_is_saved(receivers: Receivers) -> None:
 
 
 class TestByReceivers:
-    """A receiver of `post_init` that sets another class."""
+    """A receiver of `post_init` that assigns another class to the instance."""
 
     @pytest.fixture(autouse=True)
     def posters(self, receivers: Receivers) -> list[Poster]:
@@ -132,7 +132,7 @@ class TestByReceivers:
         receivers.connect(post_init, turn, Poster)
         return posters
 
-    def test_a_receiver_of_the_subclass_alone_is_heard(self, receivers: Receivers) -> None:
+    def test_a_receiver_of_the_subclass_alone_is_called(self, receivers: Receivers) -> None:
         log = receivers.record(PosterProxy)
         assert Poster.objects.update(note="new") == 2
         assert [sent.sender for sent in log.of("post_save")] == [PosterProxy] * 2
@@ -153,7 +153,7 @@ class TestAnotherModelOfTheTable:
         return rows(Register, {"note": "a", "size": 1}, {"note": "b", "size": 2})
 
     @of_every_size
-    def test_its_receivers_are_heard_and_what_they_change_is_saved(
+    def test_its_receivers_are_called_and_what_they_change_is_saved(
         self, batch_size: int, receivers: Receivers
     ) -> None:
         def change(journal: Any) -> None:
@@ -184,7 +184,7 @@ class TestAnotherModelOfTheTable:
 
 
 @pytest.mark.parametrize("signal", [pre_save, post_save])
-def test_a_plain_model_pays_nothing_for_receivers_of_others(signal: Any, receivers: Receivers) -> None:
+def test_receivers_of_other_models_cost_a_plain_model_nothing(signal: Any, receivers: Receivers) -> None:
     rows(Hub, {"name": "x"})
     receivers.connect(signal, lambda **arguments: None, PosterProxy)
     with CaptureQueriesContext(connection) as captured:

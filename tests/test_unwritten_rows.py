@@ -1,4 +1,4 @@
-"""Rows that the database leaves as they are, or does not insert: they send no `post_save`."""
+"""Rows that the database does not change or insert send no `post_save`."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _leave_out(event: str, condition: str, table: str = "tests_word") -> None:
 
 @pytest.fixture(params=["trigger", "row security"])
 def _row_b_stays(request: pytest.FixtureRequest, db: None) -> Iterator[None]:
-    """Rows a, b and c, of which b is left as it is by every UPDATE."""
+    """Rows a, b and c; each UPDATE leaves b unchanged."""
     rows(Word, *({"text": text, "uses": n, "note": text} for n, text in enumerate("abc")))
     if request.param == "trigger":
         _leave_out("UPDATE", "old.text = 'b'")
@@ -74,7 +74,7 @@ def _row_b_stays(request: pytest.FixtureRequest, db: None) -> Iterator[None]:
         pytest.skip("this database has no row security")
     with connection.cursor() as cursor:
         cursor.execute("CREATE POLICY reading ON tests_word FOR SELECT USING (true)")
-        # Whoever locks a row needs the policy of an UPDATE for it.
+        # Locking a row also needs the policy for UPDATE.
         cursor.execute("CREATE POLICY writing ON tests_word FOR UPDATE USING (text <> 'b')")
         cursor.execute("ALTER TABLE tests_word ENABLE ROW LEVEL SECURITY")
         cursor.execute("CREATE ROLE signal_patch_reader")
@@ -106,7 +106,7 @@ CHANGES: dict[str, Callable[[], int]] = {
 
 
 def _post_saves(receivers: Receivers, model: type[Model] = Word) -> list[Any]:
-    """Return a list of what `post_save` gives, and let nobody hear `pre_save`."""
+    """Return a list that collects what `post_save` gets; `pre_save` has no receiver."""
     seen: list[Any] = []
     receivers.connect(post_save, lambda instance, **arguments: seen.append(instance), model)
     return seen
@@ -120,7 +120,7 @@ def _set_note(word: Word) -> None:
 @pytest.mark.parametrize("batch_size", [2000, 2])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.usefixtures("_row_b_stays")
-def test_a_row_that_is_left_as_it_is_gets_no_post_save(
+def test_a_row_that_the_database_leaves_unchanged_gets_no_post_save(
     change: Callable[[], int], batch_size: int, hearing: str, receivers: Receivers
 ) -> None:
     seen = _post_saves(receivers)
@@ -137,7 +137,7 @@ def test_a_row_that_is_left_as_it_is_gets_no_post_save(
 
 
 @pytest.mark.usefixtures("_row_b_stays")
-def test_a_constant_shows_which_rows_were_written_where_the_other_values_are_the_databases(
+def test_a_constant_shows_which_rows_were_written_if_the_database_decides_the_other_values(
     receivers: Receivers,
 ) -> None:
     seen = _post_saves(receivers)
@@ -148,7 +148,7 @@ def test_a_constant_shows_which_rows_were_written_where_the_other_values_are_the
     assert set(truth) == {True}
 
 
-def test_where_a_trigger_writes_what_it_likes_nobody_hears_of_values_that_no_row_holds(
+def test_if_a_trigger_writes_other_values_receivers_only_get_values_that_rows_hold(
     receivers: Receivers,
 ) -> None:
     rows(Word, *({"text": text} for text in "abc"))
@@ -163,8 +163,8 @@ def test_where_a_trigger_writes_what_it_likes_nobody_hears_of_values_that_no_row
     assert set(truth) == {True}
 
 
-def test_a_row_that_is_left_as_it_is_inside_a_receiver_of_another(receivers: Receivers) -> None:
-    """Of the rows written again, those in flight count, too."""
+def test_a_row_that_the_database_leaves_unchanged_inside_a_receiver_of_another(receivers: Receivers) -> None:
+    """Rows in flight count among the rows that are written again."""
     rows(Word, *({"text": text} for text in "abcd"))
     _leave_out("UPDATE", "old.text = 'b'")
     seen = _post_saves(receivers)
@@ -177,7 +177,7 @@ def test_a_row_that_is_left_as_it_is_inside_a_receiver_of_another(receivers: Rec
     assert [word.text for word in seen] == ["c", "d", "a"]
 
 
-def test_a_child_whose_parents_row_is_left_as_it_is(receivers: Receivers) -> None:
+def test_a_child_whose_parents_row_the_database_leaves_unchanged(receivers: Receivers) -> None:
     for text in "abc":
         Phrase.objects.create(text=text, length=1)
     _leave_out("UPDATE", "old.word_ptr_id = 'b'", "tests_phrase")
@@ -242,7 +242,7 @@ def test_an_upsert_that_is_left_out_beside_two_that_insert_one_row(receivers: Re
     assert list(Word.objects.order_by("text").values_list("uses", flat=True)) == [4, 0, 2]
 
 
-def test_a_row_whose_key_the_database_makes_is_missed_by_django_itself(receivers: Receivers) -> None:
+def test_django_itself_fails_if_a_row_with_a_generated_key_is_not_inserted(receivers: Receivers) -> None:
     _leave_out("INSERT", "new.speed = 2", "tests_ship")
     ships = [Ship(speed=speed) for speed in (1, 2, 3)]
     with no_bulk_signals(), transaction.atomic():

@@ -1,4 +1,4 @@
-"""`update()`: who listens, batches, and what is returned (contract.md, section 1)."""
+"""`update()`: receivers, batches, and the return value (contract.md, section 1)."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
 
 
-# Who listens (section 1.2)
+# Receivers (section 1.2)
 
 
-def test_receivers_of_other_models_and_of_deletes_are_nobody(receivers: Receivers) -> None:
+def test_receivers_of_other_models_and_of_deletes_do_not_count(receivers: Receivers) -> None:
     ships(5)
     log = receivers.record(Port)
     receivers.connect(pre_delete, lambda **arguments: None, Ship)
@@ -50,7 +50,7 @@ def test_auto_created_through_models_get_no_signals(receivers: Receivers) -> Non
     assert log == []
 
 
-def test_a_receiver_without_a_sender_hears_updates(receivers: Receivers) -> None:
+def test_a_receiver_without_a_sender_is_called(receivers: Receivers) -> None:
     ships(5)
     log = receivers.record()
     Ship.objects.update(speed=9)

@@ -150,7 +150,7 @@ def test_a_custom_field_whose_saving_changes_the_value_is_read_again(
 
 @of_every_size
 @pytest.mark.parametrize("content", ["gold", ["a", "b"], None], ids=str)
-def test_a_constant_that_is_sealed_anew_each_time_is_what_comes_back(
+def test_a_sealed_constant_is_shown_as_the_row_returns_it(
     content: Any, batch_size: int, receivers: Receivers
 ) -> None:
     rows(Strongbox, {"content": "old"}, {"content": None})
@@ -163,7 +163,7 @@ def test_a_constant_that_is_sealed_anew_each_time_is_what_comes_back(
 
 @of_every_size
 @pytest.mark.parametrize("value", ["Text", Value("Text"), None], ids=["constant", "expression", "other row"])
-def test_a_field_that_converts_on_its_way_holds_what_comes_back(
+def test_a_converting_field_holds_what_the_row_returns(
     value: Any, batch_size: int, receivers: Receivers
 ) -> None:
     rows(Plaque, {"lowered": "Old"}, {"lowered": "Old"})
@@ -181,7 +181,7 @@ def test_a_field_that_converts_on_its_way_holds_what_comes_back(
 @of_every_size
 @pytest.mark.parametrize("receiver", [pre_save, None], ids=["read before", "read after"])
 @pytest.mark.parametrize("kind", ["constant", "expression", "other row"])
-def test_a_column_of_a_type_that_is_not_djangos_holds_what_comes_back(
+def test_a_column_of_a_custom_type_holds_what_the_row_returns(
     kind: str, receiver: Any, batch_size: int, receivers: Receivers
 ) -> None:
     seen = datetime.datetime(2024, 5, 6, 7, 8, 9, 600000, tzinfo=datetime.timezone.utc)
@@ -224,7 +224,7 @@ def test_files_are_known_by_their_name(batch_size: int, receivers: Receivers) ->
 @of_every_size
 @pytest.mark.parametrize("receiver", [pre_save, None], ids=["read before", "read after"])
 @pytest.mark.parametrize("picture", ["new.png", "", None, Value("new.png")], ids=repr)
-def test_a_picture_is_not_read_for_its_size(
+def test_an_image_is_not_read_for_its_size(
     picture: Any, receiver: Any, batch_size: int, receivers: Receivers
 ) -> None:
     size = {"width": 3, "height": 4}
@@ -299,7 +299,7 @@ def test_a_function_of_decimals_is_a_decimal_of_the_column(receivers: Receivers)
 
 
 @pytest.mark.skipif("connection.vendor != 'postgresql'", reason="others give values to be converted")
-def test_a_value_in_its_columns_type_is_converted_no_more_than_the_columns_own() -> None:
+def test_a_value_of_its_columns_type_is_converted_exactly_as_the_column_is() -> None:
     for field in Ship._meta.concrete_fields:
         expression: Any = as_column(F(field.name), field, connection)
         assert expression.get_db_converters(connection) == expression.output_field.get_db_converters(

@@ -96,7 +96,7 @@ NOTING = {"__init__": _noting_init, "from_db": _noting_from_db, "__setattr__": _
 
 @of_every_size
 @pytest.mark.parametrize("name", NOTING)
-def test_what_is_done_to_every_model_is_done_to_the_instances_of_an_update(
+def test_a_patch_of_model_also_applies_to_the_instances_of_an_update(
     name: str, batch_size: int, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ships(1, 2)
@@ -105,7 +105,7 @@ def test_what_is_done_to_every_model_is_done_to_the_instances_of_an_update(
     with bulk_signals(batch_size=batch_size), monkeypatch.context() as patch:
         patch.setattr(Model, name, NOTING[name](noted), raising=False)
         Ship.objects.update(speed=9)
-    # The row by which it is known that there are more is an instance too.
+    # The extra row that shows that there are more batches is an instance, too.
     assert list(dict.fromkeys(noted)) == ["a", "b"]
 
 
@@ -132,7 +132,7 @@ def test_the_sender_of_a_proxys_rows_is_the_proxy(receivers: Receivers) -> None:
 
 
 class Elsewhere:
-    """Writes to the other database, and leaves it to Django to read from the first."""
+    """Writes to the other database; reads go to the default one."""
 
     def db_for_write(self, model: Any, **hints: Any) -> str:
         return "other"

@@ -57,7 +57,7 @@ def test_keys_may_change_by_expression(batch_size: int, receivers: Receivers) ->
     assert column(Ship, "speed") == [9, 9, 9]
 
 
-def test_keys_that_move_up_in_turn_move_as_django_moves_them(receivers: Receivers) -> None:
+def test_keys_that_all_move_up_by_one_move_as_in_django(receivers: Receivers) -> None:
     ships(1, 2, 3)
 
     def update() -> int:
@@ -138,7 +138,7 @@ def test_a_child_is_updated_in_one_of_its_tables(
     assert Novel.objects.filter(**values).count() == 1
 
 
-def test_an_update_of_the_parent_is_the_parents(receivers: Receivers) -> None:
+def test_an_update_of_the_parent_sends_the_parents_signals(receivers: Receivers) -> None:
     Novel.objects.create(title="a")
     log = receivers.record(Novel, Book)
     Book.objects.update(title="b")

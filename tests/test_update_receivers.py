@@ -128,7 +128,7 @@ def test_a_unique_value_that_only_some_rows_change_does_not_collide(
 @pytest.mark.parametrize(
     "values", [{"title": "new"}, {"findings": Value(None, JSONField())}], ids=["unnamed", "named"]
 )
-def test_a_null_of_json_is_distinguished_from_one_of_sql(
+def test_jsons_null_is_distinguished_from_sqls(
     values: dict[str, Any], batch_size: int, receivers: Receivers
 ) -> None:
     rows(Survey, *({"title": str(number), "findings": [1]} for number in range(4)))
@@ -223,7 +223,7 @@ def test_a_change_to_a_column_of_any_type_is_saved(name: str, batch_size: int, r
 def test_a_change_to_a_text_of_a_fixed_length_leaves_that_of_other_rows(
     batch_size: int, receivers: Receivers
 ) -> None:
-    # Django's bulk_create() cuts such a text on PostgreSQL.
+    # On PostgreSQL, Django's bulk_create() cuts such a text.
     for country in ("NO", "SE"):
         Sighting.objects.create(country=country)
 
@@ -262,7 +262,7 @@ def test_a_value_too_long_is_refused_as_an_assignment_is(receivers: Receivers) -
     ships(1, 2)
     receivers.before_saves(Ship, lambda ship: setattr(ship, "status", "s" * 10 + ship.name))
     if connection.vendor == "sqlite":
-        # Its columns have no length.
+        # SQLite's columns have no length.
         Ship.objects.update(speed=9)
         assert column(Ship, "status") == ["ssssssssssa", "ssssssssssb"]
         return
@@ -323,7 +323,7 @@ def test_a_changed_value_goes_through_the_fields_own_pre_save(batch_size: int, r
     with bulk_signals(batch_size=batch_size):
         Ship.objects.update(speed=9)
     first, second = column(Ship, "changed")
-    # auto_now: pre_save() sets the time, whatever is there.
+    # auto_now: pre_save() sets the time, whatever the receiver assigned.
     assert first > rows_before[0]
     assert second == rows_before[1]
     assert [sent.arguments["update_fields"] for sent in log.of("post_save")] == [
@@ -411,7 +411,7 @@ def test_a_change_to_a_custom_column_is_saved(batch_size: int, receivers: Receiv
 
 
 @of_every_size
-def test_a_change_that_saving_changes_again_is_what_was_saved(batch_size: int, receivers: Receivers) -> None:
+def test_a_change_is_shown_as_the_field_has_saved_it(batch_size: int, receivers: Receivers) -> None:
     rows(Wreck, {"name": "A"}, {"name": "B"})
     receivers.before_saves(Wreck, lambda wreck: setattr(wreck, "name", f"quiet {wreck.name}"))
     truth = receivers.check_truth(Wreck)
@@ -517,7 +517,7 @@ def test_an_expression_that_a_receiver_assigns_to_json_is_saved(
 
 
 @of_every_size
-def test_a_related_object_for_all_gives_way_to_that_of_a_receiver_for_one(
+def test_a_receivers_related_object_for_one_row_replaces_the_callers(
     batch_size: int, receivers: Receivers
 ) -> None:
     here, there = rows(Berth, {"number": 1}, {"number": 2})
@@ -535,7 +535,7 @@ def test_a_related_object_for_all_gives_way_to_that_of_a_receiver_for_one(
 
 @of_every_size
 @pytest.mark.parametrize("operation", ["update", "bulk_update"])
-def test_a_receiver_that_another_connects_meanwhile_hears_what_is_sent_from_then_on(
+def test_a_receiver_that_another_one_connects_is_called_from_then_on(
     operation: str, batch_size: int, receivers: Receivers
 ) -> None:
     fleet = ships(1, 2, 3)
@@ -617,7 +617,7 @@ def test_a_changed_value_that_the_database_refuses_leaves_no_row_changed(receive
 
 @pytest.mark.parametrize("count", [BRANCHES * 3 // 2, BRANCHES * 3 // 2 + 1, 1001])
 def test_many_rows_are_each_given_their_own_values(count: int, receivers: Receivers) -> None:
-    """More than one statement takes at a time; two thirds of them just fill one, or spill into the next."""
+    """More rows than one statement takes; two thirds of them just fill one statement, or exceed it."""
     rows(Ship, *({"name": str(n), "speed": n} for n in range(count)))
 
     def change(ship: Ship) -> None:
@@ -697,11 +697,11 @@ def test_without_write_back_a_named_unique_value_does_not_collide(receivers: Rec
     assert column(Ship, "slug") == [f"same-{pk}" for pk in column(Ship, "pk")]
 
 
-# Columns whose field makes something else of a value each time.
+# Columns whose field saves an equal value differently each time.
 
 
 @of_every_size
-def test_a_column_that_is_sealed_anew_each_time_is_left_alone(batch_size: int, receivers: Receivers) -> None:
+def test_an_unchanged_sealed_column_is_left_alone(batch_size: int, receivers: Receivers) -> None:
     rows(Strongbox, {"content": "gold"}, {"content": ["a", "b"]}, {"content": None})
     sealed = _sealed()
     receivers.before_saves(Strongbox, lambda box: None)

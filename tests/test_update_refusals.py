@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
 
 
 class Lacking(Func):
-    """A function that no backend has."""
+    """A function that no database has."""
 
     output_field = IntegerField()
 
@@ -112,7 +112,7 @@ REFUSED_BY_DATABASES: dict[str, Callable[[QuerySet[Any]], int]] = {
 
 @pytest.mark.parametrize("speed", [5, 6], ids=["rows match", "no row matches"])
 @pytest.mark.parametrize("refused", REFUSED_BY_DATABASES.values(), ids=REFUSED_BY_DATABASES)
-def test_what_the_database_refuses_comes_before_any_signal_too(
+def test_what_the_database_refuses_is_refused_before_any_signal_too(
     refused: Callable[[QuerySet[Any]], int], speed: int, receivers: Receivers
 ) -> None:
     ships(5, 5)
@@ -122,7 +122,7 @@ def test_what_the_database_refuses_comes_before_any_signal_too(
     with no_bulk_signals():
         expected = refusal(lambda: refused(queryset.all()))
     got = refusal(lambda: refused(queryset.all()))
-    # PostgreSQL adds the place in the statement, which is another one.
+    # PostgreSQL adds the position in the statement, and the statements differ.
     assert expected is not None
     assert got is not None
     assert (got[0], got[1].partition("\n")[0]) == (expected[0], expected[1].partition("\n")[0])
@@ -191,8 +191,8 @@ def test_distinct_on_fields_of_joined_rows_is_refused_where_django_refuses_it(re
     assert len(log.of("post_save")) == len([t for t in tonnage if t])
 
 
-def test_an_annotation_that_is_an_order_is_reversed_where_django_lets_it_be(receivers: Receivers) -> None:
-    """MariaDB and MySQL order the UPDATE by it, and refuse it."""
+def test_an_annotation_that_is_an_order_is_reversed_where_django_allows_it(receivers: Receivers) -> None:
+    """MariaDB and MySQL use it to order the UPDATE, and refuse it."""
     ships(1, 2)
 
     def update() -> int:
@@ -207,7 +207,7 @@ def test_an_annotation_that_is_an_order_is_reversed_where_django_lets_it_be(rece
 
 
 def test_rows_of_several_tables_may_be_chosen_by_a_related_row(receivers: Receivers) -> None:
-    """The row's own tables are locked, the other one is not."""
+    """The row's own tables are locked, but not the other one."""
     (here, there) = rows(Publisher, {"name": "here"}, {"name": "there"})
     Novel.objects.create(title="a", publisher=here)
     Novel.objects.create(title="b", publisher=there)

@@ -1,4 +1,4 @@
-"""`update()`: the rows are chosen once, in which order (contract.md, section 1.3)."""
+"""`update()`: the rows are chosen once, and in which order (contract.md, section 1.3)."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ SHAPES: dict[str, Callable[[], QuerySet[Any, Any]]] = {
 
 @of_every_size
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_the_queryset_as_it_stands_chooses_the_rows_once_each(
+def test_a_queryset_of_any_kind_chooses_each_row_once(
     shape: Callable[[], QuerySet[Any, Any]], batch_size: int, receivers: Receivers
 ) -> None:
     harbour()
@@ -137,7 +137,7 @@ def test_the_queryset_as_it_stands_chooses_the_rows_once_each(
         matched = shape().update(tonnage=7)
     assert (matched, column(Ship, "tonnage")) == expected
     seen = [sent.instance.pk for sent in log.of("post_save")]
-    # Rows that are equal in an order of the queryset's own come in any: years, of dates.
+    # Rows that are equal in a queryset's order (such as the years of dates) come in any order.
     ordered = sorted(seen) if shape().query.order_by else seen
     assert ordered == sorted(Ship.objects.filter(tonnage=7).values_list("pk", flat=True))
     assert all(not sent.instance.get_deferred_fields() for sent in log)
@@ -182,7 +182,7 @@ def test_signals_follow_the_explicit_order_else_the_key(
 
 
 class Named(QuerySet[Any]):
-    """Takes its arguments by name only, as Django's own copying of querysets gives them."""
+    """Accepts keyword arguments only, as Django passes them when it copies a queryset."""
 
     def __init__(self, *, model: Any = None, query: Any = None, using: Any = None, hints: Any = None) -> None:
         super().__init__(model, query, using, hints)
@@ -210,7 +210,7 @@ def test_an_order_by_a_condition_is_taken_or_refused_as_without_signals(receiver
     with no_bulk_signals():
         expected = refusal(update)
         Ship.objects.update(status="afloat")
-    # MariaDB's statement has an ORDER BY, and Django fails to build it of a condition.
+    # MariaDB's UPDATE has an ORDER BY, and Django cannot compile one for a condition.
     assert (expected is None) == (connection.vendor != "mysql")
     log = receivers.record(Ship)
     assert refusal(update) == expected
@@ -243,7 +243,7 @@ CHANCES: dict[str, Callable[[QuerySet[Ship]], int]] = {
 
 @of_every_size
 @pytest.mark.parametrize("update", CHANCES.values(), ids=CHANCES)
-def test_rows_that_are_drawn_by_lot_are_drawn_once(
+def test_rows_that_are_chosen_randomly_are_chosen_once(
     update: Callable[[QuerySet[Ship]], int], batch_size: int, receivers: Receivers
 ) -> None:
     if not connection.features.allow_sliced_subqueries_with_in:
@@ -260,7 +260,7 @@ def test_rows_that_are_drawn_by_lot_are_drawn_once(
 
 
 @of_every_size
-def test_signals_follow_the_key_though_chance_chooses_the_rows(batch_size: int, receivers: Receivers) -> None:
+def test_signals_follow_the_key_of_randomly_chosen_rows(batch_size: int, receivers: Receivers) -> None:
     ships(*[1] * 40)
     log = receivers.record(Ship)
     with bulk_signals(batch_size=batch_size):
@@ -303,7 +303,7 @@ EMPTY: dict[str, Callable[[], QuerySet[Any]]] = {
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("empty", EMPTY.values(), ids=EMPTY)
-def test_what_is_empty_by_definition_asks_the_database_nothing(
+def test_what_is_empty_by_definition_runs_no_query(
     empty: Callable[[], QuerySet[Any]], receivers: Receivers
 ) -> None:
     receivers.record(Ship)
@@ -332,7 +332,7 @@ def test_the_unbound_method_sends_signals_too(receivers: Receivers) -> None:
 
 
 class Shouting(QuerySet[Any]):
-    """Its `update()` does something of its own and then what Django does."""
+    """Its `update()` adds something and then calls Django's."""
 
     def update(self, **values: Any) -> int:
         return super().update(**{**values, "name": "LOUD"})

@@ -71,7 +71,7 @@ def test_an_exception_from_the_database_leaves_no_row_changed(batch_size: int, r
     assert column(Ship, "slug") == [None, None, None]
 
 
-def test_an_exception_spoils_the_surrounding_transaction(
+def test_an_exception_marks_the_surrounding_transaction_for_rollback(
     receivers: Receivers,
 ) -> None:
     ships(1)

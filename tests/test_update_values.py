@@ -204,7 +204,7 @@ def test_a_null_that_the_column_refuses_is_left_to_the_database(number: int, rec
     assert (expected is None) == (number == 0)
 
 
-def test_a_number_without_end_is_refused_as_without_signals() -> None:
+def test_an_infinite_number_is_refused_as_without_signals() -> None:
     ships(1)
 
     def update() -> int:
@@ -251,7 +251,9 @@ def test_a_part_of_a_json_value_is_a_value(part: Any, batch_size: int, receivers
 
 @of_every_size
 @pytest.mark.parametrize("null", [Value(None, JSONField()), None], ids=["JSON", "SQL"])
-def test_a_null_of_another_row_is_of_the_same_kind(null: Any, batch_size: int, receivers: Receivers) -> None:
+def test_a_null_of_another_row_stays_a_null_of_json_or_of_sql(
+    null: Any, batch_size: int, receivers: Receivers
+) -> None:
     other, *_ = rows(Survey, {"findings": null, "title": "other"}, {"findings": [1]}, {"findings": [2]})
     truth = Truth(receivers, Survey)
     value = Subquery(Survey.objects.filter(title="other").values("findings"))
@@ -301,7 +303,9 @@ def test_a_condition_that_is_false_by_definition_changes_no_row_as_in_djangos_st
 
 
 @of_every_size
-def test_a_whole_number_beside_a_key_that_is_a_float_is_one(batch_size: int, receivers: Receivers) -> None:
+def test_an_integer_beside_a_key_that_is_a_float_stays_an_integer(
+    batch_size: int, receivers: Receivers
+) -> None:
     rows(Gradient, {"slope": 0.5}, {"slope": 2.0})
     truth = Truth(receivers, Gradient)
     with bulk_signals(batch_size=batch_size):
@@ -357,7 +361,7 @@ def test_a_date_of_its_own_type_is_one(receivers: Receivers) -> None:
 
 
 @of_every_size
-def test_what_the_database_alone_decides_is_read_again(batch_size: int, receivers: Receivers) -> None:
+def test_what_only_the_database_decides_is_read_again(batch_size: int, receivers: Receivers) -> None:
     three_ships()
     truth = Truth(receivers, Ship)
     with bulk_signals(batch_size=batch_size):
@@ -380,7 +384,7 @@ def test_what_the_column_rounds_is_read_again(factor: float, batch_size: int, re
 
 
 @of_every_size
-def test_what_a_receiver_wrote_behind_the_instance_is_counted_with(
+def test_an_expression_adds_to_what_a_receiver_wrote_to_the_row(
     batch_size: int, receivers: Receivers
 ) -> None:
     ships(1, 2)
@@ -480,7 +484,7 @@ def test_a_mutable_constant_is_copied_for_each_row(batch_size: int, receivers: R
     assert truth.holds()
 
 
-def test_auto_now_moves_only_if_named(receivers: Receivers) -> None:
+def test_auto_now_changes_only_if_named(receivers: Receivers) -> None:
     ships(1)
     with no_bulk_signals():
         Ship.objects.update(changed=LAUNCH)

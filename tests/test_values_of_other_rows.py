@@ -88,7 +88,7 @@ READING: dict[str, tuple[Callable[[], dict[str, Any]], list[int]]] = {
 
 @of_every_size
 @pytest.mark.parametrize(("values", "expected"), READING.values(), ids=READING)
-def test_values_that_read_other_rows_are_those_before_the_first_write(
+def test_values_that_read_other_rows_are_computed_before_the_first_write(
     values: Callable[[], dict[str, Any]], expected: list[int], batch_size: int, receivers: Receivers
 ) -> None:
     three_ships()
@@ -123,7 +123,7 @@ def test_the_order_does_not_show_in_such_values(ordering: list[str], receivers: 
 
 
 @of_every_size
-def test_an_annotation_that_reads_other_rows_is_that_before_the_first_write(
+def test_an_annotation_that_reads_other_rows_is_computed_before_the_first_write(
     batch_size: int, receivers: Receivers
 ) -> None:
     three_ships()
@@ -151,7 +151,7 @@ def test_a_receiver_that_changes_rows_read_changes_no_value(batch_size: int, rec
     assert truth.holds()
 
 
-def test_the_filter_too_is_that_before_the_first_write(receivers: Receivers) -> None:
+def test_the_filter_too_is_evaluated_before_the_first_write(receivers: Receivers) -> None:
     three_ships()
     Truth(receivers, Ship)
     slower = Ship.objects.filter(Exists(Ship.objects.filter(speed__gt=OuterRef("speed"))))

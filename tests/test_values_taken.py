@@ -1,4 +1,4 @@
-"""Values that Django's statement takes, whether or not the outcome can be predicted."""
+"""Values that Django's statement accepts, whether or not their effect can be predicted."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ ROW = {"day": DAY, "token": uuid.UUID(int=5), "data": {"a": 1}, "price": 2}
 
 
 class Unhashable:
-    """What a library's own expressions are made of."""
+    """An unhashable part of a library's own expressions."""
 
-    __hash__ = None  # type: ignore[assignment]  # as a class with __eq__ alone
+    __hash__ = None  # type: ignore[assignment]  # as for any class that only defines __eq__
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -75,7 +75,7 @@ VALUES: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def stored(name: str) -> list[Any]:
-    """Return a column as the driver gives it: the field may not be able to read it."""
+    """Return a column as the driver returns it, because the field may not be able to read it."""
     quote = connection.ops.quote_name
     field: Any = Reading._meta.get_field(name)
     text = "CHAR(2000)" if connection.vendor == "mysql" else "TEXT"
@@ -86,10 +86,10 @@ def stored(name: str) -> list[Any]:
 
 
 def outcome(values: dict[str, Any]) -> Any:
-    """Return what an update leaves in the rows, or how it is refused, and take it back."""
+    """Return what an update leaves in the rows, or how it is refused, and roll it back."""
     refused = refusal(lambda: Reading.objects.update(**values))
     if refused:
-        # PostgreSQL quotes the statement, and counts the place in it.
+        # PostgreSQL quotes the statement, and gives a position in it.
         return refused[0], refused[1].splitlines()[0]
     return stored(next(iter(values)))
 
@@ -143,14 +143,14 @@ def test_what_can_be_read_is_shown_and_what_can_not_leaves_the_old_value(receive
         assert [sent.values["data"] for sent in log.of(signal)] == [1, 1, 1]
 
 
-def test_the_empty_text_for_a_key_is_no_key(receivers: Receivers) -> None:
+def test_an_empty_string_for_a_foreign_key_is_null(receivers: Receivers) -> None:
     first, second = rows(Reading, ROW, ROW)
     Reading._base_manager.bulk_update([Reading(pk=second.pk, before=first)], ["before"])
     second.refresh_from_db()
     log = receivers.record(Reading)
     truth = receivers.check_truth(Reading)
     Reading.objects.update(before="")
-    second.before_id = ""  # as a form may have it
+    second.before_id = ""  # as a form may return it
     Reading.objects.bulk_update([second], ["before"])
     assert [sent.values["before_id"] for sent in log.of("post_save")] == [None] * 3
     assert [sent.values["before_id"] for sent in log.of("pre_save")] == [None, None, ""]

@@ -1,4 +1,4 @@
-"""Pages that change rows in bulk, and the toolbar's own."""
+"""Views that change rows in bulk, and the toolbar's own views."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether instances hold what their rows hold (contract.md, section 1.5)."""
+"""Checks whether instances equal their rows (contract.md, section 1.5)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def typed(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values with their types, to tell `1` from `True` and `Decimal("1")` from `Decimal("1.0")`."""
+    """Return values with their types: `1` is not `True`, nor `Decimal("1")` `Decimal("1.0")`."""
     return {name: (type(value), _comparable(value)) for name, value in values.items()}
 
 
 def _comparable(value: Any) -> Any:
-    # Decimals are equal whatever their scale, their texts are not.
+    # Decimals are equal whatever their scale, but their texts are not.
     return str(value) if isinstance(value, Decimal) else value
 
 
@@ -53,9 +53,9 @@ class Truth:
         self.stored.append(typed(field_values(stored)))
 
     def holds(self, *database_decides: str) -> bool:
-        """Return True if instances held at `post_save` what their rows did, and at `pre_save`, too.
+        """Return whether instances equalled their rows at `post_save`, and also at `pre_save`.
 
-        But for the columns that only the database can decide at `pre_save`.
+        At `pre_save`, columns that only the database can decide are not compared.
         """
         assert self.after
         assert self.after == self.stored
@@ -67,7 +67,7 @@ class Truth:
 
 
 def as_django(update: Callable[[], object], model: type[Model]) -> list[dict[str, Any]]:
-    """Return the rows as Django's own statement would leave them."""
+    """Return the rows as Django's own statement leaves them."""
     with no_bulk_signals(), transaction.atomic():
         update()
         result = [typed(field_values(row)) for row in model._base_manager.order_by("pk")]

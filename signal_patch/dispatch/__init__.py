@@ -1,7 +1,7 @@
-"""What a bulk operation does when it is to send signals.
+"""Bulk operations that send signals.
 
-Each takes the queryset, Django's arguments, the options and Django's original, and knows
-nothing of the switch that led here.
+Each function takes the queryset, Django's arguments, the options and Django's own method. None of them knows
+about the switch.
 """
 
 from __future__ import annotations

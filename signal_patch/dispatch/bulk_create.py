@@ -36,24 +36,23 @@ def bulk_create(
 ) -> list[Any]:
     """Insert the caller's instances and send their signals.
 
-    `original` is Django's own `bulk_create()`, unbound, and gets the caller's other
-    `arguments`. Returns the instances. One that is left out by `ignore_conflicts` gets no
-    `post_save`. Raises what `original` raises, before any signal where it can be known
-    then, and whatever a receiver raises, with no row inserted.
+    `original` is Django's own `bulk_create()`, unbound, and gets the caller's other `arguments`. Returns the
+    instances. An instance that `ignore_conflicts` leaves out gets no `post_save`. Raises what `original`
+    raises, before any signal if it can be known then, and what a receiver raises, with no row inserted.
     """
     if not objs:
-        # Django checks some arguments, and returns what it was given.
+        # Django still checks some arguments, and returns what it was given.
         return original(queryset, objs, **arguments)
     given = list(objs)
     instances = sending.instances_of(given)
-    # They are read more than once.
+    # They may be iterators, but are read more than once.
     for name in {"update_fields", "unique_fields"} & arguments.keys():
         arguments[name] = arguments[name] and list(arguments[name])
     senders = sending.senders_of(instances)
     if not sending.hears_saves(senders):
         with in_flight.silence(queryset.model):
             return original(queryset, given, **arguments)
-    if _is_doubtful(queryset.model, arguments):
+    if _may_be_refused(queryset.model, arguments):
         _refuse_arguments(queryset, original, arguments)
     _refuse(instances)
     rounds.check(options, senders)
@@ -64,10 +63,10 @@ def bulk_create(
     return given
 
 
-def _is_doubtful(model: Any, arguments: dict[str, Any]) -> bool:
+def _may_be_refused(model: Any, arguments: dict[str, Any]) -> bool:
     """Return whether Django may refuse the arguments, whatever the instances.
 
-    If not, whoever is beneath is called with instances only: an override may look at the first.
+    Only then is Django's method called without instances: an override of it may look at the first one.
     """
     upserts = any(arguments.get(name) for name in ("update_conflicts", "update_fields", "unique_fields"))
     size = arguments.get("batch_size")
@@ -78,13 +77,13 @@ def _is_doubtful(model: Any, arguments: dict[str, Any]) -> bool:
 def _refuse_arguments(
     queryset: QuerySet[Any], original: Callable[..., list[Any]], arguments: dict[str, Any]
 ) -> None:
-    # An override beneath that looks at the first instance leaves it to the INSERT to refuse.
+    # An override fails if it looks at the first instance. Then the INSERT refuses the arguments.
     with in_flight.silence(queryset.model), suppress(IndexError):
         original(queryset, _Nothing(), **arguments)
 
 
 class _Nothing(list[Any]):
-    """No instance, and yet true: Django checks its other arguments and executes nothing."""
+    """An empty list that is true, so that Django checks its other arguments and executes nothing."""
 
     def __bool__(self) -> bool:
         return True
@@ -93,8 +92,8 @@ class _Nothing(list[Any]):
 def _refuse(objs: list[Any]) -> None:
     """Raise what Django raises for an object that refers to an unsaved one."""
     for obj in objs:
-        # Model._prepare_related_fields_for_save, Django 5.2 to 6.1, looks at related objects
-        # that are cached, and most instances have none.
+        # Model._prepare_related_fields_for_save (Django 5.2 to 6.1) looks at cached related objects, and most
+        # instances have none.
         if obj._state.__dict__.get("fields_cache"):
             obj._prepare_related_fields_for_save(operation_name="bulk_create")
 
@@ -102,7 +101,7 @@ def _refuse(objs: list[Any]) -> None:
 class BulkCreate(BulkSave[Batch]):
     """The insertion of the caller's instances.
 
-    Its signals have no `update_fields`. The keys of a batch may be yet to be made.
+    Its signals have no `update_fields`. The instances of a batch may not have keys yet.
     """
 
     name = "bulk_create"
@@ -132,8 +131,8 @@ class BulkCreate(BulkSave[Batch]):
     def batches(self) -> Iterator[Batch]:
         objs, size = self.objs, self.options.batch_size
         if len(objs) > size:
-            # As Django does, those with a key first: a new key must not be one that the caller gives to a
-            # later instance.
+            # Instances with a key come first, as in Django: the database must not generate a key that the
+            # caller has given to a later instance.
             objs = sorted(objs, key=lambda obj: not obj._is_pk_set())
         for start in range(0, len(objs), size):
             batch = objs[start : start + size]
@@ -142,7 +141,7 @@ class BulkCreate(BulkSave[Batch]):
     def _keys(self, objs: list[Any]) -> list[Any]:
         return in_flight.stored_keys(self.model, map(getter(self.model), objs))
 
-    def take_off(self, batch: Batch) -> in_flight.Flight:
+    def new_flight(self, batch: Batch) -> in_flight.Flight:
         batch.to_signal = batch.pairs
         if in_flight.is_any_in_flight(self.using, self.model):
             held = in_flight.keys_in_flight(self.using, self.model, batch.keys)
@@ -167,12 +166,12 @@ class BulkCreate(BulkSave[Batch]):
         self.rounds.begin_batch(objs)
         with self.rounds.open(pre_save):
             sending.send_each(pre_save, self.senders, self.using, self._each_in_flight(objs))
-        # All fields are written.
+        # The INSERT writes all fields, so no comparison is needed.
         return {}
 
     def _each_in_flight(self, objs: list[Any]) -> Iterator[SavedRow]:
         for obj in objs:
-            # Its receivers may give it a key.
+            # A receiver may give the instance its key.
             self.flight.instance = obj
             yield obj, None, False
 
@@ -181,7 +180,7 @@ class BulkCreate(BulkSave[Batch]):
         return Written(len(inserted), inserted=inserted)
 
     def refresh(self, _batch: Batch, written: Written) -> list[SavedRow]:
-        # The INSERT has told what the rows hold.
+        # The INSERT has already set the values that the rows hold.
         return [(obj, None, created) for obj, created in written.inserted]
 
     def send_post_save(self, saved: list[SavedRow]) -> int:
@@ -189,6 +188,6 @@ class BulkCreate(BulkSave[Batch]):
         already_in_flight = in_flight.keys_in_flight(self.using, self.model, keys, besides=self.flight)
         if already_in_flight:
             saved = [row for key, row in zip(keys, saved, strict=True) if key not in already_in_flight]
-        # The rows have got their keys, and those that were left out are not in flight any more.
-        self.flight.land(self.model, keys)
+        # The rows have their keys now, and rows that were left out are no longer in flight.
+        self.flight.hold_only(self.model, keys)
         return super().send_post_save(saved)

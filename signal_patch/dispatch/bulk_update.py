@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     ModelField = Field[Any, Any]
     ChangesByKey = dict[Any, Changes]
-    # By the field and the key of the row.
+    # By field, then by the key of the row.
     Expressions = dict[ModelField, dict[Any, Any]]
     Pairs = list[tuple[Any, Model]]
 
@@ -49,17 +49,16 @@ def bulk_update(
 ) -> int:
     """Update the rows of the caller's instances and send their signals.
 
-    `original` is Django's own `bulk_update()`, unbound, and gets the caller's `batch_size`.
-    Returns the number of rows matched. An instance without a row gets no `post_save`.
-    Raises what `original` raises, before any signal, and whatever a receiver raises, with
-    no row changed.
+    `original` is Django's own `bulk_update()`, unbound, and gets the caller's `batch_size`. Returns the
+    number of rows matched. An instance without a row gets no `post_save`. Raises what `original` raises,
+    before any signal, and what a receiver raises, with no row changed.
     """
     objs, names = tuple(sending.instances_of(objs)), list(fields)
     senders = sending.senders_of(objs)
     if not sending.hears_saves(senders) or not all(obj._is_pk_set() for obj in objs):
         with in_flight.silence(queryset.model):
             return original(queryset, objs, names, batch_size=batch_size)
-    # With no objects, Django checks the names of the fields and executes nothing.
+    # Without objects, Django checks the names of the fields and executes nothing.
     original(queryset, (), names, batch_size=batch_size)
     using = querysets.database_for_write(queryset)
     operation = BulkUpdate(queryset, using, senders, options, original, objs, names, batch_size)
@@ -72,8 +71,8 @@ def bulk_update(
 class GivenBatch(Batch):
     """Some of the caller's instances.
 
-    `expressions` are those that they hold. `matching` are the keys of the rows that the queryset matches
-    before the write, which may change that; or None, if the queryset has no conditions.
+    `expressions` are the expressions that they hold. `matching` are the keys of the rows that the queryset
+    matches before the write, which may change that. It is None if the queryset has no conditions.
     """
 
     expressions: Expressions = dataclass_field(default_factory=dict)
@@ -81,7 +80,7 @@ class GivenBatch(Batch):
 
 
 class BulkUpdate(BulkSave[GivenBatch]):
-    """The update of rows with what the caller's instances of them hold."""
+    """The update of rows with the values on the caller's instances."""
 
     name = "bulk_update"
 
@@ -104,28 +103,26 @@ class BulkUpdate(BulkSave[GivenBatch]):
         self.update_fields = frozenset(field.name for field in self.fields)
         self.size = min(options.batch_size, querysets.largest_batch(using, self.model))
         self.expressions = InstanceExpressions(self, self.fields, self.size)
-        # The named fields of which only the row tells what becomes of an instance's value.
+        # The named fields for which only the row can tell what became of an instance's value.
         self.unknown: list[ModelField] = []
 
-    # What Django refuses, and the order of things.
+    # What Django refuses, and the batches.
 
     def refuse(self) -> None:
-        """Raise what Django raises for this queryset, for an object that refers to an unsaved one, and for
-        a value that can't be assigned.
-        """
+        """Raise what Django raises for the queryset, for unsaved related objects and for wrong values."""
         if any(field.is_relation for field in self.fields):
             for obj in self.objs:
                 # Model._prepare_related_fields_for_save, Django 5.2 to 6.1.
                 obj._prepare_related_fields_for_save(operation_name="bulk_update", fields=self.fields)
         computed = [obj for obj in self.objs if self.expressions.are_on(obj)]
-        # Where there are no rows, the statement is built and not run.
+        # On an empty queryset, the statement is built but not run.
         nowhere = querysets.none(self.queryset)
         self._original(nowhere, computed or self.objs[:1])
-        # Once they are known to be valid.
+        # Noted once they are known to be valid.
         self.expressions.note(computed)
         self.unknown = _assign_stored(self.objs, self.fields, self.connection)
         if self.unknown:
-            # What cannot be predicted Django may take, or refuse.
+            # Django may accept or refuse values that cannot be predicted.
             self._original(nowhere, self.objs)
 
     def _original(self, queryset: QuerySet[Any], objs: Sequence[Any]) -> int:
@@ -169,25 +166,25 @@ class BulkUpdate(BulkSave[GivenBatch]):
             yield batch
 
     def _size(self) -> int:
-        """Return how many instances make a batch: as many as in Django's own, if a key is given twice.
+        """Return how many instances form a batch: as many as in Django's own batches if a key is given twice.
 
-        What becomes of the second, and how often its row counts, depends on whether one statement has
-        both (QuerySet.bulk_update, Django 5.2 to 6.1).
+        The effect of the second instance, and how often its row is counted, depend on whether one statement
+        has both (QuerySet.bulk_update, Django 5.2 to 6.1).
         """
         if len({obj.pk for obj in self.objs}) == len(self.objs):
             return self.size
         return self._size_of_statement()
 
     def _size_of_statement(self) -> int:
-        """Return how many instances are in one statement of Django's (QuerySet.bulk_update, 5.2 to 6.1)."""
+        """Return how many instances Django puts into one statement (QuerySet.bulk_update, 5.2 to 6.1)."""
         pk = self.model._meta.pk
         largest: int = self.connection.ops.bulk_batch_size([pk, pk, *self.fields], self.objs)
         return min(self.batch_size or largest, largest)
 
     def _is_set_order(self, objs: list[Any]) -> bool:
-        """Return whether the instances are those of `set_RELATED_order()`, which nobody has loaded.
+        """Return whether the instances come from `set_RELATED_order()`, which does not load them.
 
-        It makes them of a key and a place only (method_set_order, Django 5.2 to 6.1).
+        It makes them with a key and a position only (method_set_order, Django 5.2 to 6.1).
         """
         return (
             self.names == ["_order"]
@@ -196,7 +193,7 @@ class BulkUpdate(BulkSave[GivenBatch]):
         )
 
     def _whole(self, batch: GivenBatch) -> list[Model]:
-        """Return the rows as they are, given the new values by attribute, where there is a row."""
+        """Load the whole rows and assign the new values; an instance without a row is returned itself."""
         stored = querysets.with_keys(querysets.all_rows(self.queryset, self.using), batch.keys)
         found = {obj.pk: obj for obj in (querysets.current(stored) if self.lock else stored)}
         for key, obj in batch.pairs:
@@ -230,31 +227,31 @@ class BulkUpdate(BulkSave[GivenBatch]):
         if batch.matching is not None:
             batch.to_signal = [pair for pair in batch.to_signal if pair[0] in batch.matching]
         if changes:
-            # The write may have undone the queryset's own conditions.
+            # After the write, the rows may no longer meet the queryset's conditions.
             all_rows = querysets.all_rows(self.queryset, self.using)
             updating.write_extras(all_rows, batch.to_signal, changes, set(self.fields))
         expected = distinct if batch.matching is None else len(batch.matching)
         if matched < expected:
-            # What was to be written tells which rows were.
+            # The values that were to be written show which rows were written.
             for obj, field, value in replaced:
                 columns.assign(obj, field, value)
-        # Of two instances with one key, the row holds the values of the first.
+        # If two instances have the same key, the row holds the values of the first.
         is_ambiguous = distinct < len(batch.keys)
         unknown = self._written(changes) if is_ambiguous else self._unpredicted(batch)
         return Written(matched, changes, expected - matched, unknown)
 
     def _prepare(self, changes: ChangesByKey, batch: GivenBatch) -> None:
-        """Give the instances what `Field.pre_save` made of a change: Django writes what they hold."""
-        # Of two instances with one key, the changes are the latter's.
+        """Assign the results of `Field.pre_save()` to the instances, because Django writes what they hold."""
+        # If two instances have the same key, the changes are those of the second.
         holders = dict(batch.pairs) if changes else {}
         for key, changed in changes.items():
             for field, value in changed.items():
-                # To set an image is to read its file.
+                # Assigning an image reads its file.
                 if getattr(holders[key], field.attname) is not value:
                     columns.assign(holders[key], field, value)
 
     def _write(self, batch: GivenBatch, distinct: int) -> int:
-        # Django's statement narrows a queryset that is its own clone to the rows that it writes.
+        # Django's statement would narrow a queryset that returns itself as its clone to the written rows.
         is_single = len(batch.keys) == self.total
         queryset = self.queryset if is_single else querysets.copied(self.queryset)
         matched = self._original(queryset, batch.instances)
@@ -272,7 +269,7 @@ class BulkUpdate(BulkSave[GivenBatch]):
     def refresh(self, batch: GivenBatch, written: Written) -> list[SavedRow]:
         saved = super().refresh(batch, written)
         for instance, *_ in saved:
-            # As save_base() leaves it (Django 5.2 to 6.1).
+            # As after save_base() (Django 5.2 to 6.1).
             instance._state.adding, instance._state.db = False, self.using
         return saved
 
@@ -280,9 +277,9 @@ class BulkUpdate(BulkSave[GivenBatch]):
 def _assign_stored(
     objs: Iterable[Model], fields: Iterable[ModelField], connection: BaseDatabaseWrapper
 ) -> list[ModelField]:
-    """Turn the constants and keys on instances into what their rows will hold.
+    """Turn the constants and keys on instances into the values that their rows will hold.
 
-    Returns the fields that have a value of which only the row tells what becomes of it.
+    Returns the fields with a value for which only the row can tell what becomes of it.
     """
     objs = list(objs)
     unknown: dict[ModelField, None] = {}
@@ -311,9 +308,10 @@ def _assign_one_stored(
     if stored is UNKNOWN:
         return False
     if is_key and not _is_same_parameter(field, stored, value, connection):
-        # Rounded to the scale of its column, a decimal would name a row that Django's statement does not.
+        # If a decimal key is rounded to the scale of its column, it may name another row than in Django's
+        # statement.
         return True
-    # An equal list stays the caller's own.
+    # A list that is equal stays the caller's own object.
     if stored is not value and not (columns.is_opaque(field) and stored == value):
         columns.assign(obj, field, stored)
     return True
@@ -327,7 +325,7 @@ def _is_same_parameter(field: ModelField, stored: Any, value: Any, connection: B
 class InstanceExpressions:
     """The expressions that the caller's instances hold in the fields to write.
 
-    Receivers see the values that they give; Django's statement gets the expressions.
+    Receivers see the values of the expressions; Django's statement gets the expressions.
     """
 
     def __init__(self, operation: Operation, fields: list[ModelField], size: int) -> None:
@@ -339,11 +337,11 @@ class InstanceExpressions:
         self.fields = fields
         self.size = size
         self.given: list[tuple[Model, ModelField, Any]] = []
-        # The instances that hold them.
+        # The instances that hold expressions.
         self.computed: list[Model] = []
-        # By field and key, where Django's statement has been rehearsed.
+        # The values by field and key, if Django's statement has been rehearsed.
         self.rehearsed: dict[tuple[ModelField, Any], Any] = {}
-        # By the model whose table has the columns: each table has a statement of its own.
+        # The fields by the model whose table has their columns, because each table has its own statement.
         self.owners: dict[type[Model], list[ModelField]] = defaultdict(list)
         for field in fields:
             if not field.generated:
@@ -354,21 +352,21 @@ class InstanceExpressions:
         return any(hasattr(getattr(obj, field.attname), "resolve_expression") for field in self.fields)
 
     def note(self, objs: list[Model]) -> None:
-        """Note the expressions that these instances hold, to `give_back()` them."""
+        """Note the expressions that these instances hold, for `give_back()`."""
         self.computed = objs
         held = ((obj, field, getattr(obj, field.attname)) for obj in objs for field in self.fields)
         self.given = [item for item in held if hasattr(item[2], "resolve_expression")]
 
     def give_back(self) -> None:
-        """Put the expressions noted back on their instances, whose rows are as they were.
+        """Put the noted expressions back on their instances, after all changes to the rows were rolled back.
 
-        Whoever tries again means the expressions, not what they gave.
+        A caller that tries again means the expressions, not the values that they gave.
         """
         for obj, field, expression in self.given:
             columns.assign(obj, field, expression)
 
     def replace_by_values(self, pairs: Pairs) -> Expressions:
-        """Replace the expressions on the instances by what they give, and return them."""
+        """Replace the expressions on the instances by their values, and return the expressions."""
         expressions = self._expressions(pairs)
         self._show(expressions, pairs)
         self._show_rehearsed(pairs)
@@ -404,17 +402,17 @@ class InstanceExpressions:
         values = {key: rest for key, *rest in querysets.keyed(chosen, *previews)}
         for key, obj in pairs:
             for field, value in zip(expressions, values.get(key, ()), strict=False):
-                # What can't be read stays the expression that it is.
+                # If a value cannot be read, the expression stays.
                 if key in expressions[field] and value is not UNKNOWN:
                     shown = columns.scaled(field, value, self.connection)
                     columns.assign(obj, field, shown)
 
     def put_back(self, batch: GivenBatch, changes: ChangesByKey) -> list[tuple[Model, ModelField, Any]]:
-        """Put the expressions back on the instances for the write, and return the values they had given."""
+        """Put the expressions back on the instances for the write, and return the values they replace."""
         replaced: list[tuple[Model, ModelField, Any]] = []
         for field, by_key in batch.expressions.items():
             for key, obj in batch.pairs:
-                # What a receiver has put in the place of the value is what gets saved.
+                # If a receiver has replaced the value, the receiver's value is saved.
                 if key not in by_key or field in (changed := changes.get(key, {})):
                     continue
                 replaced.append((obj, field, getattr(obj, field.attname)))
@@ -422,15 +420,15 @@ class InstanceExpressions:
         return replaced
 
     def _written(self, field: ModelField, key: Any, expression: Any, changed: Changes) -> Any:
-        """Return what the statement gets: an expression, or the value that the rehearsal gave.
+        """Return what the statement gets: the expression, or the value from the rehearsal.
 
-        Where the row is not locked, the value might undo what another transaction writes meanwhile. But
-        the expression must not read what a receiver has put in the place of what was assigned before.
+        If the row is not locked, the value might undo a change by another transaction. But if a receiver has
+        changed the row, the expression might read that change instead of what was assigned before it.
         """
         return self.rehearsed.get((field, key), expression) if self.lock or changed else expression
 
     def precompute(self) -> None:
-        """Replace expressions that read other rows by what they give before the first write."""
+        """Replace expressions that read other rows by the values that they have before the first write."""
         for start in range(0, len(self.computed), self.size):
             pairs = [(obj.pk, obj) for obj in self.computed[start : start + self.size]]
             reading = {
@@ -445,7 +443,7 @@ class InstanceExpressions:
             self._show(found, pairs, columns.as_precomputed)
 
     def rehearse(self, objs: Sequence[Model], statement: Callable[[], int]) -> None:
-        """Learn from Django's own statement what expressions give that read what is assigned before them."""
+        """Rehearse Django's statement, for the values of expressions that read columns assigned before."""
         needing = {(field, obj.pk) for obj in self.computed for field in self._reading_assigned(obj)}
         if not needing:
             return

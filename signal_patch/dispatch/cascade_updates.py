@@ -1,6 +1,6 @@
-"""`SET_NULL`, `SET_DEFAULT` and `SET()`: a cascade that changes rows runs the update operation.
+"""`SET_NULL`, `SET_DEFAULT` and `SET()`: the rows that these rules change go through the update operation.
 
-Django changes these rows by `QuerySet.update()`, or by `UpdateQuery.update_batch()` where it has loaded
+Django changes these rows by `QuerySet.update()`, or by `UpdateQuery.update_batch()` if it has loaded
 them (Collector.delete, Django 5.2 to 6.1).
 """
 
@@ -42,7 +42,7 @@ def update_batch(
     loaded (`SET_DEFAULT`, `SET()` of a callable; Django 5.2 to 6.1).
     """
     model: Any = query.model
-    # Without the manager's filter: a receiver may have changed the rows so that it hides them.
+    # Without the filter of a manager: a receiver may have changed rows so that the filter excludes them.
     all_rows = querysets.all_rows(model._base_manager.using(using), using)
     if not sending.hears_saves(sending.senders(all_rows)):
         original(query, keys, values, using)
@@ -57,13 +57,13 @@ def update_batch(
 
 
 def _update_by_django(queryset: QuerySet[Any], /, **values: Any) -> int:
-    # Like update_batch(), past an update() that the queryset's class overrides.
+    # An update() that the queryset's class overrides is not called, as in update_batch().
     with in_flight.silence(queryset.model):
         return QuerySet.update(queryset, **values)
 
 
 def send_signals(collector: Collector, mixin_options: MixinOptions) -> None:
-    """Make the updates that a delete has collected send their signals where `update()` alone would not.
+    """Make the updates that a delete has collected send signals if `update()` by itself would send none.
 
     `mixin_options` returns the options for a queryset without the mixin whose model's default manager has
     it, or None. Django merges the querysets of one field and calls `update()` on the result; loaded rows go
@@ -85,7 +85,7 @@ def _sending_signals(queryset: QuerySet[Any], options: Options) -> QuerySet[Any]
     def update_with_signals(**values: Any) -> int:
         return update(queryset, values, options, _update_by_its_class)
 
-    # An attribute of this one queryset, which belongs to the collector alone.
+    # Set on this queryset alone, which belongs to the collector.
     queryset.__dict__["update"] = update_with_signals
     return queryset
 

@@ -1,7 +1,7 @@
 """Rows that the database removes or changes by itself during a delete (Django 6.1).
 
 A foreign key with `DB_CASCADE`, `DB_SET_NULL` or `DB_SET_DEFAULT` leaves the cascade to the database, which
-sends no signals. Where somebody listens, the rows are added to Django's `Collector`: then Django deletes or
+sends no signals. If there are receivers, the rows are added to Django's `Collector`. Then Django deletes or
 updates them, with signals, before the database would.
 """
 
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     Deleted = tuple[int, dict[str, int]]
     RowsByKey = dict[Any, Model]
 
-# Before Django 6.1 there are no such rules, and no relation has one of these.
+# Before Django 6.1 these rules do not exist, so no relation has one of them.
 _DB_CASCADE = getattr(deletion, "DB_CASCADE", object())
 _DB_SET_NULL = getattr(deletion, "DB_SET_NULL", object())
 _DB_SET_DEFAULT = getattr(deletion, "DB_SET_DEFAULT", object())
 
 
 class DatabaseRelations:
-    """The relations that the database follows during a delete, and which of them matter to receivers.
+    """The relations that the database follows during a delete, and those among them that matter to receivers.
 
-    `by_model` holds all of them, by the model they refer to. `followed` holds those whose rows must be found,
-    because receivers hear of these rows or of rows that depend on them. Of the models in `collected`, the
-    rows are added to the collector, so that Django deletes them.
+    `by_model` holds all of them, by the model that they refer to. `followed` holds those whose rows must be
+    looked up, because these rows, or rows that depend on them, have receivers. `collected` are the models
+    whose rows are added to the collector, so that Django deletes them.
     """
 
     def __init__(self, collector: Collector, decide: Decide) -> None:
@@ -60,10 +60,10 @@ class DatabaseRelations:
             self.followed = self._followed(self._leading_to(heard | self._changing_or_changed()))
 
     def _by_model(self) -> dict[type[Model], list[Relation]]:
-        """Return the relations to the collected models, and to those whose rows `DB_CASCADE` then removes."""
+        """Return the relations to the collected models, and to the models that `DB_CASCADE` then affects."""
         rules = [_DB_CASCADE, _DB_SET_NULL]
         if getattr(connections[self.collector.using].features, "supports_on_delete_db_default", False):
-            # On other databases a model with such a relation can have no table.
+            # Other databases cannot create a table with such a relation.
             rules.append(_DB_SET_DEFAULT)
         models = [*self.collector.data, *(queryset.model for queryset in self.collector.fast_deletes)]
         found: dict[type[Model], list[Relation]] = {}
@@ -75,7 +75,8 @@ class DatabaseRelations:
                 found[model] = [
                     related.field
                     for related in candidates
-                    # Those to an ancestor are candidates too, but act when the ancestor's row is removed.
+                    # Relations to an ancestor are candidates too, but apply when the ancestor's row is
+                    # removed.
                     if related.field.remote_field.on_delete in rules and concrete(related.model) is model
                 ]
                 pending += [field.model for field in found[model] if _removes(field)]
@@ -92,10 +93,10 @@ class DatabaseRelations:
         }
 
     def _changing_or_changed(self) -> set[type[Model]]:
-        """Return the models whose rows must be found because of a change that receivers hear of.
+        """Return the models whose rows must be looked up because of a change that has receivers.
 
-        The referenced rows tell which rows change. The changed rows count as well, since one that is changed
-        and removed by the same delete sends no signals of the change.
+        The referenced rows are needed to find the rows that change. The changed rows are needed as well,
+        because a row that the same delete also removes sends no signals for the change.
         """
         changing = {
             model: fields
@@ -131,24 +132,27 @@ class DatabaseRelations:
         return sending.hears_deletes([model])
 
     def _is_heard_to_change(self, field: Relation) -> bool:
-        """Return whether receivers hear of rows that are updated because of this relation."""
+        """Return whether updates because of this relation have receivers."""
         if self.decide(field.model, "update") is None:
             return False
         return sending.hears_saves(sending.senders(field.model._base_manager.all()))
 
     def models_with_removed_rows(self) -> set[type[Model]]:
-        """Return the models of which the database may remove rows."""
+        """Return the models whose rows the database may remove."""
         return {field.model for fields in self.by_model.values() for field in fields if _removes(field)}
 
 
 class DatabaseCascade:
     """Finds the rows that the database would remove or change, and adds them to the collector.
 
-    `collected_by_django` are the rows that the collector had before. `former_fast_deletes` are copies of
-    querysets that Django would have deleted by one statement after `pre_delete`; their rows are collected
-    now, because other rows depend on them. `removed_by_database` are rows, by key, that nobody hears of but
-    on which others depend; the database removes them. `deleted_by_either` are the models of rows that were
-    added: Django deletes them, unless the database has removed them with another row before.
+    `collected_by_django` are the rows that were in the collector before. `former_fast_deletes` are copies of
+    querysets that Django would have deleted with one statement after `pre_delete`; their rows are collected
+    now, because other rows depend on them. `removed_by_database` are rows, by key, that have no receivers but
+    on which other rows depend; the database removes them. `deleted_by_either` are the models of the rows that
+    were added: Django deletes these, unless the database has already removed them along with another row.
+
+    (Collector.add, add_dependency, add_field_update, get_del_batches, related_objects and force_collection,
+    Django 6.1.)
     """
 
     def __init__(self, collector: Collector, relations: DatabaseRelations) -> None:
@@ -162,13 +166,13 @@ class DatabaseCascade:
         self.deleted_by_either: set[type[Model]] = set()
 
     def collect(self) -> None:
-        """Follow the relations from the rows in the collector, and add the rows found to it."""
+        """Follow the relations from the rows in the collector, and add the rows that are found."""
         if not any(self.followed.values()):
             return
         self._begin_write()
         self.collected_by_django = {model: list(found) for model, found in self.collector.data.items()}
         self._collect_fast_deletes()
-        # Without it Django deletes a single object at once and ignores what else was collected.
+        # Otherwise Django deletes a single object at once and ignores the other rows in the collector.
         self.collector.force_collection = True
         pending = [(model, list(found)) for model, found in self.collector.data.items() if found]
         while pending:
@@ -180,13 +184,13 @@ class DatabaseCascade:
                     pending.append((field.model, removed))
 
     def _begin_write(self) -> None:
-        # Outside a transaction Django has read without a lock, and so do we.
+        # Outside a transaction, Django has read the rows without a lock, and this does the same.
         if connections[self.collector.using].in_atomic_block:
             key = fields_of(next(iter(self.followed)))[0]
             transactions.begin_write(self.collector.using, transactions.DELETE, key)
 
     def _collect_fast_deletes(self) -> None:
-        """Collect the rows of fast deletes on which other rows depend that are signalled."""
+        """Collect the rows of fast deletes on which other rows with receivers depend."""
         for queryset in list(self.collector.fast_deletes):
             model = queryset.model
             if self.followed[concrete(model)]:
@@ -198,13 +202,13 @@ class DatabaseCascade:
                         self.collector.add_dependency(field.remote_field.model, model)
 
     def _remove(self, field: Relation, referenced: list[Model]) -> list[Model]:
-        """Note the rows that the database removes with the referenced ones; return those that are new."""
+        """Note the rows that the database removes along with the referenced ones; return the new ones."""
         model = field.model
         new: list[Model] = []
         for found in self.referring(field, referenced):
             if model in self.relations.collected:
-                # add(), not collect(), which would also follow CASCADE and the other rules of Python.
-                # Collector.sort() sorts nothing if a model depends on itself.
+                # add() and not collect(), which would also apply CASCADE and the other rules of Python.
+                # Collector.sort() gives up if a model depends on itself.
                 source = None if _refers_to_itself(field) else field.remote_field.model
                 new += self.collector.add(found, source=source)
                 self.deleted_by_either.update({model} if found else ())
@@ -216,26 +220,27 @@ class DatabaseCascade:
         return new
 
     def change(self, field: Relation, referenced: list[Model]) -> None:
-        """Have Django update the rows that refer to these, as the database would."""
+        """Make Django update the rows that refer to these, in place of the database."""
         value = None if field.remote_field.on_delete is _DB_SET_NULL else field._db_default_expression
         batches = list(self.referring(field, referenced))
         for found in batches:
             if len(batches) > 1:
-                # Django would merge the querysets into one, with too many parameters, but not loaded rows.
+                # Django would merge these querysets into one with too many parameters. It does not merge
+                # loaded ones.
                 len(found)
             self.collector.add_field_update(field, value, found)
 
     def referring(self, field: Relation, referenced: list[Model]) -> Iterable[QuerySet[Any]]:
-        """Yield querysets of the rows that refer to these, as few as the database's limits allow."""
+        """Yield querysets of the rows that refer to these, in as few batches as the database allows."""
         for batch in self.collector.get_del_batches(referenced, [field]):
             yield self.collector.related_objects(field.model, [field], batch)
 
     def may_lose_rows(self) -> bool:
-        """Return whether receivers of `pre_delete` can move rows, found here, out of the delete's reach."""
+        """Return whether receivers of `pre_delete` might move rows found here out of the delete's reach."""
         return bool(self.deleted_by_either or self.former_fast_deletes or self.removed_by_database)
 
     def counted(self, deleted: Deleted) -> Deleted:
-        """Return what `Collector.delete()` returns, with the rows that the database removed before it."""
+        """Return the result of `Collector.delete()`, including rows that the database removed first."""
         counter = dict(deleted[1])
         for model in self.deleted_by_either:
             if found := self.collector.data[model]:
@@ -245,10 +250,10 @@ class DatabaseCascade:
 
 
 class CheckAfterPreDelete(rounds.FirstFastDelete):
-    """Leaves out of the delete the rows that receivers of `pre_delete` have moved out of its reach.
+    """Removes from the delete the rows that receivers of `pre_delete` have moved out of its reach.
 
-    The database looks for the rows that refer to a deleted one when it deletes it. A row that refers to
-    another one by then stays; so it must stay here, too.
+    The database looks up the rows that refer to a deleted row at the moment of deleting it. If such a row
+    refers to another row by then, the database keeps it; so it must not be deleted here.
     """
 
     def __init__(self, cascade: DatabaseCascade, mixin_options: MixinOptions) -> None:
@@ -286,7 +291,7 @@ class CheckAfterPreDelete(rounds.FirstFastDelete):
         return known
 
     def _reached(self, known: dict[type[Model], RowsByKey]) -> dict[type[Model], RowsByKey]:
-        """Return those of the known rows that the delete still leads to."""
+        """Return the known rows that the delete still reaches."""
         reached: dict[type[Model], RowsByKey] = defaultdict(dict)
         pending = [
             (model, {row.pk: row for row in found})
@@ -307,7 +312,7 @@ class CheckAfterPreDelete(rounds.FirstFastDelete):
 
 
 def _found_by(queryset: QuerySet[Any], known: RowsByKey) -> RowsByKey:
-    """Return those of the known rows that a queryset finds."""
+    """Return the known rows that a queryset finds."""
     return {key: known[key] for key in querysets.keys_of(querysets.copied(queryset)) if key in known}
 
 

@@ -38,9 +38,10 @@ def delete(
     """Delete what Django has collected, and send the signals of rows that the database removes or changes.
 
     `original` is Django's own `Collector.delete()`, unbound. It sends the signals of all rows in the
-    collector, so rows that the database would remove or change by itself are added to it first. `decide`
-    returns the options with which an operation on a model's rows sends signals, or None. `mixin_options`
-    returns them for a queryset without the mixin whose model's default manager has it, or None.
+    collector, so the rows that the database would remove or change by itself are added to the collector
+    first. `decide` returns the options with which an operation on a model's rows sends signals, or None.
+    `mixin_options` returns the options for a queryset without the mixin whose model's default manager has it,
+    or None.
     """
     relations = DatabaseRelations(collector, decide)
     with _transaction(collector.using, {*collector.data, *relations.by_model}):
@@ -60,7 +61,7 @@ def delete(
 def _transaction(using: str, models: Collection[type[Model]]) -> AbstractContextManager[Any]:
     """Open a transaction around a delete that sends signals; Django opens its own too late.
 
-    `on_commit` hooks run at the end of the block, when no row is in flight any more.
+    Hooks of `on_commit()` run at the end of this block, when the rows are no longer in flight.
     """
     if sending.hears_deletes(models):
         return transaction.atomic(using=using, savepoint=False)
@@ -68,7 +69,7 @@ def _transaction(using: str, models: Collection[type[Model]]) -> AbstractContext
 
 
 def _run(collector: Collector, decide: Decide, original: Callable[[Collector], Deleted]) -> Deleted:
-    """Run Django's own delete, and report it if it is that of a queryset."""
+    """Run Django's own delete, and report it if it is the delete of a queryset."""
     origin: Any = collector.origin
     if not isinstance(origin, QuerySet) or decide(origin.model, "delete") is None:
         return _run_in_rounds(collector, decide, original)
@@ -96,7 +97,7 @@ def _run_in_rounds(collector: Collector, decide: Decide, original: Callable[[Col
 
 
 def _rounds(collector: Collector, decide: Decide) -> AbstractContextManager[Any]:
-    """Open the rounds of a delete, with the options of the model that Django collected first."""
+    """Open the rounds of a delete, with the options of the first model that Django collected."""
     options = {model: decide(model, "delete") for model in collector.data}
     on = {model: given for model, given in options.items() if given is not None}
     if not on:
@@ -109,14 +110,15 @@ def delete_in_batches(
 ) -> Deleted:
     """Delete the rows of a queryset, `size` at a time, in one transaction.
 
-    Django holds all rows of a delete in memory, and all rows that it cascades to, before it deletes the
-    first. In batches it holds those of one batch. Two things differ, so this is an option: RESTRICT refuses
-    a row whose other parent is deleted in a later batch, and the signals' `origin` is the batch's queryset.
+    Django loads all rows of a delete, and all rows that it cascades to, before it deletes the first one. With
+    batches, only the rows of one batch are in memory. This is an option, because it makes two differences:
+    RESTRICT refuses a row whose other parent would be deleted in a later batch, and the signals' `origin` is
+    the queryset of the batch.
 
-    `original` is Django's own `delete()`, unbound; it sends the signals. Returns the sum of what it
-    returns, and raises what it raises, with no row deleted.
+    `original` is Django's own `delete()`, unbound; it sends the signals. Returns the sum of its results, and
+    raises what it raises, with no row deleted.
     """
-    # Django's refusals (a slice, for example) come first, with no row deleted.
+    # What Django refuses (a slice, for example) is refused first, with no row deleted.
     nothing = original(querysets.none(queryset))
     using = querysets.database_for_write(queryset)
     by_model: Counter[str] = Counter(nothing[1])

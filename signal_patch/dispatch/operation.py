@@ -1,4 +1,4 @@
-"""What every bulk operation is given, and the course of those that save rows."""
+"""The arguments of every bulk operation, and the steps of those that save rows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
-# How many rows are looked for at first, once a receiver has deleted some.
+# How many rows are looked up at first, after a receiver has deleted one.
 FEW = 10
 
 
@@ -53,10 +53,11 @@ class Operation:
 
 
 class BulkSave(Operation, ABC, Generic[AnyBatch]):
-    """An operation that does batch by batch what a loop of `save()` does row by row.
+    """An operation that does in batches what a loop of `save()` does row by row.
 
-    `name` is the operation's. `fields` are those that the caller writes, and `update_fields` is what the
-    signals say of them. `flight` is that of the batch under way, `report` that of the whole operation.
+    `name` is the operation's name. `fields` are the fields that the caller writes, and `update_fields` is the
+    argument of the signals. `flight` holds the rows of the current batch, and `report` is the report of the
+    whole operation.
     """
 
     name: ClassVar[str]
@@ -92,7 +93,7 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
                     matched += self.process(batch)
                 done += len(batch.keys)
                 report(done, self.total)
-                # The next one is loaded when this one is gone.
+                # Free this batch before the next one is loaded.
                 del batch
         return matched
 
@@ -107,8 +108,8 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
 
     def process(self, batch: AnyBatch) -> int:
         """Save the rows of a batch with their signals, and return how many were matched."""
-        # In a variable, too: the context has a weak reference only.
-        flight = self.flight = self.take_off(batch)
+        # In a variable, too, because the context only has a weak reference.
+        flight = self.flight = self.new_flight(batch)
         self.report.already_in_flight += len(batch.keys) - len(batch.to_signal)
         with in_flight.flying(flight):
             self.assign(batch)
@@ -117,8 +118,8 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
             saved = self.refresh(batch, written)
             return written.matched - self.send_post_save(saved)
 
-    def take_off(self, batch: AnyBatch) -> in_flight.Flight:
-        """Return the flight of a batch, and note whose signals are to be sent.
+    def new_flight(self, batch: AnyBatch) -> in_flight.Flight:
+        """Return the rows of a batch as a flight, and choose the rows whose signals are sent.
 
         Nothing is sent for a row that is in flight already.
         """
@@ -136,7 +137,7 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
 
     @abstractmethod
     def assign(self, batch: AnyBatch) -> None:
-        """Give the instances the values that receivers are to see."""
+        """Assign to the instances the values that receivers should see."""
 
     @in_receivers
     def send_pre_save(self, batch: AnyBatch) -> ChangesByKey:
@@ -153,7 +154,7 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
         return changes
 
     def _compared(self, pairs: Pairs, changes: ChangesByKey) -> Iterator[SavedRow]:
-        """Yield what `pre_save` says of each instance, and when it has been sent, note what was changed."""
+        """Yield the arguments of each `pre_save`; after each signal, note what receivers have changed."""
         update_fields, trackers = self.update_fields, self._trackers
         for key, instance in pairs:
             tracker = trackers.get(type(instance)) or self._tracker(type(instance))
@@ -167,8 +168,8 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
     def _send_then_compare(self, pairs: Pairs) -> ChangesByKey:
         """Send `pre_save` for all instances, and compare them afterwards.
 
-        Comparing may query the database, which a coroutine must not do; and receivers of lists change the
-        instances when all the others are through.
+        Comparing may query the database, which a coroutine must not do. And receivers of lists, which run
+        last, may change the instances as well.
         """
         snapshots = [self._tracker(type(instance)).snapshot(instance) for _, instance in pairs]
         with self.rounds.open(pre_save):
@@ -184,7 +185,7 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
         if model not in self._trackers:
             tracked = columns.writable_fields(model)
             if not self.options.write_back:
-                # By name: an instance may be of another model of the same table.
+                # Compared by name, because an instance may be of another model of the same table.
                 names = {field.name for field in self.fields}
                 tracked = [field for field in tracked if field.name in names]
             self._trackers[model] = self.new_tracker(tracked)
@@ -200,11 +201,11 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
 
     @property
     def hears_post_save(self) -> bool:
-        """Whether somebody listens by now: a receiver may have connected another."""
+        """Whether `post_save` has receivers now; a receiver may have connected one."""
         return sending.is_heard(post_save, self.senders)
 
     def refresh(self, batch: AnyBatch, written: Written) -> list[SavedRow]:
-        """Make the instances hold what their rows do, and return those whose row was written."""
+        """Make the instances equal their rows, and return those whose row was written."""
         if not self.hears_post_save:
             return []
         pairs = Refresh(self.using, self.fields, written).run(batch.to_signal)
@@ -225,14 +226,14 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
                 flight.deletions = 0
                 unsent = iter(saved)
                 sending.send_each(post_save, self.senders, self.using, self._until_a_deletion(unsent))
-                # Twice as many each time: a receiver that deletes at every row must not cost the square.
+                # The number doubles, so that the time is not quadratic if a receiver deletes at every row.
                 step = FEW if flight.deletions else step * 2
                 rest = [*unsent, *doubtful]
                 saved, doubtful = self._found(rest[:step], gone), rest[step:]
         return len(gone)
 
     def _until_a_deletion(self, saved: Iterator[SavedRow]) -> Iterator[SavedRow]:
-        """Yield the rows until a receiver has deleted one, any one."""
+        """Yield the rows until a receiver has deleted any row."""
         flight = self.flight
         for row in saved:
             yield row
@@ -240,7 +241,7 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
                 return
 
     def _found(self, saved: list[SavedRow], gone: set[Any]) -> list[SavedRow]:
-        """Return those that still have a row, and add the others to the rows that are gone."""
+        """Return the rows that still exist, and add the others to `gone`."""
         there = refresh((instance for instance, *_ in saved), self.using, lambda model: [])
         gone.update(_identity(instance) for instance, *_ in saved if id(instance) not in there)
         return [row for row in saved if id(row[0]) in there]
@@ -251,5 +252,5 @@ def _with_changed(names: frozenset[str], changed: Changes | None) -> frozenset[s
 
 
 def _identity(instance: Any) -> Any:
-    """Return what tells an instance's row from others: its key, unless a receiver's `delete()` took it."""
+    """Return what identifies an instance's row: its key, or the instance if `delete()` has cleared that."""
     return (instance.pk,) if instance._is_pk_set() else id(instance)

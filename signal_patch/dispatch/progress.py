@@ -1,4 +1,4 @@
-"""How far a bulk operation is: for its `progress` option, the signal `bulk_dispatched` and the log."""
+"""The progress of a bulk operation, for the `progress` option, the signal `bulk_dispatched` and the log."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _current: ContextVar[Report | None] = ContextVar("signal_patch_report", default=
 
 
 class Report:
-    """One bulk operation; to be called after each batch, with the rows done and the rows in all.
+    """The report of one bulk operation. Call it after each batch with the rows done and the rows in all.
 
-    Seconds and statements count from its making on; statements only if somebody listens to `bulk_dispatched`,
-    and without those of receivers.
+    Seconds count from its creation. Statements are only counted if `bulk_dispatched` has receivers, and
+    without the statements of receivers.
     """
 
     def __init__(self, operation: str, model: type[Model], using: str) -> None:
         self.operation = operation
         self.model = model
         self.using = using
-        # The classes of the rows whose signals are sent.
+        # The senders of the signals, in order.
         self.senders: dict[type[Model], None] = {}
         self.done = self.total = self.batches = self.statements = self.already_in_flight = 0
         self.seconds_in_receivers = 0.0
@@ -63,7 +63,7 @@ class Report:
         return perf_counter() - self._started
 
     def begin(self, total: int) -> None:
-        """Refuse an operation of more rows than the setting MAX_ROWS allows; call it before any signal."""
+        """Raise TooManyRows for more rows than the setting MAX_ROWS allows; call it before any signal."""
         if limits.max_rows is not None and total > limits.max_rows:
             raise TooManyRows(
                 f"{self.name} of {total} rows, more than MAX_ROWS ({limits.max_rows}), at {self.site}: do it "
@@ -79,7 +79,7 @@ class Report:
             self._send(finished=False)
 
     def end(self) -> None:
-        """Tell of an operation whose rows have all had their signals."""
+        """Report that all rows of the operation have had their signals."""
         if self.done:
             if self.is_heard:
                 self._send(finished=True)
@@ -96,7 +96,7 @@ class Report:
             self.seconds_in_receivers += perf_counter() - started
 
     def count(self, execute: Callable[..., T], *statement: Any) -> T:
-        """Count a statement, as a wrapper of `connection.execute_wrapper()`."""
+        """Count a statement; a wrapper for `connection.execute_wrapper()`."""
         self.statements += not self._rounds
         return execute(*statement)
 
@@ -114,7 +114,7 @@ class Report:
             )
 
     def _send(self, *, finished: bool) -> None:
-        # A metric that fails is logged by Django, and no reason to roll the operation back.
+        # Django logs a receiver that fails. A failing metric is no reason to roll the operation back.
         bulk_dispatched.send_robust(
             sender=self.model,
             operation=self.operation,
@@ -127,7 +127,7 @@ class Report:
             batches=self.batches,
             statements=self.statements,
             seconds=self.seconds,
-            # Django sends the signals of a delete.
+            # Django itself sends the signals of a delete, so the time of their receivers is not known.
             seconds_in_receivers=None if self.operation == "delete" else self.seconds_in_receivers,
             site=self.site,
             finished=finished,
@@ -152,7 +152,7 @@ def reporting(
 
 
 def current_report(operation: str, model: type[Model]) -> Report | None:
-    """Return the report of such an operation of the model, if this context is within one."""
+    """Return the report of an operation of this name on this model, if this context is inside one."""
     report = _current.get()
     if report is not None and report.operation == operation and report.model is model:
         return report
@@ -160,11 +160,11 @@ def current_report(operation: str, model: type[Model]) -> Report | None:
 
 
 def in_receivers(function: T) -> T:
-    """Count the time of a function, and no statements of it, as that of receivers."""
+    """Decorate a function so that its time counts as that of receivers, and its statements do not count."""
 
     @wraps(function)
     def timed(*args: Any, **keywords: Any) -> Any:
-        # Signals are sent within a report only.
+        # Signals are only sent inside `reporting()`.
         with cast("Report", _current.get()).in_receivers():
             return function(*args, **keywords)
 
@@ -188,7 +188,7 @@ def _nothing(done: int, total: int) -> None:
 
 @contextmanager
 def _bar(label: str) -> Iterator[Progress]:
-    # tqdm comes with the `progress` extra only; Options has refused True without it.
+    # tqdm is only installed with the extra `progress`. Without it, Options has refused True.
     from tqdm import tqdm
 
     with tqdm(desc=label, unit="row") as bar:

@@ -12,19 +12,19 @@ from signal_patch.dispatch.values.columns import concrete
 if TYPE_CHECKING:
     from django.db.models import Field
 
-# Of the kind that the operation will execute: a view with INSTEAD OF triggers takes no other.
+# Each is of the kind that the operation executes: a view's INSTEAD OF triggers may accept no other kind.
 UPDATE = "UPDATE {table} SET {column} = {column} WHERE 0"
 INSERT = "INSERT INTO {table} ({column}) SELECT NULL WHERE 0"
 DELETE = "DELETE FROM {table} WHERE 0"
 
 
 def begin_write(using: str, statement: str, field: Field[Any, Any]) -> None:
-    """Take the lock that the transaction under way needs to write, before it reads anything.
+    """Take the lock that the current transaction needs for writing, before anything is read.
 
-    (`Backend.begin_write`.) Where the caller's transaction has read before, this may fail, as Django's own
-    statement would.
+    See `Backend.begin_write()`. It may fail if the caller's transaction has read before, as Django's own
+    statement may.
 
-    `statement` is one of this module's, and `field` a column that the operation writes.
+    `statement` is one of this module's constants, and `field` a column that the operation writes.
     """
     connection: Any = connections[using]
     table, column = map(connection.ops.quote_name, (concrete(field.model)._meta.db_table, field.column))

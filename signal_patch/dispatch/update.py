@@ -39,14 +39,14 @@ def update(
 ) -> int:
     """Update the rows of a queryset and send their signals.
 
-    `original` is Django's own `update()`, unbound; it writes, and it alone where nobody
-    listens. Returns the number of rows matched. Raises what it raises, before any signal,
-    and whatever a receiver raises, with no row changed.
+    `original` is Django's own `update()`, unbound. It does the writing; without receivers, nothing else runs.
+    Returns the number of rows matched. Raises what `original` raises, before any signal, and what a receiver
+    raises, with no row changed.
     """
     senders = sending.senders(queryset)
     if not values or queryset.query.is_empty() or not sending.hears_saves(senders):
         return original(queryset, **values)
-    # With no row to touch, Django's statement checks everything and executes nothing.
+    # On an empty queryset, Django's method checks everything and executes nothing.
     original(querysets.none(queryset), **values)
     using = querysets.database_for_write(queryset)
     if is_void(queryset, values, using):
@@ -79,7 +79,7 @@ class Update(BulkSave[Batch]):
             self.using, transactions.UPDATE, columns.first_written(self.model, self.values)
         )
         self.plan = self._plan()
-        # By key, once it is known.
+        # The rehearsed values by key, once they are known.
         self.rehearsed: dict[Any, tuple[Any, ...]] | None = None
         self.fields, self.update_fields = self.plan.written, self.plan.update_fields
         self.writer = updating.writer_of(self.queryset, self.using)
@@ -100,7 +100,7 @@ class Update(BulkSave[Batch]):
         )
 
     def _returning_fields(self) -> list[ModelField]:
-        """Return the fields that the statement itself can tell, as it has written them."""
+        """Return the fields whose new values the UPDATE itself can return."""
         if self.senders != [self.model] or self._writes_key() or self.plan.mistyped:
             return []
         fields = [*self.plan.refresh_fields, *columns.generated_from(self.model, self.fields)]
@@ -113,7 +113,8 @@ class Update(BulkSave[Batch]):
         """Return the names of the fields whose old values nobody needs."""
         kept = {*fields_of(self.model), *self.plan.mistyped}
         if not self.returning_fields:
-            # Where the statement does not tell which rows it has written, the old values may.
+            # If the UPDATE does not return the rows that it wrote, comparing the rows with their old values
+            # may show which ones they were.
             kept.update(self.plan.unassigned)
         return [field.name for field in self.fields if field not in kept]
 
@@ -124,11 +125,11 @@ class Update(BulkSave[Batch]):
         return matched if self.total else self._update_nothing()
 
     def _may_be_refused(self) -> bool:
-        """Return whether the database may refuse Django's statement where it takes our SELECTs.
+        """Return whether the database may refuse Django's UPDATE although it accepts our SELECTs.
 
-        It may for windows, aggregates, other tables, the caller's locks, a column that is assigned twice,
-        an expression of another type than its column's, and what a query of another class than Django's
-        adds.
+        It may if there are windows, aggregates, other tables, locks of the caller's, a column that is
+        assigned twice, an expression of another type than its column, or a query class that is not Django's
+        own.
         """
         query = self.queryset.query
         return bool(
@@ -142,10 +143,10 @@ class Update(BulkSave[Batch]):
         )
 
     def _update_nothing(self) -> int:
-        """Run Django's statement where no row was found, or before any is looked for.
+        """Run Django's statement with a condition that no row meets.
 
-        What only the database refuses, it refuses here. A row that another transaction has just made must
-        not be changed without its signals: hence the condition.
+        The database then refuses what only the database can refuse. Because of the condition, a row that
+        another transaction has just inserted is not changed without its signals.
         """
         nowhere = QuerySet.filter(querysets.copied(self.queryset), Exact(Value(1), Value(0)))
         with in_flight.silence(self.model):
@@ -155,18 +156,19 @@ class Update(BulkSave[Batch]):
     def batches(self) -> Iterator[Batch]:
         for batch in self.selection.batches():
             if self.plan.to_rehearse and batch.keys:
-                self._bring_rehearsed(batch)
+                self._add_rehearsed(batch)
             yield batch
-            # The next one is loaded when this one is gone.
+            # Free this batch before the next one is loaded.
             del batch
-            # A receiver may have connected one that is to see the next values before they are written.
+            # A receiver may have connected another one to `pre_save`, which must see the next values before
+            # they are written.
             if not self.plan.pre_save_heard and sending.is_heard(pre_save, self.senders):
                 self.plan = self._plan()
-                self._take_rehearsed()
+                self._use_rehearsed()
                 self.selection.previews = self.plan.previews
 
-    def _bring_rehearsed(self, batch: Batch) -> None:
-        """Give a batch what Django's statement makes of its rows where it reads what it has assigned."""
+    def _add_rehearsed(self, batch: Batch) -> None:
+        """Add to a batch what a rehearsal gives for expressions that read columns assigned before them."""
         keys = self.selection.keys
         if self.rehearsed is None:
             self.rehearsed = rehearse(
@@ -180,15 +182,15 @@ class Update(BulkSave[Batch]):
             )
             if not self.rehearsed.keys() >= set(keys):
                 self.rehearsed = {}
-            self._take_rehearsed()
+            self._use_rehearsed()
         if self.rehearsed:
             batch.precomputed = {
                 key: (*batch.precomputed.get(key, ()), *self.rehearsed[key]) for key in batch.keys
             }
 
-    def _take_rehearsed(self) -> None:
+    def _use_rehearsed(self) -> None:
         if self.rehearsed:
-            self.plan.take_rehearsed(is_locked=self.options.lock)
+            self.plan.use_rehearsed(is_locked=self.options.lock)
 
     @property
     def total(self) -> int:

@@ -54,7 +54,7 @@ MILLION = 1_000_000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    # Whoever waits for a long run sees how far it is.
+    # Show the progress of a long run.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a text stream, if nobody swaps it
     with throwaway(options.db):
         # They need Django's settings.
@@ -87,7 +87,7 @@ def report(bench: Bench, options: argparse.Namespace) -> None:
 
 
 def known_measures() -> Mapping[str, Callable[[Bench], list[Line]]]:
-    """Return the measures, by name; those that need packages that are not there are not among them."""
+    """Return the measures by name, without those whose packages are not installed."""
     from .measures import MEASURES
 
     if not has_packages():

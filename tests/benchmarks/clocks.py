@@ -1,4 +1,4 @@
-"""Clocks to measure by: the one on the wall, and one that a busy machine does not disturb."""
+"""Clocks: one for wall-clock time, and one for processor time, which a busy machine does not disturb."""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from .models import Columns
 
-# So many rows come through Python; they are doubled by the database until there are enough.
+# This many rows are inserted from Python. The database then doubles them until there are enough.
 SEED = 1000
-# What receivers.py measures with: they are all there, or it is left out.
+# The packages for receivers.py, which is left out if one of them is missing.
 PACKAGES = ("django.contrib.contenttypes", "django.contrib.auth", "auditlog", "simple_history")
 
 
@@ -30,7 +30,7 @@ def has_packages() -> bool:
     return all(map(find_spec, ("auditlog", "simple_history", "redis")))
 
 
-# What the columns hold that not all parcels have, as they are stored.
+# The stored values of the columns that not all models of parcels have.
 EXTRA = {
     "details": '{"colour": "red", "size": 3, "tags": ["fragile", "express"], "insured": true}',
     "picture": "parcels/photo.png",
@@ -63,7 +63,7 @@ def throwaway(chosen: str) -> Iterator[None]:
 
 def _configuration(chosen: str, directory: Path) -> dict[str, Any]:
     os.environ[VARIABLE] = chosen
-    # Two runs at a time must not meet.
+    # Two runs at the same time must not share a database.
     os.environ["SIGNAL_PATCH_DB_NAME"] = f"signal_patch_benchmarks_{os.getpid()}"
     configuration = databases()["default"]
     if chosen == "sqlite":
@@ -83,7 +83,7 @@ def describe() -> str:
 
 
 def fill(rows: int) -> None:
-    """Make sure that there are so many pristine rows, with the keys from 1 on."""
+    """Make sure that there are this many pristine rows, with the keys from 1 on."""
     from .models import Pristine
 
     present = Pristine.objects.count()
@@ -96,7 +96,7 @@ def fill(rows: int) -> None:
 
 
 def values(key: int) -> dict[str, Any]:
-    """Return what a row of that key holds beside its key."""
+    """Return the values of the row with this key, without the key."""
     return {
         "name": f"Parcel number {key}",
         "code": f"P-{key:08}",
@@ -127,7 +127,7 @@ def _double(present: int, rows: int) -> None:
 def reset(rows: int, model: type[Columns] | None = None) -> None:
     """Put back the parcels with the keys from 1 to `rows`, and no others.
 
-    What only this model of parcels has is the same in all of them.
+    Columns that only this model of parcels has get the same value in all rows.
     """
     from django.core.management.color import no_style
     from django.db import connection
@@ -147,7 +147,7 @@ def reset(rows: int, model: type[Columns] | None = None) -> None:
             f" SELECT {', '.join([*columns, *['%s'] * len(extra)])} FROM {pristine} WHERE id <= {rows}",
             [*extra.values()],
         )
-        # What the first reader of new rows would otherwise do for all the others.
+        # Otherwise the first reader of the new rows would do this work for all later ones.
         for statement in _AFTER_INSERTS.get(connection.vendor, ()):
             cursor.execute(statement.format(table=table))
             cursor.fetchall() if cursor.description else None

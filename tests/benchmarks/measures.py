@@ -20,7 +20,7 @@ from .models import Columns, DescribedParcel, Parcel, PicturedParcel, PlacedParc
 from .racing import Clock, Contender, Times, race
 from .table import Line, Target, paired
 
-# What takes ten times as long for each row gets a part of the rounds, and of the rows.
+# Work that takes ten times as long per row gets only a part of the rounds and of the rows.
 SLOW_ROUNDS = 3
 SLOW_ROWS = 4
 # One call of an update that matches no row is short: many make one sample, and many samples a median.
@@ -59,7 +59,7 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Duel:
-    """Two ways to do the same work, and what the one's time over the other's should be.
+    """Two ways to do the same work, and the target for the ratio of their times.
 
     `prepare` is given the number of rows; `target` may depend on the database's vendor.
     """
@@ -114,7 +114,7 @@ def _effects(contender: Contender, sender: type[Columns]) -> tuple[list[Any], in
         counts["after"] += 1
 
     given = contender.prepare()
-    # Where nobody is to listen, this would be somebody.
+    # A measure without receivers must stay without receivers.
     if pre_save.has_listeners(sender):
         pre_save.connect(before, sender=sender)
         post_save.connect(after, sender=sender)
@@ -139,7 +139,7 @@ def all_rows_of(model: type[Columns], rows: int) -> QuerySet[Columns]:
 
 
 def every_other_row(rows: int) -> QuerySet[Parcel]:
-    """Return so many rows that a condition picks from twice as many."""
+    """Return this many rows, which a condition selects from twice as many."""
     reset(2 * rows)
     return Parcel.objects.filter(active=True)
 
@@ -246,13 +246,13 @@ def unselected(bench: Bench) -> list[Line]:
 
 
 def memory(bench: Bench) -> list[Line]:
-    """Take the peaks of two numbers of rows, each in a process of its own, and what lies between."""
+    """Measure the memory peaks of two numbers of rows, in separate processes, and their difference."""
     small, large = (sampled(bench.db, rows, "update", "traced") for rows in (bench.large // 10, bench.large))
     growth = (large.peak - small.peak) / (large.rows - small.rows)
     return [
         Line(f"peak memory, {small.rows:,} rows", [small.peak / MIB], unit=" MiB"),
         Line(f"peak memory, {large.rows:,} rows", [large.peak / MIB], Target(120), " MiB"),
-        # The key is to be most of it.
+        # Most of it should be the key.
         Line(f"memory for each further row, of which its key {KEY} B", [growth], Target(2 * KEY), " B"),
     ]
 

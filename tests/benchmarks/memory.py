@@ -42,7 +42,7 @@ def measure(rows: int, contender: str, *, traced: bool) -> Sample:
     run = {"update": work.patched_update, "floor": work.floor_update}[contender]
     fill(rows)
     with work.listening():
-        # What is imported or cached once is not of the update.
+        # Imports and caches that are only made once do not count.
         reset(1)
         run(Parcel.objects.all())
         reset(rows)

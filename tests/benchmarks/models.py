@@ -18,7 +18,7 @@ else:
 
 
 class Place(NamedTuple):
-    """What a project may have in a column of its own."""
+    """A value object, as a project's custom field may have."""
 
     longitude: float
     latitude: float

@@ -33,7 +33,7 @@ def race(contenders: Sequence[Contender], rounds: int, clock: Clock) -> Times:
 
 
 def rotated(contenders: Sequence[Contender], number: int) -> list[Contender]:
-    """Return the contenders in the order of a round: nobody always follows the same one."""
+    """Return the contenders in the order of a round, so that none of them always follows the same one."""
     first = number % len(contenders)
     return [*contenders[first:], *contenders[:first]]
 

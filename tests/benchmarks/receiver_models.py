@@ -34,7 +34,7 @@ class Goods(models.Model):
 
 
 class Plain(Goods):
-    """For receivers of the benchmarks' own."""
+    """For the benchmarks' own receivers."""
 
 
 class Historic(Goods):
@@ -46,13 +46,13 @@ class Audited(Goods):
 
 
 class Recorded(Goods):
-    """For both."""
+    """For django-simple-history and django-auditlog at the same time."""
 
     history = HistoricalRecords()
 
 
 class Entry(models.Model):
-    """What a receiver of one's own writes."""
+    """A record that the benchmarks' own receiver writes."""
 
     key = models.BigIntegerField()
     text = models.CharField(max_length=40)

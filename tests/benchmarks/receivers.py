@@ -26,7 +26,7 @@ from .receiver_models import Audited, Category, Entry, Historic, Plain, Recorded
 from .table import Line, Target, paired
 
 VALUES: dict[str, Any] = {"status": "sent", "stock": 7}
-# What no two runs have in common.
+# Columns whose values differ from run to run.
 TIMES = frozenset({"timestamp", "history_date"})
 Targets = Mapping[str, Target]
 
@@ -41,9 +41,9 @@ def at_most(sqlite: float, postgresql: float) -> Targets:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two ways to change the rows of a model, and what the one's time over the other's should be.
+    """Two ways to change the rows of a model, and the target for the ratio of their times.
 
-    Each comes with the receivers that it is measured with; `records` is what these write, in both.
+    Each way has its own receivers. `records` are the models to which the receivers write.
     """
 
     title: str
@@ -70,7 +70,7 @@ class Comparison:
         return [Line(self.title, ratios, self.targets.get(connection.vendor))]
 
     def _prepare(self, rows: int) -> Any:
-        """Return a queryset of so many new rows, beside empty records."""
+        """Return a queryset of this many new rows, after emptying the tables of the records."""
         _empty(self.model, Category, *self.records)
         Category.objects.bulk_create([Category(id=key, name=f"category {key}") for key in range(1, 11)])
         self.model.objects.bulk_create([self.model(**_values(key)) for key in range(1, rows + 1)])

@@ -30,7 +30,7 @@ ARGUMENTS = (
 
 
 def program(name: str) -> str:
-    """Return the path of a program; UsageError, if it is not there."""
+    """Return the path of a program, or raise UsageError if it is missing."""
     path = shutil.which(name)
     if path is None:
         raise pytest.UsageError(f"--browser needs the program {name}: apt install chromium chromium-driver")
@@ -50,13 +50,13 @@ def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 @pytest.fixture
 def options() -> tuple[str, ...]:
-    """Options of `manage.py demo`, for a test to give."""
+    """Options for `manage.py demo`, which a test may override."""
     return ()
 
 
 @pytest.fixture(scope="session")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database as `manage.py demo` makes it."""
+    """A database made by `manage.py demo`."""
     folder = tmp_path_factory.mktemp("loaded")
     with Shop(folder).served():
         pass
@@ -71,7 +71,7 @@ def shop(tmp_path: Path, loaded: Path) -> Shop:
 
 @pytest.fixture
 def admin(chrome: Chrome, shop: Shop, options: tuple[str, ...]) -> Iterator[Admin]:
-    """The shop's admin, to which somebody has logged in."""
+    """The shop's admin, with a user logged in."""
     with shop.served(*options) as address:
         admin = Admin(chrome, f"{address}admin/")
         admin.log_in("admin", "admin")

@@ -1,4 +1,4 @@
-"""What somebody does in the admin, and in the toolbar beside it."""
+"""What a user does in the admin and in the toolbar."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Admin:
         return [element.text for element in self.find_all(selector)]
 
     def press(self, selector: str) -> None:
-        """Press a button or a link, and wait until the next page is there."""
+        """Press a button or a link, and wait for the next page."""
         self._leave_by(self.find(selector))
 
     def follow(self, text: str) -> None:
@@ -61,7 +61,7 @@ class Admin:
         self.press("input[type=submit]")
 
     def act(self, path: str, action: str, *names: str) -> str:
-        """Choose objects of a list by their names, run a bulk action on them, and return what it says."""
+        """Choose objects of a list by name, run a bulk action on them, and return its message."""
         self.open(path)
         for row in self.find_all("#result_list tbody tr"):
             if row.find_element(By.TAG_NAME, "th").text in names:
@@ -94,7 +94,7 @@ class Toolbar:
         self._wait_for("#djShowToolBarButton").click()
 
     def switch_to(self, method: str, path: str) -> None:
-        """Choose a request of before in the panel of the history."""
+        """Choose an earlier request in the history panel."""
         self._wait_for("#djdt-HistoryPanel a").click()
         self._wait_for("#djdtHistoryRequests tr")
         rows = self.root.find_elements(By.CSS_SELECTOR, "#djdtHistoryRequests > tr")
@@ -104,7 +104,7 @@ class Toolbar:
         self._wait_for(f"#djDebug[data-request-id='{request_id}']")
 
     def summary(self) -> str:
-        """Return what the button of the panel of bulk signals says."""
+        """Return the text on the button of the panel of bulk signals."""
         return self._wait_for("#djdt-BulkSignalsPanel small").text
 
     def operations(self) -> list[list[str]]:

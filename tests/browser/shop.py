@@ -1,4 +1,4 @@
-"""The example shop in a process of its own, as `manage.py demo` serves it."""
+"""The example shop in a separate process, as `manage.py demo` serves it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class Shop:
-    """A shop whose database is in a folder of its own."""
+    """A shop whose database is in its own folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         kept = {
             name: value
             for name, value in os.environ.items()
-            # The toolbar refuses to run under pytest, and to measure coverage is slow.
+            # The toolbar refuses to run under pytest, and coverage is slow.
             if not name.startswith(("COVERAGE_", "PYTEST_"))
         }
         self.environment = {
@@ -39,7 +39,7 @@ class Shop:
 
     @contextmanager
     def served(self, *options: str) -> Iterator[str]:
-        """Serve it for the length of the block, and yield its address."""
+        """Serve the shop while the block runs, and yield its address."""
         errors = self.folder / "stderr"
         with (
             errors.open("w") as stderr,
@@ -58,7 +58,7 @@ class Shop:
                 server.terminate()
 
     def manage(self, *arguments: str) -> str:
-        """Run a command of the shop's `manage.py`, and return what it writes, errors included."""
+        """Run a command of the shop's `manage.py`, and return its output, including errors."""
         return subprocess.run(
             [sys.executable, "manage.py", *arguments],
             cwd=EXAMPLES / "shop",
@@ -71,7 +71,7 @@ class Shop:
 
 
 def _address(server: subprocess.Popen[str]) -> str | None:
-    """Return the server's address, which it writes when it listens; None, if it ends."""
+    """Return the address that the server prints once it listens, or None if it ends."""
     assert server.stdout is not None
     found = (re.search(r"http://127\.0\.0\.1:\d+/", line) for line in server.stdout)
     return next((address.group() for address in found if address), None)

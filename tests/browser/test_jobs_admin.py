@@ -17,7 +17,7 @@ RUN = ("bulk_jobs", "run", "catalogue.RaisePrices", "--processes", "2")
 
 
 def press(admin: Admin, button: str) -> tuple[str, str, str]:
-    """Press a button of the job, and return what the list of jobs says then, with status and progress."""
+    """Press a button of the job, and return its status and progress as the list of jobs then shows them."""
     admin.open(JOB)
     admin.press(f".submit-row input[name={button}]")
     (said,) = admin.texts("ul.messagelist li")
@@ -36,7 +36,7 @@ def field(admin: Admin, name: str) -> str:
 def test_a_job_is_resumed_paused_and_cancelled(admin: Admin, shop: Shop) -> None:
     shop.manage(*RUN, "--steps", "1")
 
-    # After a step of five rows in one of its two lanes.
+    # One of its two lanes has done a step of five rows.
     assert buttons(admin) == ["Resume", "Cancel"]
     assert field(admin, "status") == "Paused"
     progress = field(admin, "progress")

@@ -25,7 +25,7 @@ with_the_switch_off = pytest.mark.parametrize("options", [("--off",)], ids=["off
 
 @pytest.fixture
 def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The folder for pictures: that of `--screenshots`, if one is given."""
+    """The folder for pictures: that of the option `--screenshots`, if it is given."""
     return Path(request.config.getoption("--screenshots") or tmp_path)
 
 
@@ -53,7 +53,7 @@ def test_with_the_switch_on_the_history_has_every_bulk_action(admin: Admin, pict
 
 @with_the_switch_off
 def test_with_the_switch_off_the_history_has_none_of_them(admin: Admin, pictures: Path) -> None:
-    # To be cached.
+    # The page is cached from here on.
     admin.open(PRODUCTS)
     assert admin.act(PRODUCTS, "Raise prices by 10 %", "Kettle", "Mug") == "Raised 2 prices by 10 %."
     assert "Mug: 10.00 EUR" in admin.texts(".field-in_the_window")

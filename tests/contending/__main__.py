@@ -1,7 +1,7 @@
 """A writer of an SQLite file, of which there are several: `python -m tests.contending FILE ROUNDS`.
 
-It says "ready", waits for a line, runs all operations so many times, and says what the rows hold then.
-With no rounds it makes the tables.
+It prints "ready", waits for a line, runs all operations ROUNDS times, and prints what the rows hold then.
+With 0 rounds it creates the tables.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Django's own test suite, with the library on and without it.
 
-`python -m tests.django_suite` downloads the tests of the installed Django, runs them twice (as they are; with
-`signal_patch.enable()` and a receiver of everything), and fails on any test that ends otherwise and that
-`allowed.py` does not list with a reason, and on any that it lists and that does not. In full, for one Django:
+`python -m tests.django_suite` downloads the tests of the installed Django and runs them twice: as they are,
+and with `signal_patch.enable()` and a receiver for everything. It fails if a test ends differently and
+`allowed.py` does not list it with a reason, or if a listed test does not end differently. In full, for one
+Django:
 
     for db in sqlite postgres mariadb; do python -m tests.django_suite --db $db --parallel 2; done
 

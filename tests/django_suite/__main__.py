@@ -21,7 +21,7 @@ from .source import all_labels, source_tree
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-# As on the command line: 6.1.
+# In the form of the command line: 6.1.
 SERIES = ".".join(map(str, django.VERSION[:2]))
 
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return show_baseline(vanilla)
     patched = suite.run("patched", labels, options.parallel)
     allowed = within(allowed_on(SERIES, options.db), labels)
-    settle(suite, vanilla, patched, allowed)
+    rerun_differing(suite, vanilla, patched, allowed)
     verdict = judge(vanilla.outcomes, patched.outcomes, allowed)
     show(suite, verdict, patched, allowed)
     return 1 if verdict.failed else 0
@@ -66,10 +66,10 @@ def default_cache() -> Path:
     return Path(base, "signal_patch", "django_suite")
 
 
-def settle(suite: Suite, vanilla: Record, patched: Record, allowed: dict[str, str]) -> None:
-    """Run the labels of offending tests once more, each side, and let that result count.
+def rerun_differing(suite: Suite, vanilla: Record, patched: Record, allowed: dict[str, str]) -> None:
+    """Run the labels of tests that differ once more on both sides, and let the second results count.
 
-    What differs by chance (a port in use, a clock) does not differ twice.
+    A difference by chance (a port in use, a clock) hardly happens twice.
     """
     verdict = judge(vanilla.outcomes, patched.outcomes, allowed)
     suspects = {difference.test for difference in verdict.unlisted} | {*verdict.stale}
@@ -123,7 +123,7 @@ def show(suite: Suite, verdict: Verdict, patched: Record, allowed: dict[str, str
 
 
 def receivers_alone(suite: Suite, found: Sequence[Difference]) -> set[str]:
-    """Return the tests that end otherwise as soon as somebody listens, without the library."""
+    """Return the tests that end differently with receivers alone, without the library."""
     if not found:
         return set()
     labels = sorted({label_of(difference.test) for difference in found})

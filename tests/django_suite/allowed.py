@@ -1,4 +1,4 @@
-"""The tests of Django's own that may end otherwise with the library on, each with its reason.
+"""Django's own tests that may end differently with the library on, each with its reason.
 
 Only tests that count statements, capture SQL or look into `Signal.receivers` belong here.
 """
@@ -25,7 +25,7 @@ class Allowed:
     databases: frozenset[str] = EVERY_DATABASE
 
 
-# Receivers alone do it, without the library.
+# Receivers alone make these tests end differently, even without the library.
 LISTENED_DELETE = "counts the statements of a delete: somebody listens, so Django loads the rows first"
 LISTENED_COLUMNS = "captures the SELECT of a delete: somebody listens, so Django loads whole rows"
 LISTENED_COLUMN = (
@@ -35,7 +35,7 @@ LISTENED_FIELD = (
     "Django's own fault: with a listener its Collector tries to set a composite foreign key to null"
 )
 RECEIVERS = "looks into Signal.receivers, and finds the receiver of this run"
-# The library does it, as it must.
+# The library makes these tests end differently, as it must.
 UPDATE = "counts the statements of a bulk update: the rows are loaded, to send their signals"
 BULK_UPDATE = (
     "counts the statements of a bulk_update(): the rows that exist are looked up, to send their signals"
@@ -167,7 +167,7 @@ ALLOWED: list[Allowed] = [
 ]
 
 
-# Measures how long parsing takes, and on a busy machine ends by chance with the library and without it.
+# It measures how long parsing takes, so on a busy machine it may fail with the library and without.
 NOT_COMPARED = frozenset({"serializers.test_deserialization.TestDeserializer.test_crafted_xml_performance"})
 
 

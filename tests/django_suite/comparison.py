@@ -1,4 +1,4 @@
-"""Which tests end otherwise with the library on, and whether they may."""
+"""Which tests end differently with the library on, and whether they may."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DID_NOT_RUN = ["did not run"]
 
 @dataclass(frozen=True)
 class Difference:
-    """One test that ends otherwise with the library on."""
+    """A test that ends differently with the library on."""
 
     test: str
     vanilla: list[str]
@@ -31,7 +31,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a comparison came to: `unlisted` and `stale` must be empty."""
+    """The result of a comparison: `unlisted` and `stale` must be empty."""
 
     tests: int
     listed: list[Difference]
@@ -49,7 +49,7 @@ class Verdict:
 
 
 def differences(vanilla: Outcomes, patched: Outcomes) -> list[Difference]:
-    """Return the tests that ended otherwise, or that ran on one side only, by name."""
+    """Return the tests that ended differently, or that ran on one side only, by name."""
     pairs = (
         Difference(test, vanilla.get(test, DID_NOT_RUN), patched.get(test, DID_NOT_RUN))
         for test in sorted({*vanilla, *patched})
@@ -73,7 +73,7 @@ def judge(vanilla: Outcomes, patched: Outcomes, allowed: Mapping[str, str]) -> V
 
 
 def without(results: Mapping[str, Result], tests: Collection[str]) -> dict[str, Result]:
-    """Return what is known of all tests but these."""
+    """Return the results of all tests except these."""
     return {test: result for test, result in results.items() if test not in tests}
 
 

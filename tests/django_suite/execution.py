@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Mode = Literal["vanilla", "receivers", "patched"]
 
 ROOT = Path(__file__).resolve().parents[2]
-# Raise it when the recorder or the settings change what a vanilla run gives.
+# Increase this when the recorder or the settings change the results of a vanilla run.
 CACHE_FORMAT = 1
 SHARDS_PER_PROCESS = 4
 
@@ -56,7 +56,7 @@ class Suite:
 
     def run(self, mode: Mode, labels: Sequence[str], processes: int = 1) -> Record:
         """Run the labels, `processes` subprocesses at a time, and return all that they gave."""
-        # More shards than processes, because nobody knows beforehand which will be slow.
+        # More shards than processes, because it is not known in advance which shards are slow.
         shards = shared_out(
             labels,
             1 if processes == 1 else processes * SHARDS_PER_PROCESS,
@@ -98,7 +98,7 @@ class Suite:
             raise BrokenRunError(f"{mode} run broken off, see {log}:\n{log.read_text()[-3000:]}")
 
     def environment(self, mode: Mode, record: Path) -> dict[str, str]:
-        """Name databases after the run, so that shards at work beside each other keep apart."""
+        """Name the databases after the run, so that shards that run at the same time do not share them."""
         return os.environ | {
             "DJANGO_SETTINGS_MODULE": "tests.django_suite.settings",
             "DJANGO_SUITE_MODE": mode,
@@ -120,7 +120,7 @@ def refuse_lost(record: Record) -> None:
 
 
 def environment_of(tree: Path) -> list[str]:
-    """Return what else decides how a vanilla run ends: Python, Django, the packages that its tests use."""
+    """Return what else affects a vanilla run: Python, Django, and the packages that its tests use."""
     used = packages_used(tree)
     packages = {(dist.metadata["Name"], dist.version) for dist in distributions()}
     return [sys.version, *sorted(f"{name}=={version}" for name, version in packages if name.lower() in used)]
@@ -146,7 +146,7 @@ def merged(records: Iterable[Record]) -> Record:
 
 
 def shared_out(labels: Sequence[str], shards: int, weight_of: Callable[[str], int]) -> list[list[str]]:
-    """Deal the labels to the shards, the heaviest first and always to the lightest shard."""
+    """Distribute the labels to the shards: the heaviest first, and always to the lightest shard."""
     piles: list[list[str]] = [[] for _ in range(shards)]
     loads = [0] * shards
     for label in sorted(labels, key=lambda label: (-weight_of(label), label)):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# Queries, updates, deletion, expressions, relations, inheritance, transactions, signals, async: on MariaDB
-# these are the whole, as the other labels hardly touch what the library changes.
+# Queries, updates, deletion, expressions, relations, inheritance, transactions, signals, async. On MariaDB
+# only these are run, because the other labels hardly touch what the library changes.
 ORM = """
     aggregation aggregation_regress annotations async basic bulk_create composite_pk constraints
     contenttypes_tests custom_columns custom_lookups custom_managers custom_methods custom_pk dates

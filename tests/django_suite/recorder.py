@@ -33,7 +33,7 @@ class RecordingResult(unittest.TextTestResult):
         self.started = time.monotonic()
 
     def startTest(self, test: unittest.TestCase) -> None:
-        # A deadlock ends the run with a stack in the log, not in a wait for ever.
+        # A deadlock then ends the run with a stack trace in the log, instead of waiting for ever.
         faulthandler.dump_traceback_later(SECONDS_PER_TEST, exit=True)
         self.started = time.monotonic()
         super().startTest(test)
@@ -76,7 +76,7 @@ class RecordingResult(unittest.TextTestResult):
             self.note(test, f"failed in{without_addresses(name)}", err)
 
     def note(self, test: unittest.TestCase, ending: str, err: ExcInfo | None = None) -> None:
-        """Add one ending: a test with subtests has as many as went wrong."""
+        """Add a result: a test with subtests has one for each subtest that failed."""
         name = getattr(test, "test_case", test).id()
         self.outcomes[name] = sorted({*self.outcomes.get(name, ()), ending})
         if err is not None:

@@ -24,7 +24,7 @@ TEST_RUNNER = "tests.django_suite.recorder.RecordingRunner"
 
 
 def do_nothing(sender: object, **arguments: object) -> None:
-    """Listen to everything: what the library does, it does because somebody listens."""
+    """A receiver of everything, because the library does nothing without receivers."""
 
 
 if mode != "vanilla":

@@ -31,7 +31,7 @@ def download(version: str, cache: Path) -> Path:
 
 
 def unpack(archive: Path, tree: Path) -> None:
-    """Unpack beside the final place and rename, so that a broken-off run leaves no half a tree."""
+    """Unpack next to the final place and rename, so that an interrupted run leaves no half-unpacked tree."""
     with tempfile.TemporaryDirectory(dir=tree.parent) as scratch:
         with tarfile.open(archive) as tar:
             tar.extractall(scratch, filter="data")

@@ -1,4 +1,4 @@
-"""Examples that always run: what chance seldom draws, and what was once found to differ."""
+"""Examples that always run: those that are seldom generated, and those that once showed a difference."""
 
 from __future__ import annotations
 

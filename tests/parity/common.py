@@ -1,4 +1,4 @@
-"""What all models of the examples have."""
+"""The base of all models of the examples."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from django.db import models
 
 
 class Common(models.Model):
-    """What receivers and querysets may count on, whatever the model."""
+    """The fields that receivers and querysets can use with any model."""
 
     rank = models.IntegerField(default=0)
     note = models.CharField(max_length=60, default="")
-    # Written by receivers behind the instance's back, and read by no value or filter.
+    # Receivers write to this column of the row, not of the instance. No value or filter reads it.
     memo = models.CharField(max_length=60, default="")
     log = models.JSONField(default=list)
     slug = models.CharField(max_length=60, null=True, unique=True)

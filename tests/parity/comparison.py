@@ -1,4 +1,4 @@
-"""What two runs left behind, and where they differ."""
+"""Compares what two runs left behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Frozen = tuple[str, object]
 
-# How Django refuses values and references without asking the database.
+# The errors with which Django refuses values and references without asking the database.
 REFUSALS = (FieldError, TypeError, ValidationError, ValueError)
 
 
@@ -59,7 +59,7 @@ class Near:
             return False
         seen_value = type(self.value)(str(seen[1]).removeprefix("Decimal('").removesuffix("')"))
         if isinstance(self.value, Decimal):
-            # An equal number that looks otherwise, such as 15 for 15.00, was not left to the column.
+            # An equal number in another form, such as 15 for 15.00, was not rounded by the column.
             unit = Decimal(1).scaleb(int(self.value.as_tuple().exponent))
             return bool(0 < abs(seen_value - self.value) <= unit)
         return isclose(seen_value, self.value, rel_tol=1e-9)
@@ -82,7 +82,7 @@ class Outcome:
 
 
 def differing_cells(scenario: Call, wanted: Outcome, seen: Outcome) -> list[str]:
-    """Return a line for each cell that differs; of a volatile column, only its type counts."""
+    """Return a line for each cell that differs. Of a volatile column only the type is compared."""
     return list(_cells(scenario.volatile_columns(), wanted.tables, seen.tables))
 
 
@@ -110,15 +110,15 @@ def differences(scenario: Call, wanted: Outcome, seen: Outcome) -> list[str]:
 
 
 def _is_refused_earlier(wanted: Outcome, seen: Outcome) -> bool:
-    """Return whether Django's own refusal came first, though the statement met the database's before it.
+    """Return whether Django refused first, although its own statement met the database's refusal first.
 
-    An update of several tables is several statements, and Django refuses each when its turn comes.
+    An update of several tables is several statements, and Django checks each of them when its turn comes.
     """
     return isinstance(wanted.error, DatabaseError) and isinstance(seen.error, REFUSALS) and not seen.log
 
 
 def _is_refused_twice(scenario: Call, wanted: Outcome, seen: Outcome) -> bool:
-    """Return whether the database refuses two things, of which it may meet the other first in batches."""
+    """Return whether the database refuses two things, so that in batches it may meet the other one first."""
     in_batches = scenario.batch_size < Call.batch_size
     return in_batches and isinstance(wanted.error, DatabaseError) and isinstance(seen.error, DatabaseError)
 
@@ -135,7 +135,7 @@ def _errors(scenario: Call, wanted: Outcome, seen: Outcome) -> Iterator[str]:
 
 
 def _logs(scenario: Call, wanted: Outcome, seen: Outcome) -> Iterator[str]:
-    """Compare what was sent; a row that a receiver deleted may, or may not, have been announced before."""
+    """Compare the signals. A row that a receiver deleted may or may not have been announced before."""
     gone = wanted.gone | seen.gone
     logs = [
         [sent for sent in outcome.log if not (sent.signal == "pre" and sent.key in gone)]
@@ -167,7 +167,7 @@ def _entries(volatile: set[str], wanted: list[Sent], seen: list[Sent]) -> Iterat
 
 
 def _volatile(scenario: Call, seen: Outcome) -> Iterator[str]:
-    """What nobody can foresee is at ``post_save`` what the row has."""
+    """At ``post_save`` a value that cannot be predicted is that of the row."""
     table: Any = scenario.model._meta.concrete_model
     rows = seen.tables[table.__name__]
     for sent in seen.log:

@@ -1,9 +1,9 @@
-"""``bulk_create()``: its examples, and the loop that says what it must do.
+"""``bulk_create()``: its examples, and the loop that determines the expected outcome.
 
-The loop is the contract's: ``save(force_insert=True)`` for each instance, taken in two halves so that a batch
-has all its ``pre_save`` before its first row and all its ``post_save`` after its last. Rows in conflict are
-written by Django's own ``bulk_create()`` of one instance at a time, between two looks at the table: a row
-that is new was created, one that was there was updated, and an instance without either was left out.
+The loop is the contract's: ``save(force_insert=True)`` for each instance. Each save is split in two, so that
+a batch sends all its ``pre_save`` before its first write and all its ``post_save`` after its last. Django's
+own ``bulk_create()`` writes rows in conflict, one instance at a time, and the table is read before and after:
+a new row was created, an existing one was updated, and an instance with neither was left out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Stop(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Creation(Call):
-    """One call of ``bulk_create()``; ``values`` holds what each instance is made with."""
+    """One call of ``bulk_create()``; ``values`` holds the values of each instance."""
 
     values: tuple[dict[str, Any], ...]
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Creation(Call):
         return len(found)
 
     def known_keys(self) -> set[str]:
-        """Return the keys that the database did not choose."""
+        """Return the keys that the database did not generate."""
         loaded = range(1, len(self.seeds) + 1)
         return {*map(str, loaded), *(str(values["id"]) for values in self.values if "id" in values)}
 
@@ -129,7 +129,7 @@ class CreationOracle:
                 obj.save(force_insert=True, using=self.alias)
             return
         with undone(self.alias):
-            # What the database refuses, it refuses for the batch.
+            # The database refuses a whole batch.
             self.rows.bulk_create(list(map(copy, batch)), **self.scenario.arguments)
         for obj in keyed_first(batch):
             self._write_in_conflict(obj)
@@ -151,7 +151,7 @@ class CreationOracle:
             self.held[id(obj)] = {"signal": post_save, **arguments}
 
     def _rival(self, obj: Any) -> Any:
-        """Return the key of the row that select-then-save would find."""
+        """Return the key of the row that selecting and then saving would find."""
         named = self.scenario.arguments.get("unique_fields")
         unique = [f.name for f in self.scenario.model._meta.concrete_fields if f.unique and not f.primary_key]
         for names in [named] if named else [["pk"], *([name] for name in unique)]:
@@ -161,8 +161,8 @@ class CreationOracle:
         return None
 
     def _report(self, obj: Any, arguments: dict[str, Any]) -> None:
-        # Another instance of the batch may have updated the row since; of a file that is NULL, Django
-        # writes '', and not on the instance.
+        # Another instance of the batch may have updated the row since. For a file that is NULL, Django writes
+        # '', but does not assign it to the instance.
         own = fields_of(obj)
         files = {column.attname for column in obj._meta.concrete_fields if isinstance(column, FileField)}
         earlier = self.written.pop(id(obj), {}) | {name: own[name] for name in files}
@@ -179,7 +179,7 @@ def keyed_first(objs: list[Any]) -> list[Any]:
 
 
 def expected(scenario: Creation) -> Outcome:
-    """What the call must do; an example for which there is no answer is dropped."""
+    """Return the expected outcome of the call; examples without a clear answer are dropped."""
     django = statement(scenario)
     if django.error and not isinstance(django.error, DatabaseError):
         return django
@@ -190,7 +190,7 @@ def expected(scenario: Creation) -> Outcome:
     if scenario.hearing.actions:
         return found
     if bool(django.error) != bool(found.error):
-        # One statement may not update a row twice, on PostgreSQL; two may.
+        # On PostgreSQL one statement cannot update a row twice, but two statements can.
         assert scenario.mode == "update_conflicts", f"{django.error!r}, not {found.error!r}"
         reject()
     runs = (renumbered(run, scenario.model, scenario.known_keys()) for run in (django, found))

@@ -21,16 +21,16 @@ MODELS: tuple[type[Model], ...] = (
     *typed_models.MODELS,
     *particular.MODELS,
 )
-# Django refuses a child's table, and need not do so often.
+# Django refuses a child's table, so this need not be drawn often.
 CHOICES: tuple[type[Model], ...] = (*MODELS, *MODELS, *MODELS, Ferry)
-# The database gives them a key if they have none.
+# The database generates a key for these if they have none.
 NUMBERED: tuple[type[Model], ...] = (Wide, Cargo, Vessel, Ferry, *typed_models.MODELS, *particular.MODELS)
-# Beside the columns that are unique; none of these is the database's alone.
+# Columns besides the unique ones; the database does not decide any of these alone.
 UPDATED = ["rank", "note", "log", "memo"]
 
 
 def _keys(model: Any, number: int) -> dict[str, Any]:
-    """Return a key; low numbers are those of rows that may be there."""
+    """Return a key. Low numbers are keys of rows that may exist."""
     if issubclass(model, Ship):
         return {"id": ship_id(number)}
     if model is Harbour:
@@ -48,9 +48,9 @@ def _required(model: Any) -> dict[str, Any]:
 
 @st.composite
 def instances(draw: st.DrawFn, model: Any, place: int, clashing: bool) -> dict[str, Any]:
-    """What one instance is made with."""
+    """Draw the values of one instance."""
     values = _required(model)
-    # Others that may clash have keys, and unique values, that rows and each other have.
+    # These may clash: they have keys and unique values of existing rows and of each other.
     number = draw(st.integers(1, 7)) if clashing else place + 4
     if model not in NUMBERED or draw(st.booleans()):
         values |= _keys(model, number)
@@ -68,7 +68,7 @@ def instances(draw: st.DrawFn, model: Any, place: int, clashing: bool) -> dict[s
 
 
 def _computed() -> st.SearchStrategy[dict[str, Any]]:
-    """Now and then something that the database works out."""
+    """Sometimes draw an expression, which the database computes."""
     computed = [{"rank": Value(2) + Value(3)}, {"note": Upper(Value("loud"))}]
     return st.sampled_from([{}] * 10 + computed)
 
@@ -96,7 +96,7 @@ def hearings(draw: st.DrawFn, model: Any) -> Hearing:
 
 @st.composite
 def arguments(draw: st.DrawFn, model: Any, alias: str) -> dict[str, Any]:
-    """How the caller asks for it: plainly, or with what to do about conflicts."""
+    """Draw the arguments: none, or what to do about conflicts."""
     size = draw(st.sampled_from([None, None, 1, 2]))
     given: dict[str, Any] = {} if size is None else {"batch_size": size}
     mode = draw(st.sampled_from(["plain", "ignore", "update"]))

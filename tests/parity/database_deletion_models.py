@@ -1,11 +1,11 @@
-"""A graph for deletions that the database itself follows: from Django 6.1 on."""
+"""Models for deletions in which the database follows the relations: from Django 6.1 on."""
 
 from __future__ import annotations
 
 from django.db import models
 from django.db.models import DB_CASCADE, DB_SET_DEFAULT, DB_SET_NULL
 
-# A trunk that rows fall back on, and that no example deletes.
+# The key of a trunk to which rows fall back, and which no example deletes.
 SPARE = 101
 
 

@@ -1,4 +1,4 @@
-"""``delete()``: its examples, what they leave behind, and what signals must have said of it."""
+"""``delete()``: its examples, the rows that they leave, and the signals that they must send."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ SAVES = ("pre_save", "post_save")
 
 @dataclass(frozen=True, kw_only=True)
 class Deletion:
-    """One call of ``delete()``, of a queryset or of an instance, and who hears of it.
+    """One call of ``delete()``, of a queryset or of an instance, and its receivers.
 
-    ``note`` is what a receiver writes on each instance before it is saved; at the signal with the number
-    ``boom`` one raises.
+    ``note`` is what a receiver writes to each instance before it is saved. The receiver of the signal with
+    the number ``boom`` raises an exception.
     """
 
     model: type[Model]
@@ -53,7 +53,7 @@ class Deletion:
         )
         Node.objects.using(self.alias).bulk_create(rows)
         for row in rows:
-            # Not every database waits for the row that another one names.
+            # Not every database waits for the row to which another one refers.
             friend = Random(row.code).choice([None, *range(1, len(self.nodes) + 1)])
             Node.objects.using(self.alias).filter(pk=row.pk).update(friend=friend)
         for number, seed in enumerate(self.leaves, 1):
@@ -97,7 +97,7 @@ class Deletion:
 
 @dataclass(frozen=True)
 class Received:
-    """One signal as it was heard."""
+    """One signal as a receiver got it."""
 
     signal: str
     sender: type[Model]
@@ -120,7 +120,7 @@ class Run:
 
 
 def run(scenario: Any, models: Sequence[type[Model]], call: Callable[[], object]) -> Run:
-    """Run from the present state, and undo it."""
+    """Run the call, and roll it back."""
     log: list[Received] = []
     result, error = None, None
     try:
@@ -169,7 +169,7 @@ Change = tuple[type[Model], Any, str]
 
 
 def changes(before: Tables, after: Tables) -> dict[Change, str]:
-    """Return the foreign keys that a delete has changed, by model, key and column: their names."""
+    """Return the names of the foreign keys that a delete has changed, by model, key and column."""
     return {
         (model, key, field.attname): field.name
         for model, rows in after.items()
@@ -264,7 +264,7 @@ def _dishonest(
 
 
 def _misplaced(names: list[str]) -> Iterator[str]:
-    """Rows are changed after all ``pre_delete``, and before the first ``post_delete``."""
+    """Yield changes that do not come after all ``pre_delete`` and before the first ``post_delete``."""
     rounds = {"pre_delete": 0, "pre_save": 1, "post_save": 1, "post_delete": 2}
     order = [rounds[name] for name in names]
     if order != sorted(order):
@@ -272,7 +272,7 @@ def _misplaced(names: list[str]) -> Iterator[str]:
 
 
 def _unannounced(saves: list[Received]) -> Iterator[str]:
-    """Each ``post_save`` of a row has had its ``pre_save``."""
+    """Yield each ``post_save`` without a ``pre_save`` before it."""
     announced: Counter[tuple[type[Model], Any]] = Counter()
     for seen in saves:
         announced[seen.sender, seen.key] += 1 if seen.signal == "pre_save" else -1

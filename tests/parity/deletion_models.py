@@ -1,10 +1,10 @@
-"""A graph for deletions: a tree, and rows that refer to its nodes by every rule that Python follows."""
+"""Models for deletions: a tree, and rows that refer to its nodes by each rule that Python follows."""
 
 from __future__ import annotations
 
 from django.db import models
 
-# Nodes that rows fall back on, and that no example deletes.
+# The keys of nodes to which rows fall back, and which no example deletes.
 DEFAULT, CONSTANT, COMPUTED = 101, 102, 103
 
 
@@ -42,7 +42,7 @@ class Bud(Leaf):
 
 
 class Bug(models.Model):
-    """Sits on a leaf, and goes with it."""
+    """Refers to a leaf, and is deleted with it."""
 
     leaf = models.ForeignKey(Leaf, models.CASCADE, null=True, related_name="+")
     former = models.ForeignKey(Leaf, models.SET_NULL, null=True, related_name="+")

@@ -11,7 +11,7 @@ from django.db.models.query_utils import DeferredAttribute
 
 @dataclass(frozen=True)
 class Colour:
-    """A value object, as custom fields often give."""
+    """A value object, as custom fields often return it."""
 
     red: int
     green: int
@@ -49,7 +49,7 @@ class WordsField(models.TextField):  # type: ignore[type-arg]  # generic in the 
 
 
 class SetOnce(DeferredAttribute):
-    """An attribute that refuses what comes after its first value."""
+    """An attribute that refuses every assignment after the first value."""
 
     def __set__(self, instance: Any, value: Any) -> None:
         if self.field.attname in instance.__dict__:
@@ -58,13 +58,13 @@ class SetOnce(DeferredAttribute):
 
 
 class ProtectedField(models.CharField):  # type: ignore[type-arg]  # generic in the stubs only
-    """A state that nobody is to assign, as libraries of state machines have it."""
+    """A state that must not be assigned, as in libraries of state machines."""
 
     descriptor_class = SetOnce
 
 
 def put(instance: Any, name: str, value: Any) -> None:
-    """Set an attribute, where it refuses to be set by force."""
+    """Set an attribute, by force if it refuses."""
     try:
         setattr(instance, name, value)
     except AttributeError:

@@ -1,4 +1,4 @@
-"""Models that between them use every concrete field and every shape of table that Django has."""
+"""Models that together use every concrete field and every kind of table that Django has."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Flag(models.Model):
 
 
 class Entry(Common):
-    """Has a place among those of its flag, and may refer to any row."""
+    """Has a position among the entries of its flag, and may refer to any row."""
 
     id = models.AutoField(primary_key=True)
     flag = models.ForeignKey(Flag, models.CASCADE, null=True, related_name="entries")
@@ -118,7 +118,7 @@ class Entry(Common):
 
 
 class Ship(Common):
-    """A UUID key and all kinds of foreign key, with rows that point at it, one to many and many to many."""
+    """A UUID key, all kinds of foreign keys, and rows that refer to it, one to many and many to many."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     home = models.ForeignKey(Harbour, models.CASCADE, null=True, related_name="ships")
@@ -170,7 +170,7 @@ class CarFerry(Ferry):
 
 
 class Port(Common):
-    """A natural key that nothing points at, so that it may change."""
+    """A natural key to which nothing refers, so it may change."""
 
     code = models.CharField(max_length=20, primary_key=True)
 
@@ -186,6 +186,6 @@ class Berth(Common):
 
 
 def concrete_fields(model: type[models.Model]) -> list[models.Field[Any, Any]]:
-    """Return the fields that a caller of ``update()`` may name, but for the key: parents' columns too."""
+    """Return the fields that a caller of ``update()`` may name, also those of parents, but not the key."""
     keys = {field for parent in (model, *model._meta.all_parents) for field in parent._meta.pk_fields}
     return [field for field in model._meta.concrete_fields if not field.generated and field not in keys]

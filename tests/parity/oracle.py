@@ -1,12 +1,12 @@
-"""The oracle: what ``update()`` must do, found without the library, slowly, from Django's own parts.
+"""The oracle: what ``update()`` must do, found slowly and without the library, from Django's own parts.
 
-Signals come from a real loop of ``save(update_fields=…)``. Each ``save()`` is taken in two halves, so that
-a batch can have all its ``pre_save`` before its first write and all its ``post_save`` after its last: once it
-is stopped when ``pre_save`` has been sent, once it runs with ``pre_save`` muted and its ``post_save`` is held
-back until the batch is written. Data comes from Django's own ``update()``: for what each row will hold, it is
-run on that row alone, read, and undone.
+Signals come from a real loop of ``save(update_fields=…)``. Each ``save()`` is split in two, so that a batch
+can send all its ``pre_save`` before its first write and all its ``post_save`` after its last. The first time
+it is stopped after ``pre_save``. The second time it runs with ``pre_save`` muted, and its ``post_save`` is
+delayed until the batch is written. Data comes from Django's own ``update()``: to find what a row will hold,
+it is run on that row alone, the row is read, and the update is rolled back.
 
-Where a loop of ``save()`` is not the rule, these hold instead (numbers are sections of contract.md):
+Where the loop of ``save()`` is not the rule, these rules apply (numbers are sections of contract.md):
 
 - New values are those of the row, not expressions (1.5); another Python type that the caller gave, such as
   ``"7"`` for a number, is the field's own (1.5).
@@ -66,7 +66,7 @@ class _Stop(Exception):
 
 @contextmanager
 def undone(alias: str) -> Iterator[None]:
-    """Undo on exit what was done to the database, or on an exception."""
+    """Roll back the block, also after an exception."""
     try:
         with transaction.atomic(using=alias):
             yield
@@ -76,14 +76,14 @@ def undone(alias: str) -> Iterator[None]:
 
 
 def outcome(scenario: Call, run: Callable[[], object], receivers: Receivers) -> Outcome:
-    """Run from the present state, and undo it."""
+    """Run the work, and roll it back."""
     result: object = None
     error: Exception | None = None
     try:
         with undone(scenario.alias):
             result = run()
             state = tables(scenario.model, scenario.alias)
-    except Exception as caught:  # noqa: BLE001  # whatever is due is compared
+    except Exception as caught:  # noqa: BLE001  # any exception is compared
         error = caught
         state = tables(scenario.model, scenario.alias)
     return Outcome(result, error, receivers.log, state, receivers.gone)
@@ -91,12 +91,12 @@ def outcome(scenario: Call, run: Callable[[], object], receivers: Receivers) -> 
 
 @dataclass
 class _Saving:
-    """How far the save of an instance is, and what may be seen of it."""
+    """The state of one instance's save, and what may be seen of it."""
 
     names: frozenset[str]
     phase: str = "stopping"
     allowances: dict[str, Allowance] = dataclass_field(default_factory=dict)
-    # After the write: of each column what the row and, if this save left it alone, the instance have.
+    # After the write, by column: the row's value and, if this save did not write it, also the instance's.
     written: dict[str, tuple[Frozen, ...]] = dataclass_field(default_factory=dict)
     held: tuple[type[Model], dict[str, Any]] | None = None
 
@@ -110,7 +110,7 @@ class Oracle:
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """Hear the signals of every ``save()``, whoever calls it."""
+        """Connect receivers to the signals of every ``save()``, whoever calls it."""
         pre_save.connect(self._pre)
         post_save.connect(self._post)
         try:
@@ -179,7 +179,7 @@ class Oracle:
             if connections[self.alias].vendor == "mysql":
                 look = partial(bulk_truth, rows, objects, values, obj.pk)
             else:
-                # SQLite shows to a subquery what the statement has written.
+                # On SQLite a subquery sees rows that the statement has already written.
                 look = partial(bulk_truth, rows, [obj], crossing(values), obj.pk)
             evaluated[obj.pk] = evaluate(rows.model, values, look)
         count = 0
@@ -197,9 +197,9 @@ class Oracle:
 
 
 class _Batch:
-    """Some rows of an update: announced, written and reported together; all by their key before the write.
+    """Rows of an update that are announced, written and reported together, by the keys before the write.
 
-    ``flying`` are rows that are in flight: written, and nothing else.
+    ``flying`` are the rows in flight: they are written without signals.
     """
 
     def __init__(
@@ -293,7 +293,7 @@ class _Batch:
 
     @contextmanager
     def _json_nulls(self, instance: Any) -> Iterator[None]:
-        """Have a save write the null of JSON where that of SQL may not be."""
+        """Make a save write JSON's null where SQL's NULL is not allowed."""
         nulls = [
             field.attname
             for field in self.fields
@@ -316,7 +316,7 @@ class _Batch:
         instance.save(using=self.oracle.alias, update_fields=names - keys or {"rank"})
 
     def _report(self, instance: Any) -> bool:
-        """Send post_save, if there still is a row."""
+        """Send post_save if the row still exists."""
         saving = instance._saving
         if saving.held is None or not self.rows.filter(pk=instance.pk).exists():
             return False
@@ -334,7 +334,7 @@ def stored(row: Model, field: Any) -> Any:
 
 
 def changes_in_save(field: Any) -> bool:
-    """Return whether ``save()`` writes something else than ``update()``: a NULL file becomes ''."""
+    """Return whether ``save()`` writes something else than ``update()``: it writes '' for a NULL file."""
     return getattr(field, "auto_now", False) or isinstance(field, FileField)
 
 
@@ -352,7 +352,7 @@ def row_of(rows: QuerySet[Any], key: Any) -> dict[str, Frozen]:
 
 
 def truth(plain: QuerySet[Any], key: Any, values: dict[str, Given]) -> Model:
-    """Return the row as Django's own statement leaves it; it may have another key then."""
+    """Return the row as Django's own statement leaves it, possibly with another key."""
     rows = base(plain)
     with undone(rows.db):
         others = set(rows.exclude(pk=key).values_list("pk", flat=True))
@@ -365,9 +365,9 @@ def truth(plain: QuerySet[Any], key: Any, values: dict[str, Given]) -> Model:
 def bulk_truth(
     rows: QuerySet[Any], objects: Iterable[Any], values: dict[str, Given], key: Any
 ) -> Model | None:
-    """Return one object's row as Django's own ``bulk_update()`` of these objects leaves it, if there is one.
+    """Return an object's row as Django's own ``bulk_update()`` leaves it, or None without a row.
 
-    Of one object, where values read other rows; of a batch, where a unique value may have been another's.
+    The objects are one if values read other rows, and a batch if a unique value may belong to another row.
     """
     with undone(rows.db):
         rows.bulk_update(map(copy, objects), list(values))
@@ -391,9 +391,9 @@ def evaluate(
 def in_one_statement(
     queryset: QuerySet[Any], values: dict[str, Given], run: Callable[[], object]
 ) -> dict[str, Given]:
-    """Return the values, those marked that Django's statement does not see from left to right, but at once.
+    """Return the values; those that Django's statement reads all at once on MariaDB are marked.
 
-    They need not read other rows: on MariaDB it is enough that another value, or the filter, reads the table.
+    They need not read other rows themselves: it is enough that another value, or the filter, reads the table.
     """
     computed = [given for given in values.values() if hasattr(given.value, "resolve_expression")]
     connection = connections[queryset.db]
@@ -405,7 +405,7 @@ def in_one_statement(
         statements.append(sql)
         return execute(sql, *arguments)
 
-    # Receivers may be about to mend what the database refuses.
+    # A receiver may still change what the database refuses.
     with connection.execute_wrapper(note), suppress(IntegrityError), undone(queryset.db):
         run()
     marked: dict[str, Given] = {}
@@ -425,7 +425,7 @@ def reads_itself(table: str, sql: str) -> bool:
 
 
 def reads(queryset: QuerySet[Any], field: Any, given: Given) -> set[Any]:
-    """Return the fields of the row that a value of a field reads."""
+    """Return the fields that the value of a field reads from its row."""
     if not hasattr(given.value, "resolve_expression"):
         return set()
     is_own = field.model is queryset.model._meta.concrete_model
@@ -463,13 +463,13 @@ def chosen(queryset: QuerySet[Any]) -> list[Any]:
 
 
 def statement(scenario: Call) -> Outcome:
-    """What Django's own statement does: its refusal, or the tables."""
+    """Return the outcome of Django's own statement: its error, or the tables."""
     deaf = Receivers(scenario.model, scenario.alias, scenario.hearing, lambda *_: None)
     return outcome(scenario, scenario.call, deaf)
 
 
 def expected(scenario: Change) -> Outcome:
-    """What the call must do; an example for which there is no answer is dropped."""
+    """Return the expected outcome of the call; examples without a clear answer are dropped."""
     django = statement(scenario)
     if is_undecided(scenario, django):
         reject()
@@ -485,12 +485,12 @@ def expected(scenario: Change) -> Outcome:
 
 
 def is_undecided(scenario: Change, django: Outcome) -> bool:
-    """Return whether nobody can say what is right.
+    """Return whether it is unclear which outcome is right.
 
-    The database refuses the statement, but might not after what receivers do. Or it refuses to order a
-    child's table by its parent's column, which Django's ``update()`` should not have asked of it. Or MariaDB
-    reads other rows and sorts: it has been seen to give one row's values to all then, and to change ``a`` by
-    ``SET a = a``. Or the statement went through, but Django can't read what it has written.
+    The database refuses the statement, but perhaps not after the changes of receivers. Or it refuses to order
+    a child's table by its parent's column, which Django's ``update()`` should not ask for. Or MariaDB reads
+    other rows and sorts: then it has been seen to give one row's values to all rows, and to change ``a`` by
+    ``SET a = a``. Or the statement succeeded, but Django cannot read what it has written.
     """
     if django.error and django.result is not None:
         return True
@@ -504,6 +504,6 @@ def is_undecided(scenario: Change, django: Outcome) -> bool:
 
 
 def sees_itself(scenario: Change) -> bool:
-    """Return whether Django's statement may read rows that it has written: on SQLite, with a subquery (7)."""
+    """Return whether Django's statement may read rows that it has written, as a subquery on SQLite (7)."""
     reads = scenario.joins or any(given.crosses for given in scenario.given())
     return reads and connections[scenario.alias].vendor == "sqlite"

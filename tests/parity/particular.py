@@ -1,4 +1,4 @@
-"""What only the database of this run has: models, and values for their fields."""
+"""Models and values that only exist on the database of this run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from django.db import connection, models
 from tests.parity.common import Common
 
 MODELS: tuple[type[Common], ...] = ()
-# By the kind of field: values that a column gives back as it got them, others that Django takes, and others.
+# By the class of the field: values that a column returns unchanged, other values that Django accepts, and
+# values that it refuses.
 POOLS: dict[type[models.Field[Any, Any]], list[Any]] = {}
 LOOSE: dict[type[models.Field[Any, Any]], list[Any]] = {}
 BAD: dict[type[models.Field[Any, Any]], list[Any]] = {}
@@ -17,7 +18,7 @@ NAMED_POOLS: dict[str, list[Any]] = {}
 EXPRESSIONS: dict[type[models.Field[Any, Any]], list[Any]] = {}
 
 if connection.vendor == "postgresql":
-    # Where psycopg is not, it can't be imported.
+    # It cannot be imported without psycopg.
     from tests.parity import postgres_models
 
     MODELS = (postgres_models.Rich, postgres_models.Indexed)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def observed(scenario: Call) -> Outcome:
-    """What the call does."""
+    """Return what the call does."""
     receivers = receiving(scenario)
 
     def run() -> int:

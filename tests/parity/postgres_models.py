@@ -1,4 +1,4 @@
-"""The fields that PostgreSQL has besides; importing them takes psycopg."""
+"""Fields that only PostgreSQL has; importing them needs psycopg."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Rich(Common):
 
 
 class Indexed(Common):
-    """What takes an extension, and what is there to be searched."""
+    """Fields that need an extension, and fields for search."""
 
     tags: Any = HStoreField(default=dict)
     tags_null: Any = HStoreField(null=True)
@@ -65,7 +65,7 @@ class Indexed(Common):
 
 @receiver(pre_migrate)
 def make_extension(using: str, **arguments: Any) -> None:
-    """Have the type of HStoreField where its columns are about to be made, and psycopg know of it."""
+    """Create the type of HStoreField before its columns are created, and register it with psycopg."""
     with connections[using].schema_editor() as editor:
         HStoreExtension().database_forwards("parity", editor, ProjectState(), ProjectState())
 
@@ -87,7 +87,7 @@ NAMED_POOLS: dict[str, list[Any]] = {
     "grid_null": [[["x"]], []],
     "prices": [[], [Decimal("1.50"), Decimal("0.00")]],
 }
-# What a caller may give besides: other types, other bounds, other scales.
+# Other values that a caller may give: other types, other bounds, other scales.
 LOOSE: dict[type[models.Field[Any, Any]], list[Any]] = {
     ArrayField: [(), []],
     IntegerRangeField: [(1, 5), NumericRange(1, 5, "(]")],

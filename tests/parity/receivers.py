@@ -1,4 +1,4 @@
-"""The receivers of an example: they write down all that they see, and then act."""
+"""The receivers of an example: they record all that they see, and then act."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from tests.parity.scenario import Action, Hearing
 
-# A receiver that acts on what another one's act has sent acts too; what that sends is only observed.
+# A receiver also acts on signals that another receiver's action has sent; signals of that action are only
+# recorded.
 DEPTH = 2
 
 
@@ -29,14 +30,14 @@ class Boom(Exception):
 
 @dataclass(frozen=True)
 class Sent:
-    """One signal as it was seen; the oracle may put an allowance in the place of a field's value."""
+    """One signal as it was seen. The oracle may put a set of allowed values in the place of a value."""
 
     signal: str
     sender: str
     key: str
     arguments: dict[str, Any]
     fields: dict[str, Any]
-    # What must hold of any instance that is sent.
+    # These must be true for every instance that is sent.
     honest: dict[str, bool]
 
 
@@ -47,7 +48,7 @@ def _arguments(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_step(instance: Model) -> bool:
-    """Return whether every cached related object is the one that its column names."""
+    """Return whether each cached related object is the one to which its column refers."""
     fields: tuple[Any, ...] = instance._meta.concrete_fields
     cached = [field for field in fields if field.is_relation and field.is_cached(instance)]
     return all(
@@ -58,7 +59,7 @@ def _in_step(instance: Model) -> bool:
 
 
 def _loaded(instance: Model) -> set[str]:
-    """Return the names of the relations whose objects the instance has at hand."""
+    """Return the names of the relations whose objects the instance has loaded."""
     return {*instance._state.fields_cache, *getattr(instance, "_prefetched_objects_cache", ())}
 
 

@@ -1,4 +1,4 @@
-"""Related managers' bulk forms and ``set_RELATED_order()``: examples, and the updates that they stand for."""
+"""Bulk methods of related managers and ``set_RELATED_order()``: examples, and their equivalent updates."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CALLS: dict[str, Callable[[Any, list[Entry]], object]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Relating(Change):
-    """One call for a flag, with some entries, which may be its own, another's or nobody's."""
+    """One call for a flag with some entries, which may belong to it, to another flag, or to none."""
 
     flag: int
     entries: tuple[int, ...]
@@ -63,7 +63,7 @@ class Relating(Change):
         return 0
 
     def _updates(self) -> list[tuple[QuerySet[Any], dict[str, Given]]]:
-        """Return the updates that the call comes to, one after the other."""
+        """Return the updates to which the call is equivalent, in order."""
         flag, keys = self.owner(), [entry.pk for entry in self.chosen()]
         mine, these = self.rows().filter(flag=flag), self.rows().filter(pk__in=keys)
         lost, joined = {"flag": Given(None)}, {"flag": Given(flag)}
@@ -82,7 +82,7 @@ class Relating(Change):
         }[self.method]
 
     def _set_order(self, oracle: Oracle) -> None:
-        """Give the entries their places, each batch as it is when its turn comes."""
+        """Assign the entries their positions, each batch as it is when its turn comes."""
         mine = self.rows().filter(flag=self.flag)
         places = [(entry.pk, {"_order": Given(place)}) for place, entry in enumerate(self.chosen())]
         for batch in oracle.batches(places):

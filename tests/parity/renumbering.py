@@ -1,4 +1,4 @@
-"""Two runs that create rows, made comparable."""
+"""Makes two runs that create rows comparable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Numbers = dict[str, str]
 
 
 def renumbered(found: Outcome, model: type[Model], known: set[str]) -> Outcome:
-    """Count the keys that the database chose from one on: the next run gets others, with the same rows."""
+    """Number the keys that the database generated from one on, because each run gets other keys."""
     concrete: Any = model._meta.concrete_model
     key = concrete._meta.pk
     if not isinstance(key, AutoField):
@@ -33,7 +33,7 @@ def renumbered(found: Outcome, model: type[Model], known: set[str]) -> Outcome:
     }
     error = found.error
     if isinstance(error, Boom):
-        # It names the instance at which it was raised.
+        # The message contains the instance at which it was raised.
         error = Boom(numbers.get(str(error), str(error)))
     return replace(
         found,
@@ -60,7 +60,7 @@ def _renumber(value: Any, numbers: Numbers) -> Any:
 
 
 def alike(model: type[Model], wanted: Outcome, seen: Outcome) -> tuple[Outcome, Outcome]:
-    """Leave out of both logs what an instance may have or lack, and what prints its address."""
+    """Remove from both logs what instances may or may not have, and what contains their addresses."""
     generated = {field.attname for field in model._meta.concrete_fields if field.generated}
     pairs = [_alike(generated, *pair) for pair in zip(wanted.log, seen.log, strict=False)]
     logs = [[pair[side] for pair in pairs] + run.log[len(pairs) :] for side, run in enumerate((wanted, seen))]
@@ -68,7 +68,7 @@ def alike(model: type[Model], wanted: Outcome, seen: Outcome) -> tuple[Outcome, 
 
 
 def _alike(generated: set[str], want: Sent, saw: Sent) -> tuple[Sent, Sent]:
-    # Asked for a generated column that it lacks, an instance looks at its row.
+    # If an instance lacks a generated column, reading it queries the row.
     lacking = generated - (want.fields.keys() & saw.fields.keys())
     return _without(want, lacking), _without(saw, lacking)
 

@@ -1,4 +1,4 @@
-"""Rows to begin with: small numbers choose them, so that an example is short to print and to shrink."""
+"""Rows to begin with, chosen by small numbers, so that an example is short when printed and shrinks well."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 UTC = datetime.timezone.utc
 HARBOURS = ("A", "B", "C")
 
-# Values that a column gives back just as it got them, by the kind of field.
+# Values that a column returns unchanged, by the class of the field.
 POOLS: dict[type[models.Field[Any, Any]], list[Any]] = {
     ColourField: [Colour(0, 0, 0), Colour(255, 0, 1), Colour(1, 2, 3)],
     WordsField: [[], ["a"], ["b", "c"]],
@@ -75,7 +75,7 @@ POOLS: dict[type[models.Field[Any, Any]], list[Any]] = {
     **particular.POOLS,
 }
 
-# These are read by filters and receivers and so keep to a shape.
+# Filters and receivers read these, so they keep to one form.
 NAMED_POOLS: dict[str, list[Any]] = {
     "rank": [0, 1, 2, 3, 7],
     "log": [[], ["a"], [1, {"b": None}]],
@@ -90,7 +90,7 @@ def _scaled(field: models.DecimalField[Any, Any]) -> list[Any]:
 
 
 def pool(field: models.Field[Any, Any]) -> list[Any]:
-    """Return values for the field, of its own Python type; NULL among them if it may be."""
+    """Return values for the field, of its own Python type, with None if it may be NULL."""
     if field.remote_field:
         values = _targets(field)
     elif isinstance(field, models.DecimalField):
@@ -103,7 +103,7 @@ def pool(field: models.Field[Any, Any]) -> list[Any]:
 
 
 def saved_pool(field: models.Field[Any, Any]) -> list[Any]:
-    """Return those values of the pool that a save writes as they are: it makes '' of a file that is None."""
+    """Return the values of the pool that a save writes unchanged; it writes '' for a file that is None."""
     return [value for value in pool(field) if value is not None or not isinstance(field, models.FileField)]
 
 
@@ -119,11 +119,11 @@ def ship_id(number: int) -> UUID:
 
 
 def port_code(number: int) -> str:
-    """Return a key that fills its column, or has a NUL where the database can store one, or neither."""
+    """Return a key that fills its column, one with a NUL character if the database allows it, or another."""
     code = f"P{number}"
     if number % 3 == 0:
         return code.ljust(20, "-")
-    # Cut at the NUL, it would be another row's.
+    # If it were cut at the NUL, it would be another row's key.
     return f"P{number - 1}\0" if number % 3 == 2 and connection.vendor == "sqlite" else code
 
 
@@ -182,7 +182,7 @@ def _ship(number: int, seed: int) -> Ship:
 def _fleet(alias: str, seeds: Sequence[int]) -> None:
     _harbours(alias, seeds)
     Flag._base_manager.using(alias).bulk_create(Flag(id=n, name=name) for n, name in enumerate("xy", 1))
-    # Two at least, for others to point at.
+    # At least two, so that others can refer to them.
     ships = list(enumerate((*seeds, 1, 2) if len(seeds) < 2 else seeds, 1))
     Ship._base_manager.using(alias).bulk_create(_ship(number, seed) for number, seed in ships)
     through = Ship.flags.through
@@ -267,7 +267,7 @@ def absent(model: type[models.Model]) -> models.Model:
     elif model is Harbour:
         key = {"code": "absent"}
     elif model is Port:
-        # Cut to the length of its column, it would be that of a row.
+        # If it were cut to the length of its column, it would be an existing row's key.
         key = {"code": f"{port_code(3)}-"}
     elif model is Berth:
         key = {"dock": "X", "number": 5000}
@@ -280,9 +280,9 @@ def absent(model: type[models.Model]) -> models.Model:
 
 
 def frozen(value: Any) -> tuple[str, object]:
-    """Return a value and its Python type, in a form that no later change to the value reaches.
+    """Return a value and its Python type, in a form that later changes to the value do not affect.
 
-    Two values are the same if a reader cannot tell them apart: a datetime is the moment that it names,
+    Two values are the same if a reader cannot distinguish them: a datetime is its point in time,
     a binary column is its bytes, a file is its name, a JSON object has no order.
     """
     if isinstance(value, models.fields.files.FieldFile):
@@ -320,7 +320,7 @@ def tables(model: type[models.Model], alias: str) -> dict[str, dict[str, dict[st
 
 @contextmanager
 def emptied(model: type[models.Model], alias: str) -> Iterator[None]:
-    """Empty the tables afterwards, where no transaction can be undone."""
+    """Empty the tables afterwards, because there is no transaction to roll back."""
     try:
         yield
     finally:

@@ -44,10 +44,10 @@ def step(method: str, *arguments: Any, **keywords: Any) -> Step:
 
 @dataclass(frozen=True, repr=False)
 class Given:
-    """A value of the call, and what the oracle must know of it.
+    """A value of the call, with what the oracle must know of it.
 
     ``crosses``: it reads other rows. ``volatile``: each evaluation gives another value. ``rounds``: the
-    column may hold it less exactly. ``vague``: only the row tells its Python value.
+    column may round it. ``vague``: only the row can tell its Python value.
     """
 
     value: Any
@@ -66,7 +66,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Action:
-    """What a receiver does, besides writing down what it saw; at the k-th signal or, if None, at each."""
+    """What a receiver does besides recording: at the k-th signal or, if None, at each."""
 
     kind: str
     signal: str
@@ -77,7 +77,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Hearing:
-    """Who listens: to which signals, of which sender (None: of every one), and does what."""
+    """A receiver: its signals, its sender (None means all senders), and what it does."""
 
     signals: frozenset[str] = frozenset({"pre", "post"})
     sender: type[Model] | None = None
@@ -88,18 +88,18 @@ class Hearing:
 
     @property
     def makes_unique(self) -> bool:
-        """Return whether a receiver makes a value unique that the statement gives to all rows."""
+        """Return whether a receiver makes a value unique that the statement would give to all rows."""
         return any(action.kind == "distinguish" and action.signal in self.signals for action in self.actions)
 
     @property
     def mends(self) -> bool:
-        """Return whether a receiver may keep what the database refuses from it, or raise before it does."""
+        """Return whether a receiver may replace a value that the database refuses, or raise before that."""
         kinds = {action.kind for action in self.actions if action.signal in self.signals}
-        # There is no appending to NULL.
+        # Nothing can be appended to NULL.
         return not kinds.isdisjoint({"set", "append", "delete_sibling", "raise"})
 
     def listens(self, model: type[Model]) -> bool:
-        """Return whether a receiver may hear of some row of a model."""
+        """Return whether a receiver may get signals of rows of a model."""
         return self.listens_to(classes_of(model))
 
     def listens_to(self, senders: Iterable[type[Model]]) -> bool:
@@ -108,7 +108,7 @@ class Hearing:
 
 @dataclass(frozen=True, kw_only=True)
 class Call(ABC):
-    """What every example has."""
+    """What all examples have in common."""
 
     model: type[Model]
     alias: str
@@ -117,9 +117,9 @@ class Call(ABC):
     batch_size: int = 2000
     write_back: bool = True
     lock: bool = True
-    # What receivers insert and read is batched.
+    # Whether the inserts and reads of receivers are batched.
     batched: bool = False
-    # The order of the rows leaves no choice to the database.
+    # Whether the order of the rows is unambiguous.
     total_order: bool = True
 
     @property
@@ -129,17 +129,17 @@ class Call(ABC):
 
     @property
     def says_nothing(self) -> bool:
-        """Return whether the call names no field, so that there is nothing to save."""
+        """Return whether the call names no field, so there is nothing to save."""
         return False
 
     @abstractmethod
     def call(self) -> int:
-        """Do it as the caller does."""
+        """Run the call as the caller does."""
         ...
 
     @property
     def joins(self) -> bool:
-        """Return whether the statement looks at more than one table."""
+        """Return whether the statement reads more than one table."""
         return False
 
     @property
@@ -148,7 +148,7 @@ class Call(ABC):
 
     @abstractmethod
     def volatile_columns(self) -> set[str]:
-        """Return the columns whose values nobody can foresee."""
+        """Return the columns whose values cannot be predicted."""
         ...
 
     def _columns(self, values: dict[str, Given]) -> set[str]:
@@ -158,16 +158,16 @@ class Call(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Change(Call):
-    """A call that changes rows that are there."""
+    """A call that changes existing rows."""
 
     @abstractmethod
     def loop(self, oracle: Oracle) -> int:
-        """Do it as the oracle does."""
+        """Run the call as the oracle does."""
         ...
 
     @abstractmethod
     def named(self) -> Iterable[tuple[str, Given]]:
-        """Return all values of the call, each with the name that it is given by."""
+        """Return all values of the call with their names."""
         ...
 
     def given(self) -> Iterable[Given]:
@@ -176,14 +176,14 @@ class Change(Call):
 
 @dataclass(frozen=True, kw_only=True)
 class Update(Change):
-    # Annotations, which values may refer to; what chooses rows; how they are ordered; how they are looked at.
+    # The steps: annotations, to which values may refer; what chooses rows; their order; how they are loaded.
     annotations: tuple[Step, ...] = ()
     filters: tuple[Step, ...] = ()
     order: tuple[Step, ...] = ()
     looks: tuple[Step, ...] = ()
     values: dict[str, Given]
     evaluated: bool = False
-    # The queryset is its own clone.
+    # Whether the queryset returns itself as its clone.
     in_place: bool = False
 
     def plain(self) -> QuerySet[Any]:
@@ -191,12 +191,12 @@ class Update(Change):
         return _chain(self.model._base_manager.using(self.alias), self.annotations)
 
     def rows(self) -> QuerySet[Any]:
-        """Return the rows as the loop sees them, however the queryset looks at them."""
+        """Return the rows as the loop sees them, whatever the queryset yields."""
         return _chain(self.plain(), self.filters + self.order)
 
     @property
     def loads(self) -> frozenset[str]:
-        """Return the relations whose objects come with the rows, but those that somebody changes."""
+        """Return the relations whose objects come with the rows, except those that something changes."""
         looks = [call for call in self.looks if call.method in ("select_related", "prefetch_related")]
         names = {str(name).split("__")[0] for call in looks for name in call.arguments}
         changed = {*self.values, *(action.name for action in self.hearing.actions)}
@@ -239,7 +239,7 @@ class Update(Change):
 
 @dataclass(frozen=True, kw_only=True)
 class BulkUpdate(Change):
-    # For each object what the caller gives it, the same fields to all; the last objects may have no row.
+    # The caller's values for each object, for the same fields. The last objects may have no row.
     values: tuple[dict[str, Given], ...]
     backwards: bool = False
     without_row: bool = False

@@ -38,12 +38,12 @@ MAX_ROWS = 4
 
 
 def rarely(times: int) -> st.SearchStrategy[bool]:
-    """True in one of so many cases; the simplest is not."""
+    """Draw True in one of this many cases; it shrinks to False."""
     return st.sampled_from([False] * (times - 1) + [True])
 
 
 def first_key(model: Any, number: int) -> Any:
-    """Return a key that a row may have."""
+    """Return a key that some row may have."""
     if issubclass(model, Ship):
         return ship_id(number)
     keys: dict[Any, Any] = {Harbour: HARBOURS[number % 3], Port: port_code(number), Berth: ("N", number)}
@@ -52,7 +52,7 @@ def first_key(model: Any, number: int) -> Any:
 
 @cache
 def annotating(model: type[Any]) -> list[Step]:
-    """The names are those that values refer to; some of them Django refuses there."""
+    """Draw annotations. Their names are those to which values refer; Django refuses some of these there."""
     common = [
         step("annotate", next_rank=F("rank") + 1),
         step("annotate", upper_note=Upper("note")),
@@ -90,7 +90,7 @@ def filters(model: type[Any]) -> list[Step]:
 
 
 def _joins(model: type[Any]) -> list[Step]:
-    """Filters over relations; many of them find a row more than once."""
+    """Draw filters over relations; many of them find a row more than once."""
     if issubclass(model, Ship):
         return [
             step("filter", cargo__rank__gte=0),
@@ -174,7 +174,7 @@ def looks(model: type[Any]) -> list[Step]:
 
 def refused_looks(model: type[Any]) -> list[Step]:
     sliced = [step("__getitem__", slice(0, 2)), step("union", model._base_manager.all())]
-    # Older versions leave distinct(*fields) to the database.
+    # Older versions of Django leave the refusal of distinct(*fields) to the database.
     return [*sliced, step("distinct", "rank")] if django.VERSION >= (6, 1) else sliced
 
 
@@ -183,7 +183,7 @@ def is_refused(look: tuple[Step, ...]) -> bool:
 
 
 def some_fields(model: type[Any]) -> st.SearchStrategy[list[Any]]:
-    """One to three fields; a unique one, which few rows can share, less often."""
+    """Draw one to three fields; unique ones, which few rows can share, less often."""
     fields = concrete_fields(model)
     common = [field for field in fields if not field.unique]
     return st.lists(
@@ -196,7 +196,7 @@ def some_fields(model: type[Any]) -> st.SearchStrategy[list[Any]]:
 
 @st.composite
 def callers_values(draw: st.DrawFn, model: Any, names: set[str]) -> dict[str, Given]:
-    """Some fields, by name or column, with constants, expressions and, now and then, what is refused."""
+    """Draw fields, by name or column, with constants, expressions and, sometimes, values that are refused."""
     fields = draw(some_fields(model))
     values: dict[str, Given] = {}
     for field in fields:
@@ -216,7 +216,7 @@ ANNOTATED = {"next_rank", "upper_note", "total", "window", "harbour_rank"}
 
 
 def _unknown(given: Given, names: set[str]) -> str | None:
-    """Return the annotation that an expression needs and the queryset has not."""
+    """Return the annotation that an expression needs and that the queryset does not have."""
     name = getattr(given.value, "name", None)
     return name if name in ANNOTATED - names else None
 
@@ -278,7 +278,7 @@ def updates(draw: st.DrawFn) -> Update:
     look = draw(st.just(()) | st.sampled_from(look_options).map(lambda call: (call,)))
     hearing = draw(hearings(model, values, acting=not rekeyed and is_total(order)))
     some_filters = draw(st.lists(st.sampled_from(filters(model)), max_size=2))
-    # none().union(others) is the others.
+    # none().union(others) yields the others.
     chosen = () if any(call.method == "union" for call in look) else tuple(some_filters)
     if not rekeyed and draw(rarely(20)):
         values = {**values, "slug": Given("fresh")}
@@ -307,7 +307,7 @@ def updates(draw: st.DrawFn) -> Update:
 
 
 def batch_sizes(hearing: Hearing) -> st.SearchStrategy[int]:
-    """Which rows share a batch when an update of all meets rows in flight is nobody's promise."""
+    """Draw batch sizes. With an update of all rows by a receiver, it matters which rows share a batch."""
     if any(action.kind == "update_all" for action in hearing.actions):
         return st.sampled_from([1, 2000])
     return st.integers(1, MAX_ROWS + 1) | st.just(2000)
@@ -338,8 +338,8 @@ def bulk_updates(draw: st.DrawFn) -> BulkUpdate:
 
 
 def objects_value(model: Any, field: Any) -> st.SearchStrategy[Given]:
-    """What a caller sets on an object: values of the field's own type, or expressions."""
-    # In update() Django writes the NULL of a file.
+    """Draw a caller's value for an object: one of the field's own type, or an expression."""
+    # In update() Django writes NULL for a file that is None.
     plain = [Given(value) for value in saved_pool(field)]
     return st.sampled_from(
         plain * 2 + [given for given in expressions(model, field) if not _unknown(given, set())]

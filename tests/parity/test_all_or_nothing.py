@@ -31,7 +31,7 @@ def exploding(draw: st.DrawFn) -> Change:
 @share(10)
 @given(exploding())
 def test_an_exception_from_a_receiver_leaves_no_row_changed_and_no_state_behind(scenario: Change) -> None:
-    """Outside any transaction, so that it is the call itself that undoes what was done."""
+    """Run outside any transaction, so that the call itself must roll back."""
     with emptied(scenario.model, scenario.alias):
         load(scenario.model, scenario.alias, scenario.seeds)
         before = tables(scenario.model, scenario.alias)

@@ -19,13 +19,13 @@ from tests.parity.typed_models import Horse, Wagon
 
 pytestmark = pytest.mark.django_db(databases=["default", "other"])
 
-# Higher than any key that an example gives.
+# Higher than any key of an example.
 FIRST_NEW_KEY = 1000
 
 
 @pytest.fixture(autouse=True)
 def _new_keys_keep_clear_of_given_ones(db: None) -> None:
-    """Of the databases, PostgreSQL only does not see to it by itself."""
+    """PostgreSQL is the only database that does not take care of this by itself."""
     for alias in ("default", "other"):
         if connections[alias].vendor == "postgresql":
             with connections[alias].cursor() as cursor:
@@ -39,7 +39,7 @@ def _new_keys_keep_clear_of_given_ones(db: None) -> None:
 
 
 _target = connections["default"].features.supports_update_conflicts_with_target
-# One statement may not write a row twice on PostgreSQL.
+# On PostgreSQL one statement cannot write a row twice.
 TWICE = Creation(
     model=Wide,
     alias="default",

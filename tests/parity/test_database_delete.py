@@ -1,6 +1,6 @@
-"""``delete()`` where the database removes and changes rows by itself.
+"""``delete()`` if the database itself removes and changes rows.
 
-Django's own run shows which rows remain; for those that it removes or changes, signals must be sent.
+A run of Django alone shows which rows remain. Signals must be sent for the rows that it removes or changes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.django_db(databases=["default", "other"])
 MODELS: tuple[type[Model], ...] = (Trunk, Branch, Twig)
 if connection.features.supports_on_delete_db_default:
     MODELS += (Sprout,)
-# Those whose rows go with a model's rows, at once or further down.
+# The models whose rows are removed along with a model's rows, directly or further down.
 GOING: dict[type[Model], set[type[Model]]] = {Trunk: {Branch, Twig}, Branch: {Branch, Twig}}
 
 
@@ -63,7 +63,7 @@ class DatabaseDeletion(Deletion):
         return bool(self.signals & DELETES) and self.sender in (None, model)
 
     def looks_up(self, model: type[Model]) -> bool:
-        """Return whether rows that the database would remove are signalled, or on the way to such rows."""
+        """Return whether rows that the database would remove have receivers, or lead to rows that have."""
         return any(map(self.hears_deletes, {model, *GOING.get(model, ())}))
 
 
@@ -99,7 +99,7 @@ def _delete_differences(scenario: DatabaseDeletion, removed: dict[Any, Any], see
 
 
 def _counts(scenario: DatabaseDeletion, found: Run) -> dict[str, int]:
-    """Return by label what the call returned, of a queryset or of one instance if there was one."""
+    """Return the counts of the call, by label: of a queryset, or of one instance if there was one."""
     result: Any = found.result
     if not scenario.of_queryset:
         result = result[0][0] if result else (0, {})

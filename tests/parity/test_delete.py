@@ -97,7 +97,7 @@ SCENARIO = Deletion(
 
 
 def with_received(signal: str, doctor: Callable[[Received], list[Received]]) -> Callable[[Run], Run]:
-    """Return what puts others in the place of the first such signal."""
+    """Return a function that replaces the first such signal by others."""
 
     def doctored(seen: Run) -> Run:
         place = [received.signal for received in seen.log].index(signal)
@@ -111,7 +111,7 @@ def with_argument(signal: str, name: str, value: object) -> Callable[[Run], Run]
 
 
 def _moved(signal: str, where: slice) -> Callable[[Run], Run]:
-    """Return what takes the first such signal to another place."""
+    """Return a function that moves the first such signal."""
 
     def doctored(seen: Run) -> Run:
         log = list(seen.log)
@@ -176,7 +176,7 @@ WRONG: dict[str, Callable[[Run], Run]] = {
 
 
 def _exchanged(log: list[Received]) -> list[Received]:
-    """Return the log with the saves of the first changed row in each other's place."""
+    """Return the log with the saves of the first changed row in exchanged order."""
     names = [seen.signal for seen in log]
     pre, post = names.index("pre_save"), names.index("post_save")
     return [*log[:pre], log[post], *log[pre + 1 : post], log[pre], *log[post + 1 :]]

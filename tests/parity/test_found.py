@@ -121,7 +121,7 @@ def test_a_case_of_times_arrives_as_a_time(receivers: Receivers) -> None:
     assert [sent.values["touched"] for sent in log] == [moment, moment]
 
 
-def test_a_decimal_may_come_to_nothing(receivers: Receivers) -> None:
+def test_a_decimal_expression_may_be_null(receivers: Receivers) -> None:
     Wide.objects.create(decimal_null=None)
     log = receivers.record(Wide)
     with bulk_signals():
@@ -129,7 +129,7 @@ def test_a_decimal_may_come_to_nothing(receivers: Receivers) -> None:
     assert [sent.values["decimal_null"] for sent in log] == [None, None]
 
 
-def test_an_address_is_what_the_row_holds(receivers: Receivers) -> None:
+def test_an_ip_address_is_what_the_row_holds(receivers: Receivers) -> None:
     Wide.objects.create()
     log = receivers.record(Wide)
     with bulk_signals():
@@ -146,7 +146,7 @@ def test_an_order_that_keeps_unique_values_apart_reaches_the_write(log: Log, ord
         order, "code"
     )
     with bulk_signals(batch_size=1 if connection.vendor != "mysql" else 2):
-        # A single statement does it on MariaDB and MySQL only, which have UPDATE … ORDER BY.
+        # Only MariaDB and MySQL can do it in one statement, because they have UPDATE … ORDER BY.
         assert queryset.update(number=F("number") + 1) == 2
     assert [sent.values["code"] for sent in log.of("post_save")] == ["2", "1"]
 
@@ -154,7 +154,7 @@ def test_an_order_that_keeps_unique_values_apart_reaches_the_write(log: Log, ord
 def test_what_only_django_refuses_is_refused_first(log: Log) -> None:
     ferry = Ferry.objects.create(rank=2, decks=3)
     log.clear()
-    # Its first statement, over the child's table, does not have the parent's column.
+    # Its first statement, on the child's table, does not have the parent's column.
     decks = Case(When(rank__gt=1, then=Value(None)), default=F("decks"))
     with pytest.raises(ValueError, match="rank"), transaction.atomic(), bulk_signals():
         Ferry.objects.update(decks=decks, rank="abc")
@@ -182,7 +182,7 @@ KEY = ({"memo": "x"}, {"number": F("number") + 5, "note": Concat(F("number"), Va
 def test_what_pre_save_announced_is_written_whatever_a_receiver_changes(
     receivers: Receivers, by: str, changed: dict[str, Any], values: dict[str, Any]
 ) -> None:
-    # MariaDB's SET goes from left to right: the expressions would see there what a receiver has set.
+    # MariaDB assigns from left to right, so the expressions would see what a receiver has set.
     berths = [Berth.objects.create(dock="a", number=number, rank=3) for number in (1, 20)]
     log = receivers.record(Berth)
     receivers.before_saves(Berth, lambda instance: vars(instance).update(changed))

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.django_db(databases=["default", "other"])
 
 
 def bare_loop(scenario: Update) -> Outcome:
-    """The contract's four lines, as they stand there; constants only, one row after the other."""
+    """The contract's loop exactly as written; constants only, one row after another."""
     receivers = receiving(scenario)
     values = {name: given.value for name, given in scenario.values.items()}
     fields = [scenario.model._meta.get_field(name).name for name in values]
@@ -52,7 +52,7 @@ def bare_loop(scenario: Update) -> Outcome:
 
 
 def without_generated(scenario: Update, found: Outcome) -> Outcome:
-    """Leave generated columns out, which a saved instance still has as they were, has anew, or has lost."""
+    """Leave out generated columns: a saved instance has the old value, the new one, or none."""
     fields = scenario.model._meta.concrete_fields
     kept = {field.attname for field in fields if not field.generated}
     log = [
@@ -196,7 +196,7 @@ def test_the_comparison_lets_batches_meet_another_refusal_of_the_database_first(
     assert differences(replace(SCENARIO, batch_size=Update.batch_size), one, other)
 
 
-def test_nobody_can_say_what_is_right_of_what_django_writes_and_cannot_read() -> None:
+def test_what_django_writes_and_cannot_read_is_undecided() -> None:
     with undone("default"):
         load(Ship, "default", SCENARIO.seeds)
         written = statement(SCENARIO)

@@ -1,4 +1,4 @@
-"""Models whose rows become instances of other classes: a column of theirs says which."""
+"""Models whose rows become instances of other classes, which a column names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KINDS = ["", "swift", "slow"]
 
 
 class Wagon(Common):
-    """By `from_db()`: what is loaded has another class, what is made does not."""
+    """It uses `from_db()`: loaded instances have another class, new ones do not."""
 
     id = models.AutoField(primary_key=True)
     kind = models.CharField(max_length=60, default="")
@@ -43,7 +43,7 @@ class SlowWagon(Wagon):
 
 
 class Horse(Common):
-    """By `__init__()`: what is made has another class, too."""
+    """It uses `__init__()`: new instances have another class, too."""
 
     id = models.AutoField(primary_key=True)
     kind = models.CharField(max_length=60, default="")
@@ -69,11 +69,11 @@ MODELS: tuple[type[Common], ...] = (Wagon, SwiftWagon, Horse, SlowHorse)
 
 
 def base_of(model: type[models.Model]) -> type[models.Model]:
-    """Return the model that a typed one is a proxy of; others are their own."""
+    """Return the model of which a typed model is a proxy, or any other model itself."""
     return next((base for base in BASES if issubclass(model, base)), model)
 
 
 def classes_of(model: type[models.Model]) -> set[type[models.Model]]:
-    """Return the classes that a model's rows may be loaded as."""
+    """Return the classes of which a model's rows may become instances."""
     base = base_of(model)
     return {model, base, *base.__subclasses__()} if base in BASES else {model}

@@ -1,4 +1,4 @@
-"""Values that a call may give to a field: constants, expressions, and what Django refuses."""
+"""Values that a call may give to a field: constants, expressions, and values that Django refuses."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ HOUR = datetime.timedelta(hours=1)
 EAST = datetime.timezone(datetime.timedelta(hours=5, minutes=30))
 LATER = datetime.datetime(2022, 3, 4, 23, 6, 7, tzinfo=EAST)
 
-# What Django takes for a field besides the field's own type.
+# Values that Django accepts for a field besides those of the field's own type.
 LOOSE: dict[type[Field | Any], list[Given]] = {
     ColourField: [Given("0a0b0c")],
     WordsField: [Given(("x", "y"), vague=True)],
@@ -85,7 +85,7 @@ LOOSE: dict[type[Field | Any], list[Given]] = {
     **{kind: [Given(value, vague=True) for value in values] for kind, values in particular.LOOSE.items()},
 }
 
-# What it does not take, on most databases.
+# Values that it does not accept, on most databases.
 BAD: dict[type[Field | Any], list[Any]] = {
     models.IntegerField: ["abc", [], Flag(id=1)],
     models.DateField: ["yesterday", 5],
@@ -121,7 +121,7 @@ def _objects(field: Any) -> list[models.Model]:
 
 @cache
 def refused(field: Field) -> list[Given]:
-    """Return values that Django does not take, be it itself or through the database."""
+    """Return values that Django does not accept, either itself or through the database."""
     expressions = [
         F("nowhere"),
         F("home__rank"),
@@ -138,7 +138,7 @@ def refused(field: Field) -> list[Given]:
 
 @cache
 def expressions(model: type[models.Model], field: Field) -> list[Given]:
-    """Return what the database works out, for a field of any kind and for one of this kind."""
+    """Return expressions for any field, and for fields of this class."""
     if field.name == "memo" or field.unique:
         return []
     return [*_of_any_kind(model, field), *_of_its_kind(model, field)]
@@ -148,7 +148,7 @@ def _of_any_kind(model: type[models.Model], field: Field) -> Iterator[Given]:
     yield Given(F(field.name))
     twin = f"{field.name.removesuffix('_null')}{'' if field.name.endswith('_null') else '_null'}"
     if twin in {other.name for other in model._meta.concrete_fields}:
-        # The twin of a decimal has another scale.
+        # A decimal's twin has another scale.
         yield Given(F(twin), rounds=True)
     constant = Value(pool(field)[-1], output_field=_column(field))
     yield Given(Case(When(rank__gt=1, then=constant), default=F(field.name)))
@@ -161,7 +161,7 @@ def _column(field: Any) -> Field:
 
 
 def _of_another_row(model: type[models.Model], name: str) -> Coalesce:
-    """The value of the row that follows by rank, which an update of many rows may be about to change."""
+    """The value of the row that is next by rank, which an update of many rows may be about to change."""
     following = model._base_manager.filter(rank__gt=OuterRef("rank")).order_by("rank", "pk")
     return Coalesce(Subquery(following.values(name)[:1]), F(name))
 
@@ -268,7 +268,7 @@ def _documents(name: str) -> list[Given]:
     ]
 
 
-# The narrower kind first: a DateTimeField is a DateField.
+# The subclass comes first: a DateTimeField is also a DateField.
 _KINDS: dict[type[Any], Callable[[str], list[Given]]] = {
     ColourField: lambda name: [],
     WordsField: lambda name: [],
@@ -288,7 +288,7 @@ _KINDS: dict[type[Any], Callable[[str], list[Given]]] = {
 
 
 def new_keys(model: type[models.Model]) -> dict[str, list[Given]]:
-    """Return values for the key's own columns, of the models whose key may change."""
+    """Return values for the key columns of models whose key may change."""
     return {
         "Wide": {"id": [Given(900), Given(F("id") + 1000), Given("901")]},
         "Port": {"code": [Given("NEW"), Given(Concat(F("code"), Value("x"))), Given("P1")]},

@@ -21,23 +21,22 @@ if TYPE_CHECKING:
 
     Stats = dict[str, Any]
 
-# An engine of its own: the package need not be in INSTALLED_APPS for it.
+# A separate engine, because the package need not be in INSTALLED_APPS.
 _TEMPLATES = Engine(dirs=[str(Path(__file__).parent / "templates")])
 
 _OF_SAVES = ("pre_save", "post_save")
 _OF_DELETES = ("pre_delete", "post_delete")
 
-_IN_FLIGHT = "their signals were being sent already"
-_MEANT_SO = "no_bulk_signals(), or a function of QUIET"
-_OFF = "the switch is off for them"
+_IN_FLIGHT = "these rows were already in flight"
+_INTENDED = "no_bulk_signals(), or a function in QUIET"
+_OFF = "the switch is off for this model"
 
 
 class BulkSignalsPanel(Panel):
-    """Shows the bulk operations of a request: what they sent, what was missed, what was suppressed.
+    """Shows the bulk operations of a request: what was sent, missed and suppressed.
 
-    Missed is what `observe()` finds: somebody listens, but the switch is off. Suppressed is what happens
-    under `no_bulk_signals()` or in a function of the setting QUIET, and rows whose signals were being sent
-    already when a receiver changed them.
+    Signals are missed if there are receivers but the switch is off, as `observe()` finds them. They are
+    suppressed under `no_bulk_signals()`, in a function of the setting QUIET, and for rows in flight.
     """
 
     is_async = True
@@ -63,11 +62,11 @@ class BulkSignalsPanel(Panel):
     def enable_instrumentation(self) -> None:
         if not observing.is_begun(self._observation):
             observing.begin(self._observation)
-        # Of other threads and tasks, too: `_note()` tells them apart.
+        # This also gets the signals of other threads and tasks; `_note()` ignores them.
         bulk_dispatched.connect(self._note)
 
     async def aenable_instrumentation(self) -> None:
-        # In the task of the request, and not in a thread, whose context might be another.
+        # In the request's own task, because a thread may have another context.
         self.enable_instrumentation()
 
     def disable_instrumentation(self) -> None:
@@ -78,7 +77,7 @@ class BulkSignalsPanel(Panel):
         operations = [
             *self._dispatched,
             *(_unsent("missed", _OFF, missed) for missed in self._observation.missed),
-            *(_unsent("suppressed", _MEANT_SO, missed) for missed in self._observation.suppressed),
+            *(_unsent("suppressed", _INTENDED, missed) for missed in self._observation.suppressed),
         ]
         counts = {
             state: sum(operation["calls"] for operation in operations if operation["state"] == state)
@@ -86,31 +85,31 @@ class BulkSignalsPanel(Panel):
         }
         self.record_stats({"operations": operations, **counts})
 
-    def _note(self, **said: Any) -> None:
-        """Note an operation of this request that is at its end: a receiver of `bulk_dispatched`."""
-        if not said["finished"] or not observing.is_begun(self._observation):
+    def _note(self, **sent: Any) -> None:
+        """Note a finished operation of this request; a receiver of `bulk_dispatched`."""
+        if not sent["finished"] or not observing.is_begun(self._observation):
             return
-        suppressed = said["already_in_flight"]
-        if sent := said["done"] - suppressed:
-            self._dispatched.append(_operation("sent", "", sent, said))
+        suppressed = sent["already_in_flight"]
+        if signalled := sent["done"] - suppressed:
+            self._dispatched.append(_operation("sent", "", signalled, sent))
         if suppressed:
-            self._dispatched.append(_operation("suppressed", _IN_FLIGHT, suppressed, said))
+            self._dispatched.append(_operation("suppressed", _IN_FLIGHT, suppressed, sent))
 
 
-def _operation(state: str, why: str, rows: int, said: Stats) -> Stats:
-    in_receivers = said["seconds_in_receivers"]
+def _operation(state: str, why: str, rows: int, sent: Stats) -> Stats:
+    in_receivers = sent["seconds_in_receivers"]
     return {
         "state": state,
         "why": why,
         "calls": 1,
-        "name": f"{said['sender']._meta.label}.{said['operation']}()",
+        "name": f"{sent['sender']._meta.label}.{sent['operation']}()",
         "rows": rows,
-        "batches": said["batches"],
-        "statements": said["statements"],
-        "receivers": _receivers(said["senders"], said["operation"]),
-        "milliseconds": said["seconds"] * 1000,
+        "batches": sent["batches"],
+        "statements": sent["statements"],
+        "receivers": _receivers(sent["senders"], sent["operation"]),
+        "milliseconds": sent["seconds"] * 1000,
         "milliseconds_in_receivers": None if in_receivers is None else in_receivers * 1000,
-        "site": str(said["site"] or UNKNOWN),
+        "site": str(sent["site"] or UNKNOWN),
     }
 
 
@@ -132,5 +131,5 @@ def _receivers(senders: list[type[Model]], operation: str) -> list[str]:
 
 
 def _texts(heard: Iterable[tuple[str, list[Listener]]]) -> list[str]:
-    """Return each receiver once, in order, with the name of its signal."""
+    """Return each receiver once, in order, after the name of its signal."""
     return list(dict.fromkeys(f"{signal}: {receiver}" for signal, found in heard for receiver in found))

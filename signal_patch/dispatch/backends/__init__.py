@@ -18,5 +18,5 @@ BACKENDS: dict[str, Backend] = {"mysql": MySQL(), "postgresql": PostgreSQL(), "s
 
 
 def of(connection: BaseDatabaseWrapper) -> Backend:
-    """Return what is known of a connection's database, or the careful answers where nothing is."""
+    """Return the answers for a connection's database, or the cautious ones for an unknown database."""
     return BACKENDS.get(connection.vendor, UNKNOWN_DATABASE)

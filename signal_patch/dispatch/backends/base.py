@@ -1,4 +1,4 @@
-"""What this package needs to know of a database, with answers that are right for any."""
+"""The questions that this package asks about a database, with answers that are right for any."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ else:
 
 
 class Backend:
-    """The questions, answered for a database of which nothing is known.
+    """The answers for an unknown database.
 
-    Where it is not known what the database does, the answer is the one that costs more and is never wrong.
-    The fields that the methods get hold the values themselves: a foreign key has been followed to its
-    target.
+    If the behaviour of the database is not known, the answer is the one that costs more and is never wrong.
+    The fields that the methods get hold the values themselves: foreign keys have been followed to their
+    targets.
     """
 
     # Statements that name rows by their keys.
@@ -32,9 +32,9 @@ class Backend:
     def key_lookup(self, pk: ModelField, keys: Sequence[Any], connection: Any) -> Lookup[Any] | None:
         """Return a condition that matches the rows with these keys and needs few parameters, or None.
 
-        Thousands of parameters are most of the price of a statement. An array, or a JSON array, is a single
-        one, but only where the database reads each element exactly as it reads a parameter. None stands for
-        an ordinary `IN` list.
+        Thousands of parameters make up most of the cost of a statement. An array or a JSON array is a single
+        parameter. But it is only right if the database reads each element exactly as it reads a parameter.
+        None means an ordinary `IN` list.
         """
         return None
 
@@ -43,33 +43,33 @@ class Backend:
         limit: int | None = connection.features.max_query_params
         return limit
 
-    # Values as a column stores them, and as it gives them back.
+    # Values as a column stores them, and as a query returns them.
 
     def as_column(self, expression: Any, field: ModelField) -> BaseExpression:
-        """Return an expression that gives in a SELECT what the field's column would hold after an UPDATE.
+        """Return an expression that returns in a SELECT what the field's column would hold after an UPDATE.
 
-        An assignment converts a value to the column's type; a SELECT gives it in the expression's own type.
+        An assignment converts a value to the column's type; a SELECT returns it in the expression's own type.
         """
         return Selected(expression, output_field=field)
 
     def selects_stored_value(self) -> bool:
-        """Return whether `as_column` gives exactly what the column would store, whatever the column's type.
+        """Return whether `as_column()` returns exactly what the column would store, whatever its type.
 
-        Where it does not, Python rounds a decimal and turns a number into text.
+        If it does not, Python rounds decimals and turns numbers into text.
         """
         return False
 
     def stores_only_its_type(self) -> bool:
         """Return whether each column converts values to its type, or refuses them.
 
-        Where it does not, a column may hold what its field cannot read.
+        If not, a column may hold values that its field cannot read.
         """
         return False
 
     def refuses_other_types(self) -> bool:
         """Return whether an UPDATE may refuse an expression only because of the expression's type.
 
-        The SELECT that previews the expression does not show that.
+        A SELECT of the expression, as for a preview, does not show that.
         """
         return True
 
@@ -78,31 +78,31 @@ class Backend:
         return decimal.ROUND_HALF_UP
 
     def bytes_read(self, value: bytes) -> Any:
-        """Return bytes as the driver gives them when a binary column is read."""
+        """Return bytes in the form in which the driver returns them from a binary column."""
         return value
 
     def keeps_order_in_json(self) -> bool:
         """Return whether a JSON column keeps the order of an object's names.
 
-        If it does, the same names in another order are a change.
+        If it does, a change of that order is a change of the value.
         """
         return True
 
     # What an UPDATE does.
 
     def returns_as_selected(self, field: ModelField) -> bool:
-        """Return whether `UPDATE … RETURNING` gives a column's value as a SELECT gives it."""
+        """Return whether `UPDATE … RETURNING` returns a column's value as a SELECT does."""
         return False
 
     def assigns_in_turn(self) -> bool:
-        """Return whether SET works from left to right, each expression reading what is already assigned.
+        """Return whether SET works from left to right, so that expressions read what was assigned before.
 
-        In standard SQL all expressions of an UPDATE read the row as it was before.
+        In standard SQL, all expressions of an UPDATE read the row as it was before the statement.
         """
         return True
 
     def orders_updates(self) -> bool:
-        """Return whether an UPDATE takes an ORDER BY, which unique values that move up in turn need."""
+        """Return whether UPDATE has an ORDER BY, without which moving unique values up by one may collide."""
         return False
 
     # What an INSERT does.
@@ -114,29 +114,30 @@ class Backend:
     def has_declared_constraints(self) -> bool:
         """Return whether a table certainly has all unique constraints that its model declares.
 
-        Django leaves out those that a database does not support (deferrable ones).
+        Django does not create those that a database does not support (such as deferrable ones).
         """
         return False
 
     def inserted_marker(self, model: type[Model], connection: Any) -> ModelField | None:
-        """Return a field that an upsert can return, true of rows that it inserted; None if it cannot tell."""
+        """Return a field that an upsert can return and that is true for inserted rows, or None."""
         return None
 
     # Transactions.
 
     def begin_write(self, statement: str, connection: Any) -> None:
-        """Take the lock that a transaction needs to write, before it reads anything.
+        """Take the lock that a transaction needs for writing, before it reads anything.
 
-        `statement` is one that would write, but matches no row. Most databases lock rows, and need nothing.
+        `statement` is a statement that writes but matches no row. Most databases lock single rows, and need
+        nothing here.
         """
 
     def limit_idle_time(self, seconds: float, connection: Any) -> None:
-        """Let the database end this transaction if its client sends nothing for so long, where it can."""
+        """Make the database end this transaction if the client stays silent for so long, where it can."""
 
     def plain_table_question(self) -> str | None:
-        """Return a query for whether an INSERT into a table changes that table alone, or None if unknown.
+        """Return a query that tells whether an INSERT into a table changes only that table, or None.
 
-        It takes the table's name as its parameter. A view, a trigger or a rule may change other tables.
+        Its parameter is the table's name. A view, a trigger or a rule may change other tables.
         """
         return None
 
@@ -145,15 +146,15 @@ class Backend:
         return True
 
     def with_committed_subqueries(self, resolved: Any) -> Any:
-        """Return a resolved expression or condition whose subqueries read what is committed.
+        """Return a resolved expression or condition whose subqueries read committed rows.
 
-        The subqueries of an UPDATE do so everywhere; those of a SELECT where it `reads_snapshots` may not.
+        The subqueries of an UPDATE always do. Those of a SELECT may not where `reads_snapshots()` is true.
         """
         return resolved
 
 
 class HashedByIdentity:
-    """Makes expressions with values that have no hash usable in a SELECT, which needs one."""
+    """Makes expressions with unhashable values usable in a SELECT, which needs a hash."""
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -163,28 +164,28 @@ class HashedByIdentity:
 
 
 class Selected(HashedByIdentity, _ExpressionWrapper):
-    """An expression to select, read as a value of its output field."""
+    """An expression to select, whose values are read like those of its output field."""
 
 
 class SelectedCast(HashedByIdentity, Cast):
-    """A cast to select, of whatever an UPDATE takes."""
+    """A cast in a SELECT, of any expression that an UPDATE accepts."""
 
 
 def are_numbers(pk: ModelField, keys: Sequence[Any]) -> bool:
-    """Return whether keys are whole numbers, and nothing else, in a column of whole numbers."""
+    """Return whether all keys are integers, in a column of integers."""
     return isinstance(pk, IntegerField) and are_of_type(keys, int)
 
 
 def are_texts(pk: ModelField, keys: Sequence[Any]) -> bool:
-    """Return whether keys are plain strings in a column of text."""
+    """Return whether all keys are plain strings, in a column of text."""
     return isinstance(pk, (CharField, TextField)) and are_of_type(keys, str)
 
 
 def are_of_type(keys: Sequence[Any], kind: type) -> bool:
-    """Return whether all keys are of this very class."""
+    """Return whether all keys are exactly of this class."""
     return set(map(type, keys)) == {kind}
 
 
 def are_int64(keys: Sequence[int]) -> bool:
-    """Return whether whole numbers fit into what databases take in an array, or in JSON."""
+    """Return whether integers fit into an array or a JSON array of the database."""
     return min(keys) >= -(2**63) and max(keys) < 2**63

@@ -1,4 +1,4 @@
-"""MariaDB and MySQL: SET from left to right, snapshots beside locks, INSERT IGNORE."""
+"""MariaDB and MySQL: SET from left to right, snapshots, INSERT IGNORE."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _CAST = (AutoField, DateField, DecimalField, DurationField, IntegerField, TimeFi
 
 
 class MySQL(Backend):
-    """The answers for MariaDB and MySQL, which Django calls one vendor."""
+    """The answers for MariaDB and MySQL, which are a single vendor for Django."""
 
     def as_column(self, expression: Any, field: ModelField) -> BaseExpression:
-        """MySQL and MariaDB have types to cast to for numbers, times and text; other values stay as they are.
+        """MySQL and MariaDB can cast to numbers, times and text; other values stay as they are.
 
-        A cast to a length would cut text that is too long for its column.
+        A cast to a type with a length would cut text that is too long for its column.
         """
         if isinstance(field, _CAST):
             return SelectedCast(expression, output_field=field)
@@ -49,7 +49,7 @@ class MySQL(Backend):
         return True
 
     def refuses_other_types(self) -> bool:
-        """MySQL and MariaDB convert expressions of any type; what they refuse is single values."""
+        """MySQL and MariaDB convert expressions of any type; they only refuse single values."""
         return False
 
     def orders_updates(self) -> bool:
@@ -57,7 +57,7 @@ class MySQL(Backend):
         return True
 
     def plain_table_question(self) -> str | None:
-        """MariaDB and MySQL show triggers only to those who may make them, so the privilege counts too."""
+        """MySQL and MariaDB only show triggers to users with the privilege TRIGGER, so that must be there."""
         return (
             "SELECT COUNT(*) FROM information_schema.tables t WHERE table_schema = DATABASE()"
             " AND table_name = %s AND table_type = 'BASE TABLE' AND NOT EXISTS (SELECT 1 FROM"
@@ -69,7 +69,7 @@ class MySQL(Backend):
         )
 
     def with_committed_subqueries(self, resolved: Any) -> Any:
-        """MySQL and MariaDB read them so in a shared lock, which their UPDATE takes as well.
+        """MySQL and MariaDB read committed rows in share mode, which their UPDATE also uses for subqueries.
 
         The lock of an outer query does not extend to its subqueries.
         """
@@ -77,7 +77,7 @@ class MySQL(Backend):
 
 
 def _in_share_mode(resolved: Any) -> Any:
-    """Return a resolved expression whose subqueries, and those in them, lock the rows that they read."""
+    """Return a resolved expression whose subqueries, at any depth, lock the rows that they read."""
     if isinstance(resolved, Query):
         query: Any = resolved.clone()
         own: Any = type(query)
@@ -102,9 +102,9 @@ def _sharing(query_class: Any) -> Any:
 
 
 class _InShareMode:
-    """Adds a shared lock, for which Django has no API on MySQL and MariaDB, to the SQL of a subquery."""
+    """Adds a shared lock to the SQL of a subquery; Django has no API for it on MySQL and MariaDB."""
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
         sql, params = super().as_sql(compiler, connection)  # type: ignore[misc]  # that of Query
-        # It is in brackets.
+        # The SQL of a subquery ends with a bracket.
         return f"{sql[:-1]} LOCK IN SHARE MODE)", params

@@ -36,7 +36,7 @@ class PostgreSQL(Backend):
     """The answers for PostgreSQL."""
 
     def key_lookup(self, pk: ModelField, keys: Sequence[Any], connection: Any) -> Lookup[Any] | None:
-        """PostgreSQL compares with all elements of an array: `= ANY(…)`."""
+        """PostgreSQL can compare with all elements of an array: `= ANY(…)`."""
         if are_numbers(pk, keys):
             return AmongArray(F("pk"), keys) if are_int64(keys) else None
         takes = (
@@ -47,35 +47,35 @@ class PostgreSQL(Backend):
         return AmongArray(F("pk"), keys) if takes else None
 
     def as_column(self, expression: Any, field: ModelField) -> BaseExpression:
-        """PostgreSQL's cast to a type gives what an assignment to a column of that type stores."""
+        """A cast in PostgreSQL returns what assigning to a column of that type stores."""
         return CastToColumn(expression, output_field=field)
 
     def selects_stored_value(self) -> bool:
-        """PostgreSQL's cast rounds, pads and rewrites as the column does."""
+        """A cast in PostgreSQL rounds, pads and rewrites as the column does."""
         return True
 
     def stores_only_its_type(self) -> bool:
-        """PostgreSQL's columns have values of their type only."""
+        """PostgreSQL's columns only hold values of their type."""
         return True
 
     def bytes_read(self, value: bytes) -> Any:
-        """Psycopg gives the bytes of a binary column as a `memoryview`, and Django leaves them so."""
+        """Psycopg returns the bytes of a binary column as a `memoryview`, and Django does not change that."""
         return memoryview(value)
 
     def keeps_order_in_json(self) -> bool:
-        """PostgreSQL's jsonb keeps an object's names in an order of its own."""
+        """PostgreSQL's jsonb stores an object's names in its own order."""
         return False
 
     def returns_as_selected(self, field: ModelField) -> bool:
-        """PostgreSQL's RETURNING gives what a SELECT gives."""
+        """PostgreSQL's RETURNING returns the same as a SELECT."""
         return True
 
     def assigns_in_turn(self) -> bool:
-        """PostgreSQL's UPDATE reads the old row throughout."""
+        """All expressions of an UPDATE in PostgreSQL read the old row."""
         return False
 
     def ignoring_changes_values(self) -> bool:
-        """PostgreSQL's ON CONFLICT DO NOTHING inserts a row as it is, or not at all."""
+        """ON CONFLICT DO NOTHING in PostgreSQL inserts a row unchanged, or not at all."""
         return False
 
     def has_declared_constraints(self) -> bool:
@@ -83,7 +83,7 @@ class PostgreSQL(Backend):
         return True
 
     def inserted_marker(self, model: type[Model], connection: Any) -> ModelField | None:
-        """PostgreSQL returns the system column `xmax`, but not of a partitioned table or of a view."""
+        """PostgreSQL returns the system column `xmax`, except for partitioned tables and views."""
         if not _is_plain_table(connection.alias, model._meta.db_table):
             return None
         field: ModelField = Xmax()
@@ -92,7 +92,7 @@ class PostgreSQL(Backend):
         return field
 
     def limit_idle_time(self, seconds: float, connection: Any) -> None:
-        """PostgreSQL ends the session; `true` limits the setting to this transaction."""
+        """PostgreSQL ends the session. The argument `true` limits the setting to this transaction."""
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",
@@ -100,7 +100,7 @@ class PostgreSQL(Backend):
             )
 
     def plain_table_question(self) -> str | None:
-        """PostgreSQL lists relation kinds, rules, triggers and partitions in its catalogue."""
+        """PostgreSQL lists kinds of relations, rules, triggers and partitions in its catalogue."""
         return (
             "SELECT relkind = 'r' AND NOT relhasrules AND NOT EXISTS (SELECT 1 FROM pg_trigger WHERE"
             " tgrelid = c.oid AND NOT tgisinternal) AND NOT EXISTS (SELECT 1 FROM pg_inherits WHERE"
@@ -108,14 +108,14 @@ class PostgreSQL(Backend):
         )
 
     def reads_snapshots(self) -> bool:
-        """PostgreSQL shows what is committed; under REPEATABLE READ, to lock a newer version fails."""
+        """PostgreSQL shows committed rows; under REPEATABLE READ, locking a row that has changed fails."""
         return False
 
 
 class CastToColumn(SelectedCast):
-    """A cast that is converted as the column itself is.
+    """A cast whose values are converted like those of the column itself.
 
-    Django turns the value of any other expression of a decimal field into a decimal once more.
+    Django converts the value of any other decimal expression once more.
     """
 
     def get_db_converters(self, connection: Any) -> list[Any]:
@@ -123,10 +123,10 @@ class CastToColumn(SelectedCast):
 
 
 class Xmax(_TextField):
-    """The transaction that has locked or deleted a version of a row, read as whether there is none.
+    """The system column `xmax`, read as whether the statement itself has inserted the row.
 
-    Nobody has done so to a version that the statement itself has inserted; a row that it has updated, it has
-    locked first.
+    It holds the transaction that has locked or deleted this version of the row. Nobody has locked a version
+    that the statement has just inserted. A row that the statement has updated was locked by it first.
     """
 
     def from_db_value(self, value: Any, *_: Any) -> bool:
@@ -142,16 +142,16 @@ class AmongArray(_Lookup):
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
         sql, params = self.process_lhs(compiler, connection)
         if type(self.rhs[0]) is int:
-            # Too large a number for the column is in no row, and no error.
+            # A number that is too large for the column is in no row, and must not be an error.
             return f"{sql} = ANY(%s::bigint[])", (*params, _array(map(str, self.rhs)))
-        # Without a cast, each value is taken for one of the column's own type, as in an IN list, but
-        # for its length, scale or precision, to which a cast would cut it.
+        # Without a cast, each value is read as the column's own type, as in an IN list, but without its
+        # length, scale or precision; a cast would cut the value to these.
         items = map(_quoted, self.rhs) if type(self.rhs[0]) is str else map(str, self.rhs)
         return f"{sql} = ANY(%s)", (*params, _array(items))
 
 
 def _array(items: Iterable[str]) -> str:
-    # Written out at once: the driver would look at each item by itself.
+    # Written out here, because the driver would treat each item separately.
     return f"{{{','.join(items)}}}"
 
 
@@ -162,7 +162,7 @@ def _quoted(text: str) -> str:
 
 @cache
 def _is_plain_table(using: str, table: str) -> bool:
-    """Return whether a name is that of an ordinary table. Asked once, as no ALTER TABLE changes it."""
+    """Return whether this is an ordinary table. Cached, because no ALTER TABLE changes it."""
     plain = "SELECT FROM pg_class WHERE oid = to_regclass(%s) AND relkind = 'r'"
     connection = connections[using]
     with connection.cursor() as cursor:

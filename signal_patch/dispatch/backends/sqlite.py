@@ -1,4 +1,4 @@
-"""SQLite: columns of any type, one lock for the whole database, JSON functions."""
+"""SQLite: columns of any type, a single write lock for the whole database, JSON functions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SQLite(Backend):
     """The answers for SQLite."""
 
     def key_lookup(self, pk: ModelField, keys: Sequence[Any], connection: Any) -> Lookup[Any] | None:
-        """SQLite's `json_each()` makes rows of a JSON array; it cuts a text at its first NUL."""
+        """SQLite's `json_each()` turns a JSON array into rows; it cuts a text at its first NUL character."""
         if not connection.features.supports_json_field:
             return None
         if are_numbers(pk, keys):
@@ -36,17 +36,17 @@ class SQLite(Backend):
         return AmongJson(F("pk"), keys) if are_texts(pk, keys) and "\0" not in "".join(keys) else None
 
     def max_parameters(self, connection: Any) -> int | None:
-        """SQLite's limit is the connection's own: Django 5.2 assumes the 999 of an old SQLite."""
+        """The limit belongs to the SQLite connection; Django 5.2 assumes the 999 of old SQLite versions."""
         connection.ensure_connection()
-        # sqlite3 tells it from Python 3.11 on.
+        # Python's sqlite3 can read it from Python 3.11 on.
         if not hasattr(connection.connection, "getlimit"):
             return super().max_parameters(connection)
         return int(connection.connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
 
     def as_column(self, expression: Any, field: ModelField) -> BaseExpression:
-        """SQLite's columns take values of any type, which a SELECT gives as they are.
+        """SQLite's columns hold values of any type, and a SELECT returns them unchanged.
 
-        Except that a number from inside a JSON value becomes text in a JSON column.
+        There is one exception: a number from inside a JSON value becomes text in a JSON column.
         """
         if isinstance(field, JSONField):
             expression = Cast(expression, output_field=TextField())
@@ -61,24 +61,26 @@ class SQLite(Backend):
         return decimal.ROUND_HALF_EVEN
 
     def returns_as_selected(self, field: ModelField) -> bool:
-        """SQLite stores whole numbers of a REAL column as integers; only a SELECT turns them back."""
+        """SQLite stores whole numbers of a REAL column as integers; only a SELECT makes them floats again."""
         return not isinstance(field, FloatField)
 
     def assigns_in_turn(self) -> bool:
-        """SQLite's UPDATE reads the old row throughout."""
+        """All expressions of an UPDATE in SQLite read the old row."""
         return False
 
     def ignoring_changes_values(self) -> bool:
-        """SQLite's INSERT OR IGNORE inserts a row as it is, or not at all."""
+        """INSERT OR IGNORE in SQLite inserts a row unchanged, or not at all."""
         return False
 
     def begin_write(self, statement: str, connection: Any) -> None:
-        """SQLite has one write lock, on the whole database.
+        """SQLite has one write lock for the whole database.
 
-        A transaction that has read cannot take it while another one holds it: that fails at once with
-        "database is locked", whatever the timeout; with a write-ahead log what was read would be out of date.
+        A transaction that has already read cannot take the lock while another transaction holds it. It fails
+        at once with "database is locked", whatever the timeout. With a write-ahead log, what it has read
+        would be out of date.
         """
-        # With these modes BEGIN has taken the lock (DatabaseWrapper.transaction_mode, Django 5.2 to 6.1).
+        # In these modes BEGIN has already taken the lock (DatabaseWrapper.transaction_mode, Django 5.2 to
+        # 6.1).
         if connection.transaction_mode not in ("IMMEDIATE", "EXCLUSIVE"):
             with connection.cursor() as cursor:
                 cursor.execute(statement)
@@ -91,15 +93,15 @@ class SQLite(Backend):
         )
 
     def reads_snapshots(self) -> bool:
-        """SQLite has one writer: nobody changes a row that this transaction is going to write."""
+        """SQLite has a single writer: nobody changes a row that this transaction is going to write."""
         return False
 
 
 class Undeclared(Selected):
     """Hides the declared column type from sqlite3, so that the value arrives as it is stored.
 
-    sqlite3 would convert a bare column, or a subquery of one, to what that column is declared as, which is
-    not the column that the value is meant for.
+    sqlite3 would convert a plain column, or a subquery of one, to the declared type of that column, which is
+    not the column for which the value is meant.
     """
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
@@ -115,6 +117,6 @@ class AmongJson(_Lookup):
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
         sql, params = self.process_lhs(compiler, connection)
-        # Not escaped, text that is no Unicode is refused by the driver, as in an IN list.
+        # Unescaped, so that the driver refuses text that is not valid Unicode, as in an IN list.
         values = json.dumps(self.rhs, ensure_ascii=False)
         return f"{sql} {IN_JSON_ARRAY}", (*params, values)

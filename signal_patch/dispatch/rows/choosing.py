@@ -1,7 +1,8 @@
 """Which query chooses the rows of a bulk operation.
 
-The caller's queryset says which rows, but it may give a row twice (a join to many), give no instances
-(`values()`), or read tables whose rows must not be locked. So the rows are chosen by a query derived from it.
+The caller's queryset determines the rows. But it may give a row twice (a join to many), give no instances
+(`values()`), or read tables whose rows must not be locked. So a query that is derived from it chooses the
+rows.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
 
 
 class Choice:
-    """The query that chooses the rows of one operation, once each.
+    """The query that chooses the rows of one operation, each row once.
 
     `lock` says whether the rows will be locked, `computes` whether expressions will be selected with them.
-    `locked_tables` are what `select_for_update(of=…)` then has to name; where it is empty, all tables of
-    the query are the model's own.
+    `locked_tables` are the names that `select_for_update(of=…)` then needs. It is empty if all tables of the
+    query are the model's own.
     """
 
     def __init__(self, using: str, *, lock: bool, computes: bool) -> None:
@@ -46,8 +47,8 @@ class Choice:
     def rows(self, queryset: QuerySet[Any]) -> Any:
         """Return a queryset of whole instances of the rows, in order.
 
-        Returns None if the order depends on more than the model's own columns: then only the caller's
-        queryset can give it, where a row may come twice.
+        Returns None if the order depends on other columns than the model's own. Only the caller's queryset,
+        which may give a row twice, can produce that order.
         """
         if self._is_direct(queryset):
             return _direct(queryset, self.using)
@@ -56,19 +57,19 @@ class Choice:
         return None
 
     def _is_direct(self, queryset: QuerySet[Any]) -> bool:
-        """Return whether the queryset's own query can load the rows, once each, and lock no others."""
+        """Return whether the queryset's own query can load each row once, and lock no other rows."""
         query = queryset.query
         if query.group_by is not None or query.extra_tables or query.extra_order_by:
             return False
         if any(_is_computed_over_rows(annotation) for annotation in query.annotations.values()):
             return False
         if not orders_by_own_columns(query):
-            # The compiler adds the joins of the ordering.
+            # The compiler adds the joins that the ordering needs.
             query = query.clone()
             query.get_compiler(self.using).pre_sql_setup()
         foreign = foreign_joins(query)
         if foreign and self.computes:
-            # Raw SQL in an expression may name a column that a joined table has too.
+            # Raw SQL in an expression may name a column that a joined table also has.
             return False
         if not all(_is_to_one(join) for join in foreign):
             return False
@@ -112,13 +113,13 @@ def _parent_links(opts: Any) -> set[Any]:
 
 
 def _is_to_one(join: Any) -> bool:
-    """Return whether a join gives each row once; False for a join of a library's own, without a field."""
+    """Return whether a join gives each row once. The joins of other libraries may have no field."""
     field = getattr(join, "join_field", None)
     return bool(getattr(field, "many_to_one", False) or getattr(field, "one_to_one", False))
 
 
 def orders_by_key(query: Query) -> bool:
-    """Return whether a query's rows come by ascending key, which is also the order if none is given."""
+    """Return whether a query orders by ascending key, which is also the default order."""
     if query.extra_order_by or not query.order_by:
         return not query.extra_order_by
     pk = query.get_meta().pk
@@ -141,12 +142,12 @@ def _is_own_column(query: Query, name: str) -> bool:
         found = query.get_meta().get_field(name)
     except FieldDoesNotExist:
         return False
-    # The name of a relation stands for the ordering of the related model.
+    # The name of a relation means the ordering of the related model.
     return found.concrete and (not found.is_relation or name == found.attname)
 
 
 def own_tables(opts: Any) -> tuple[str, ...]:
-    """Return what `select_for_update(of=…)` calls the tables of a model and its parents."""
+    """Return the names of the tables of a model and its parents for `select_for_update(of=…)`."""
     return ("self", *_parent_paths(opts))
 
 
@@ -169,10 +170,11 @@ def as_ordered(queryset: QuerySet[Any], using: str) -> Any:
     """Return the queryset in the caller's order, in which a row may come twice."""
     ordered = _on(using, queryset)
     if not foreign_joins(ordered.query):
-        # Django's UPDATE of a single table ignores them (5.2 and 6.0; 6.1 refuses them).
+        # Django's UPDATE of a single table ignores `distinct(*fields)` in 5.2 and 6.0. Django 6.1 refuses it.
         ordered.query.distinct_fields = ()
     if not ordered.query.distinct_fields:
-        # The caller drops repeated keys; MariaDB finds a distinct composite key ambiguous in ORDER BY.
+        # The caller of this function drops repeated keys. In MariaDB a distinct composite key is ambiguous in
+        # ORDER BY.
         ordered.query.distinct = False
     return ordered
 
@@ -182,15 +184,15 @@ def _on(using: str, queryset: Any) -> Any:
     clone._db = using
     clone._prefetch_related_lookups = ()
     clone.query.order_by = _inlined(clone.query)
-    # Rows are locked by this library; a lock of the caller's that is refused, Django's own statement refuses.
+    # This library locks the rows. If the caller's own lock is not allowed, Django's statement has refused it.
     clone.query.select_for_update = False
     return clone
 
 
 def _inlined(query: Any) -> tuple[Any, ...]:
-    """Return an ordering with the annotations themselves where it names those that are an OrderBy.
+    """Return an ordering in which annotations that are an OrderBy replace their names.
 
-    An UPDATE takes them by name; a SELECT would say DESC ASC.
+    An UPDATE accepts such names; a SELECT would produce `DESC ASC`.
     """
     return tuple(_inlined_term(query, term) for term in query.order_by)
 
@@ -198,14 +200,14 @@ def _inlined(query: Any) -> tuple[Any, ...]:
 def _inlined_term(query: Any, term: Any) -> Any:
     name = term.removeprefix("-") if isinstance(term, str) else None
     annotation = query.annotations.get(name)
-    # For "-name", Django's update() has already reversed the annotation, when it ran over no row.
+    # For "-name", Django's update() has already reversed the annotation when it ran on the empty queryset.
     return annotation if isinstance(annotation, OrderBy) else term
 
 
 def _direct(queryset: QuerySet[Any], using: str) -> Any:
     """Return a queryset with the same conditions that selects whole instances.
 
-    (The attributes of sql.Query that hold what is selected, Django 5.2 to 6.1.)
+    (It sets the attributes of sql.Query that hold what is selected, Django 5.2 to 6.1.)
     """
     clone = whole(_on(using, queryset), using)
     query = clone.query
@@ -216,7 +218,7 @@ def _direct(queryset: QuerySet[Any], using: str) -> Any:
     query.select_related = False
     query.set_annotation_mask(())
     query.set_extra_mask(())
-    # One table and to-one joins give no row twice.
+    # A single table with joins to one gives no row twice.
     query.distinct = False
     query.distinct_fields = ()
     if not has_explicit_order(query):
@@ -225,15 +227,15 @@ def _direct(queryset: QuerySet[Any], using: str) -> Any:
 
 
 def has_explicit_order(query: Query) -> bool:
-    """Return whether a query has an order of its own, not only that of `Meta.ordering`."""
+    """Return whether a query has an order of its own, apart from `Meta.ordering`."""
     return bool(query.order_by or query.extra_order_by)
 
 
 def chosen(queryset: QuerySet[Any], using: str) -> Any:
-    """Return the rows whose key is among those that the queryset selects: each once, from their own table.
+    """Return a queryset of the rows whose keys the queryset selects: each row once, without other tables.
 
-    The subquery selects the keys as the compiler of an UPDATE does (Django 5.2 to 6.1), because
-    `values()` fails on a composite key beside annotations.
+    The subquery selects the keys as the compiler of an UPDATE does (Django 5.2 to 6.1), because `values()`
+    fails for a composite key with annotations.
     """
     keys = _on(using, queryset).query
     keys.clear_ordering(force=True)
@@ -261,7 +263,7 @@ def chosen_by_committed(queryset: QuerySet[Any]) -> QuerySet[Any]:
 
 
 def all_rows_alike(queryset: QuerySet[Any], using: str) -> Any:
-    """Return `all_rows`, in a query that keeps what its own class adds to Django's: django-cte's WITH."""
+    """Return `all_rows()` with a query that keeps what its own class adds, such as django-cte's WITH."""
     clone = all_rows(queryset, using)
     if type(queryset.query) is not Query:
         query: Any = queryset.query.chain()

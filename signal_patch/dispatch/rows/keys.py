@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def fields_of(model: type[Model]) -> tuple[ModelField, ...]:
-    """Return the fields that make the primary key, in their order: one, or the parts of a composite key."""
+    """Return the fields of the primary key, in their order: one, or the parts of a composite key."""
     fields: list[ModelField] = model._meta.pk_fields
     return tuple(fields)
 
@@ -32,19 +32,19 @@ def is_part(model: type[Model], field: ModelField) -> bool:
 
 
 def getter(model: type[Model]) -> Callable[[Model], Any]:
-    """Return a function of an instance that gives its primary key, faster than `pk` does."""
+    """Return a function that returns an instance's primary key, faster than `pk` does."""
     return attrgetter("pk" if is_composite(model) else model._meta.pk.attname)
 
 
 def of_parts(parts: Sequence[Any]) -> Any:
-    """Return the key that consists of these values, each that of a column."""
+    """Return the key with these values, one for each of its columns."""
     return parts[0] if len(parts) == 1 else tuple(parts)
 
 
 def case_over_key(model: type[Model], connection: Any) -> tuple[str, str]:
-    """Return the operand of a simple CASE over the key, and what follows its WHEN for one row.
+    """Return the operand of a CASE over the key, and the condition of its WHEN for one row.
 
-    No simple CASE compares several columns: with a composite key the operand is empty.
+    A CASE with an operand cannot compare several columns, so for a composite key the operand is empty.
     """
     columns = [connection.ops.quote_name(field.column) for field in fields_of(model)]
     if len(columns) == 1:
@@ -53,7 +53,7 @@ def case_over_key(model: type[Model], connection: Any) -> tuple[str, str]:
 
 
 def params_of_key(model: type[Model], connection: Any) -> Callable[[Any], Iterable[Any]]:
-    """Return a function that gives a key as the parameters of `case_over_key`."""
+    """Return a function that turns a key into the parameters of `case_over_key()`."""
     fields = fields_of(model)
     if len(fields) == 1:
         prepare = fields[0].get_db_prep_value
@@ -64,7 +64,7 @@ def params_of_key(model: type[Model], connection: Any) -> Callable[[Any], Iterab
 
 
 def converter(model: type[Model]) -> Callable[[Any], Any]:
-    """Return a function that gives a key in the Python types of its columns.
+    """Return a function that converts a key to the Python types of its columns.
 
     The function raises ValidationError for a value that cannot be a key.
     """
@@ -76,10 +76,10 @@ def converter(model: type[Model]) -> Callable[[Any], Any]:
 
 
 def refuse_shared(model: type[Model], keys: Sequence[Any]) -> None:
-    """Raise an IntegrityError if two of the rows that were found have one key, or if one has none.
+    """Raise an IntegrityError if two of the rows have the same key, or if one has none.
 
-    A legacy table, or that of an unmanaged model, may lack the primary key that the model declares:
-    a statement by keys would change other rows than those chosen.
+    The table of an unmanaged model may lack the primary key that the model declares. A statement that names
+    rows by their keys would then change other rows than the chosen ones.
     """
     refuse_null(model, keys)
     if _are_distinct(keys):
@@ -91,7 +91,7 @@ def refuse_shared(model: type[Model], keys: Sequence[Any]) -> None:
 
 
 def refuse_null(model: type[Model], keys: Sequence[Any]) -> None:
-    """Raise an IntegrityError if one of the rows that were found has NULL as its key, or as a part of it."""
+    """Raise an IntegrityError if one of the rows has NULL as its key, or as a part of it."""
     if None in keys or (is_composite(model) and any(None in key for key in keys)):
         raise _error(
             model, "one has NULL there. Bulk operations that send signals need keys that are not NULL."
@@ -109,5 +109,5 @@ def _are_distinct(keys: Sequence[Any]) -> bool:
     try:
         return len(set(keys)) == len(keys)
     except TypeError:
-        # Keys of a class without a hash can't be told apart here; the statement's count tells.
+        # Unhashable keys cannot be compared here. The number of rows that the statement matches will tell.
         return True

@@ -1,4 +1,4 @@
-"""Makes instances from rows faster where Django alone makes them."""
+"""Makes instances from rows faster, if Django alone would make them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     _ModelIterable = ModelIterable
 
-# A model, or a patch of Model, that replaces one of these decides how its instances are made.
+# A model (or a patch of Model) that replaces one of these controls how its instances are made.
 _DJANGOS = {name: vars(Model).get(name) for name in ("__init__", "__new__", "__setattr__", "from_db")}
 _INIT: Any = Model.__init__
 _FROM_DB: Any = getattr(Model.from_db, "__func__", Model.from_db)
@@ -62,7 +62,10 @@ def _names(compiler: Any) -> list[str]:
 
 
 def is_plain(queryset: Any) -> bool:
-    """Return whether Django alone makes the queryset's instances, without signals or overrides."""
+    """Return whether Django alone makes the queryset's instances, with no signals and no overrides.
+
+    (QuerySet._iterable_class, _known_related_objects and, in 6.1, _fetch_mode, Django 5.2 to 6.1.)
+    """
     fetch_mode = getattr(queryset, "_fetch_mode", None)
     return (
         queryset._iterable_class is ModelIterable
@@ -79,7 +82,7 @@ def is_plain(queryset: Any) -> bool:
 def is_of_djangos_making(model: type[Model]) -> bool:
     """Return whether each row becomes an instance of the model itself.
 
-    Typed models change the class in `__init__`, `__new__`, `from_db` or in their metaclass.
+    Typed models change the class in `__init__`, `__new__`, `from_db` or their metaclass.
     """
     return (
         model.__init__ is _INIT

@@ -20,25 +20,28 @@ if TYPE_CHECKING:
     from django.db.models import Field, Model
 
 
-# Below this an IN list costs nothing worth mentioning, and reads better in a log.
+# With fewer keys, an IN list costs nothing worth mentioning, and reads better in a log.
 FEW = 50
-# Where the database sets no limit: with this many keys a statement has some hundred kilobytes.
+# Used where the database sets no limit. A statement with this many keys has some hundred kilobytes.
 LOCKED_AT_ONCE = 10_000
 
 
 def database_for_write(queryset: Any) -> str:
-    """Return the alias of the database that Django's own `update()` would write to."""
+    """Return the alias of the database to which Django's own `update()` would write.
+
+    (QuerySet._for_write, Django 5.2 to 6.1.)
+    """
     queryset._for_write = True
     return str(queryset.db)
 
 
 def copied(queryset: Any) -> Any:
-    """Return a copy of a queryset that can be changed without changing the queryset.
+    """Return a copy of a queryset that can be changed without changing the original.
 
     Some querysets return themselves when they are cloned: cacheops' `inplace()`, and Django's own after
-    `_disable_cloning()`. cacheops also replaces `QuerySet._clone` for all classes. So a queryset that
-    returns itself is copied attribute by attribute (QuerySet._chain, _query, _result_cache, _prefetch_done,
-    Django 5.2 to 6.1). The copy returns itself, too, so it must be copied again before a second use.
+    `_disable_cloning()`. cacheops also replaces `QuerySet._clone` for all classes. So a queryset that returns
+    itself is copied attribute by attribute (QuerySet._chain, _query, _result_cache, _prefetch_done, Django
+    5.2 to 6.1). Its copy returns itself, too, and must be copied again before a second use.
     """
     clone = queryset._chain()
     if clone is not queryset and clone.query is not queryset.query:
@@ -60,7 +63,8 @@ def none(queryset: Any) -> Any:
 def all_rows(queryset: Any, using: str) -> Any:
     """Return a queryset of the same class and hints over all rows of the model.
 
-    Sets private attributes, because a subclass may override the public methods.
+    Sets private attributes, because a subclass may override the public methods (QuerySet._fields, _db,
+    _iterable_class and _prefetch_related_lookups, Django 5.2 to 6.1).
     """
     clone = copied(queryset)
     clone.query = Query(queryset.model)
@@ -79,7 +83,10 @@ def whole(clone: Any, using: str) -> Any:
 
 
 def is_djangos(queryset: Any) -> bool:
-    """Return whether Django itself makes the instances of a queryset."""
+    """Return whether Django itself makes the instances of a queryset.
+
+    (QuerySet._iterable_class, Django 5.2 to 6.1.)
+    """
     return bool(queryset._iterable_class.__module__.startswith("django."))
 
 
@@ -91,10 +98,10 @@ def with_keys(queryset: QuerySet[Any], keys: Sequence[Any]) -> Any:
 
 
 def key_condition(model: type[Model], keys: Sequence[Any], connection: Any) -> Any:
-    """Return the condition that holds for exactly the rows that `pk__in=keys` finds.
+    """Return a condition that matches exactly the rows that `pk__in=keys` finds.
 
-    Thousands of parameters are most of the price of a statement, so the keys go into two
-    parameters or one wherever that is the same set.
+    Thousands of parameters make up most of the cost of a statement. So the keys are passed as one or two
+    parameters where that matches the same rows.
     """
     pk: Any = model._meta.pk
     if len(keys) > 2 and columns.is_plain(pk) and not is_composite(model):
@@ -108,8 +115,7 @@ def key_condition(model: type[Model], keys: Sequence[Any], connection: Any) -> A
 
 
 def _are_without_gap(pk: Field[Any, Any], keys: Sequence[Any]) -> bool:
-    # Whole numbers without a gap are the same set as the range between their ends, if the column
-    # has whole numbers only.
+    # In a column of integers, consecutive integers are the same set as the range between their ends.
     return (
         are_numbers(columns.target_field(pk), keys)
         and max(keys) - min(keys) == len(keys) - 1
@@ -125,7 +131,7 @@ def largest_batch(using: str, model: type[Model]) -> int:
     connection = connections[using]
     limit = backends.of(connection).max_parameters(connection)
     if limit is None:
-        # One row more than a batch is selected, and LIMIT takes no larger number than sys.maxsize.
+        # A batch is selected with one extra row, and LIMIT accepts no number above sys.maxsize.
         return sys.maxsize - 1
     return max(1, limit // 2 // len(fields_of(model)))
 
@@ -135,7 +141,7 @@ def keys_of(queryset: QuerySet[Any]) -> list[Any]:
     if is_composite(queryset.model):
         return [key for key, *_ in keyed(queryset)]
     keys = QuerySet.values_list(queryset, "pk", flat=True)
-    # In chunks: a million rows as tuples take twice the memory of their keys.
+    # In chunks, because a million rows as tuples take twice the memory of their keys.
     return list(QuerySet.iterator(keys))
 
 
@@ -165,7 +171,7 @@ def in_order(keys: Iterable[Any]) -> list[Any]:
     try:
         return sorted(keys)
     except TypeError:
-        # Each statement orders its own rows all the same.
+        # Each statement still orders its own rows.
         return keys
 
 
@@ -173,8 +179,9 @@ def current(queryset: QuerySet[Any]) -> QuerySet[Any]:
     """Make a queryset read the current values of rows that this transaction has locked or written.
 
     On MySQL and MariaDB (REPEATABLE READ) a plain SELECT reads the snapshot of the transaction's first
-    SELECT: without changes committed between that and the lock, and without even an UPDATE of our own that
-    found the new values there already. A locking read returns the current values.
+    SELECT. It lacks changes that were committed between that SELECT and the lock. It even lacks what an
+    UPDATE of our own assigned, if the row already held these values. A locking read returns the current
+    values.
     """
     return locked(queryset, ()) if reads_snapshots(queryset.db) else queryset
 
@@ -193,12 +200,12 @@ def with_committed(queryset: QuerySet[Any], names: Iterable[str]) -> QuerySet[An
 
 
 def reads_snapshots(using: str) -> bool:
-    """Return whether a plain SELECT may read older values than a locking one: on MySQL and MariaDB."""
+    """Return whether a plain SELECT may read older values than a locking one, as on MySQL and MariaDB."""
     return backends.of(connections[using]).reads_snapshots()
 
 
 def locked(queryset: QuerySet[Any], tables: tuple[str, ...]) -> QuerySet[Any]:
-    """Return a queryset that locks its rows, in these tables only if any are named."""
+    """Return a queryset that locks its rows, in these tables or, if none is named, in all of them."""
     return QuerySet.select_for_update(queryset, of=tables)
 
 

@@ -21,8 +21,8 @@ from signal_patch.dispatch.values.expressions import nodes
 class Related:
     """What a queryset loads along with its rows.
 
-    `lookups` are those of `prefetch_related()`. `selected` is what `select_related()` has set, `filtered`
-    the FilteredRelations that it may name. `paths` are the lookups that would prefetch the same relations.
+    `lookups` are those of `prefetch_related()`. `selected` is what `select_related()` has set, and `filtered`
+    holds the FilteredRelations that it may name. `paths` are lookups that prefetch the same relations.
     """
 
     lookups: tuple[Any, ...]
@@ -36,15 +36,16 @@ class Related:
         return bool(self.selected or self.lookups)
 
     def load_with(self, rows: Any, *, joined: bool) -> None:
-        """Make a queryset load them: by joins, or in a statement for each relation.
+        """Make a queryset load them: by joins, or with a statement for each relation.
 
-        The related objects are loaded whole, also where `only()` or `defer()` leaves fields out.
+        The related objects are loaded whole, even if `only()` or `defer()` leaves out some of their fields.
         """
         if joined:
             _select(rows.query, self.selected, self.filtered)
             rows._prefetch_related_lookups = self.lookups
         else:
-            # The caller's come first: Django refuses a Prefetch with a queryset after the same lookup.
+            # The caller's lookups come first: Django refuses a Prefetch with a queryset after the same
+            # lookup.
             rows._prefetch_related_lookups = (*self.lookups, *self.paths)
 
 
@@ -62,7 +63,7 @@ def of(queryset: Any, using: str) -> Related:
     try:
         _klass_info(query.model, query.select_related, filtered, using)
     except FieldError:
-        # A name that is no relation. Django's update() ignores it, too.
+        # A name is not a relation. Django's update() ignores that, too.
         return Related(lookups)
     selected = query.select_related
     if filtered and isinstance(selected, dict):
@@ -73,9 +74,9 @@ def of(queryset: Any, using: str) -> Related:
 
 
 def _known(model: Any, lookups: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the lookups without those that name no relation; Django's update() ignores these.
+    """Return the lookups without those that name no relation, which Django's update() ignores.
 
-    A lookup may also contain an attribute that an earlier one sets (Prefetch.to_attr).
+    A lookup may also name an attribute that an earlier lookup sets (Prefetch.to_attr).
     """
     set_by_lookups = {getattr(lookup, "to_attr", None) for lookup in lookups}
     paths = [getattr(lookup, "prefetch_through", lookup).split(LOOKUP_SEP) for lookup in lookups]
@@ -94,7 +95,7 @@ def _names_relations(model: Any, path: list[str], set_by_lookups: set[Any]) -> b
             if field.is_relation
         }
         if name not in relations:
-            # A descriptor of the project's own may load objects, but that of a plain column does not.
+            # A descriptor of the project's may load objects; the descriptor of a plain column does not.
             attribute = None if name == "pk" else getattr(model, name, None)
             return name in set_by_lookups or not isinstance(attribute, (DeferredAttribute, NoneType))
         model = relations[name]
@@ -117,7 +118,7 @@ def _klass_info(model: Any, selected: Any, filtered: dict[str, Any], using: str)
 
 
 def _select(query: Any, selected: Any, filtered: dict[str, Any]) -> None:
-    # A copy: the conditions are resolved when a join is made (Query.clone, Django 5.2 to 6.1).
+    # Copied, because the conditions are resolved when a join is made (Query.clone, Django 5.2 to 6.1).
     query._filtered_relations = {**filtered, **query._filtered_relations}
     query.select_related = selected
 
@@ -131,6 +132,6 @@ def _paths(klass_info: Any) -> Iterator[str]:
 
 
 def has_raw_sql(query: Query) -> bool:
-    """Return whether a query contains raw SQL, whose columns may lack the name of their table."""
+    """Return whether a query contains raw SQL, which may name columns without their table."""
     parts = [query.where, *query.annotations.values(), *query.order_by]
     return any(isinstance(node, (ExtraWhere, RawSQL)) for part in parts for node in nodes(part))

@@ -40,9 +40,9 @@ Precomputed = dict[Any, tuple[Any, ...]]
 class Batch:
     """Some of the chosen rows, as instances in the order of their signals.
 
-    `keys` are the primary keys as the rows had them when they were loaded, one for each instance.
-    `precomputed` holds the values of the precomputed expressions, by key. `to_signal` are the keys and
-    instances whose signals are to be sent, once that is known.
+    `keys` are the primary keys of the instances, as their rows had them when they were loaded. `precomputed`
+    holds the values of the precomputed expressions, by key. `to_signal` are the keys and instances whose
+    signals are sent; it is filled once that is known.
     """
 
     keys: list[Any]
@@ -59,13 +59,13 @@ class Batch:
 class Selection:
     """The rows of one bulk update, in the order of their signals.
 
-    The first batch is loaded by the queryset's own conditions. Only if there are more rows, the keys of all
+    The first batch is loaded with the queryset's own conditions. Only if there are more rows, the keys of all
     rows are read before anything is written, and the other batches are loaded by these keys.
 
-    `previews` are expressions to select with each batch when it is loaded; `precomputed` are expressions to
-    select for all rows when they are chosen. The fields named in `replaced` get new values before any
-    receiver sees the instances, so their old values are not loaded if Django alone makes the instances.
-    `total` is known from the first batch on.
+    `previews` are expressions to select with each batch when it is loaded. `precomputed` are expressions to
+    select for all rows when they are chosen. The fields named in `replaced` get new values before receivers
+    see the instances, so their old values are not loaded if Django alone makes the instances. `total` is
+    known from the first batch on.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Selection:
         self.precomputed = precomputed
         self.size = min(options.batch_size, largest_batch(using, queryset.model))
         self.total = 0
-        # Of all rows, from the first batch on.
+        # The keys of all rows, known from the first batch on.
         self.keys: list[Any] = []
         lock = options.lock and connections[using].features.has_select_for_update
         self.choice = choosing.Choice(using, lock=lock, computes=bool(precomputed))
@@ -94,11 +94,11 @@ class Selection:
         if self.choice.lock and not choosing.orders_by_key(self.queryset.query):
             yield from self._locked_by_key()
         elif (chosen := self.choice.rows(self.queryset)) is None:
-            yield from self._in_foreign_order()
+            yield from self._in_other_tables_order()
         else:
-            yield from self._in_own_order(chosen)
+            yield from self._in_models_order(chosen)
 
-    def _in_own_order(self, chosen: QuerySet[Any]) -> Iterator[Batch]:
+    def _in_models_order(self, chosen: QuerySet[Any]) -> Iterator[Batch]:
         first = self._load_first(chosen)
         if len(first.keys) <= self.size:
             self.keys, self.total = first.keys, len(first.keys)
@@ -107,18 +107,19 @@ class Selection:
         first.keys.pop()
         first.instances.pop()
         keys, precomputed = self._all_keys(self.queryset)
-        if self._begin_with(keys, first.keys):
+        if self._start_with(keys, first.keys):
             loaded = set(first.keys)
             keys = [key for key in keys if key not in loaded]
             yield first
-        # One batch is alive at a time.
+        # Free this batch before the next one is loaded.
         del first
         yield from self._chunks(keys, precomputed)
 
     def _locked_by_key(self) -> Iterator[Batch]:
         """Lock the rows in the order of their keys, and yield them in the caller's order.
 
-        Two operations that lock the same rows in different orders can deadlock. It takes one more statement.
+        Two operations that lock the same rows in different orders can deadlock. Avoiding that takes one more
+        statement.
         """
         ordered = choosing.by_key(self.queryset)
         first = self._load_first(self.choice.rows(ordered))
@@ -128,18 +129,20 @@ class Selection:
             order = first.keys if self.total < 2 else self._in_callers_order(first.keys)
             yield _arranged(first, order, first.precomputed)
             return
-        # Its rows come first by key, not in the caller's order. One batch is alive at a time.
+        # These are the first rows by key, not in the caller's order. Free them before the next batch is
+        # loaded.
         del first
         keys, precomputed = self._all_keys(ordered)
         self._note_all_are_locked()
         yield from self._chunks(self._in_callers_order(keys), precomputed)
 
     def _load_first(self, chosen: QuerySet[Any]) -> Batch:
-        """Load the first batch, and one row more if there is one: then there are further batches."""
+        """Load the first batch and, if there is one, one more row, which shows that batches follow."""
         return self.loader.load(chosen, self.previews, self.precomputed, limit=self.size + 1)
 
     def _all_keys(self, queryset: QuerySet[Any]) -> tuple[list[Any], Precomputed]:
-        # Chosen again, since loading the first batch has changed a queryset that is its own clone.
+        # Chosen again, because loading the first batch has changed a queryset that returns itself as its
+        # clone.
         keys, precomputed = self._keys(self.choice.rows(queryset))
         refuse_null(self.queryset.model, keys)
         self.keys, self.total = keys, len(keys)
@@ -147,34 +150,36 @@ class Selection:
         return keys, precomputed
 
     def _note_all_are_locked(self) -> None:
-        # MySQL and MariaDB need a locking read for the current values even of a row that is locked.
+        # The rows need no further lock. But MySQL and MariaDB only show their current values to locking
+        # reads.
         self.choice.lock = self.choice.lock and reads_snapshots(self.using)
 
     def _in_callers_order(self, keys: list[Any]) -> list[Any]:
         chosen = self.choice.rows(self.queryset)
         if chosen is None:
-            # Without a lock, as the order is that of other tables.
-            ordered: Iterable[Any] = self._keys_in_foreign_order()
+            # Read without a lock, because the order depends on other tables.
+            ordered: Iterable[Any] = self._keys_in_other_tables_order()
         else:
             ordered = keys_of(locked(chosen, ()) if self.choice.lock else chosen)
         missing = set(keys)
         found = [key for key in dict.fromkeys(ordered) if key in missing]
-        # A random condition, or a change to another table, may leave out some of the rows this time.
+        # A random condition, or a change to another table, may leave out some rows this time.
         missing.difference_update(found)
         return [*found, *(key for key in keys if key in missing)]
 
-    def _begin_with(self, keys: list[Any], first: list[Any]) -> bool:
-        """Return whether the keys of all rows begin with those of the first batch.
+    def _start_with(self, keys: list[Any], first: list[Any]) -> bool:
+        """Return whether the keys of all rows start with those of the first batch.
 
-        If a condition is random, the second query chooses other rows than the first.
+        They may not if a condition is random, because the second query then chooses other rows.
         """
         if choosing.has_explicit_order(self.queryset.query):
-            # Rows with the same place in the order come in any. No set of all keys: it may be millions.
+            # Rows that compare equal come in any order. There may be millions of keys, so no set of all is
+            # made.
             return len(set(first).intersection(keys)) == len(first)
         return keys[: len(first)] == first
 
-    def _in_foreign_order(self) -> Iterator[Batch]:
-        keys = list(dict.fromkeys(self._keys_in_foreign_order()))
+    def _in_other_tables_order(self) -> Iterator[Batch]:
+        keys = list(dict.fromkeys(self._keys_in_other_tables_order()))
         refuse_null(self.queryset.model, keys)
         precomputed: Precomputed = {}
         if self.precomputed:
@@ -184,7 +189,7 @@ class Selection:
         self.keys, self.total = keys, len(keys)
         yield from self._chunks(keys, precomputed)
 
-    def _keys_in_foreign_order(self) -> Iterator[Any]:
+    def _keys_in_other_tables_order(self) -> Iterator[Any]:
         return (key for key, *_ in keyed(choosing.as_ordered(self.queryset, self.using)))
 
     def _computed(self, keys: list[Any]) -> tuple[list[Any], Precomputed]:
@@ -192,11 +197,11 @@ class Selection:
         computed, precomputed = self._keys(choosing.chosen(self.queryset, self.using))
         if set(computed).issuperset(keys):
             return computed, precomputed
-        # A random condition has chosen other rows this time, so they are read by their keys.
-        everyone = choosing.all_rows_alike(self.queryset, self.using)
+        # A random condition has chosen other rows this time, so the expressions are computed by key.
+        every_row = choosing.all_rows_alike(self.queryset, self.using)
         computed, precomputed = [], {}
         for part in self._parts(keys):
-            present, values = self._keys(with_keys(everyone, part))
+            present, values = self._keys(with_keys(every_row, part))
             computed += present
             precomputed |= values
         return computed, precomputed
@@ -225,7 +230,7 @@ class Selection:
 
 
 def _arranged(batch: Batch, keys: list[Any], precomputed: Precomputed) -> Batch:
-    """Return the rows of a batch in the order of these keys, without keys that have no row."""
+    """Return a batch with its rows in the order of these keys; keys without a row are dropped."""
     loaded = dict(zip(batch.keys, batch.instances, strict=True))
     present = [key for key in keys if key in loaded]
     return Batch(
@@ -236,7 +241,7 @@ def _arranged(batch: Batch, keys: list[Any], precomputed: Precomputed) -> Batch:
 
 
 class _Loader:
-    """Loads the instances of a batch, as `for obj in queryset` would have them, and locks their rows."""
+    """Loads the instances of a batch as `for obj in queryset` would, and locks their rows."""
 
     def __init__(
         self, queryset: QuerySet[Any], using: str, choice: choosing.Choice, replaced: Sequence[str]
@@ -283,19 +288,19 @@ class _Loader:
         return with_committed(annotated, precomputed) if self.choice.lock else annotated
 
     def _prepare_for_its_iterable(self, rows: Any, aliases: list[str]) -> None:
-        """Give a queryset what an iterable of a library's own needs to make instances of subclasses.
+        """Give a queryset what another library's iterable needs to make instances of subclasses.
 
-        model-utils' InheritanceIterable takes their columns from the tables that `select_related` joins, and
-        sets the annotations named in `_annotated` on them.
+        model-utils' InheritanceIterable takes their columns from the tables that `select_related` joins. It
+        sets the annotations that `_annotated` names on the instances.
         """
         rows.query.select_related = self.queryset.query.select_related
         rows._annotated = aliases
         rows._prefetch_related_lookups = self.related.lookups
 
     def _may_join(self, rows: QuerySet[Any], precomputed: Expressions) -> bool:
-        """Return whether the related objects may come by joins to these rows.
+        """Return whether joins may load the related objects of these rows.
 
-        Not if their tables would be locked too, or if raw SQL may name a column that they have as well.
+        They may not if their tables would be locked too, or if raw SQL may name a column that they also have.
         """
         names_tables = connections[self.using].features.has_select_for_update_of
         return (
@@ -310,6 +315,6 @@ class _Loader:
         return choosing.own_tables(rows.query.get_meta()) if names_tables else ()
 
     def _unloaded(self, rows: Any) -> Sequence[str]:
-        # A lock of a parent's table needs a column of it in the SELECT; a prefetch needs the foreign keys.
+        # Locking a parent's table needs one of its columns in the SELECT; a prefetch needs the foreign keys.
         needs_all = concrete(self.queryset.model)._meta.parents or rows._prefetch_related_lookups
         return () if needs_all else self.replaced

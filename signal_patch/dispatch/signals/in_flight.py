@@ -1,7 +1,7 @@
 """Which rows are in flight, and which models are silent, in this context.
 
-What is held here follows the flow of control into awaited coroutines and `sync_to_async`. It is part of a
-call under way, not of the switch, and counts no longer than its block runs.
+This state follows the flow of control into awaited coroutines and `sync_to_async()`. It belongs to the
+current call, not to the switch, and does not outlive the block that set it.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ if TYPE_CHECKING:
     from signal_patch.dispatch.signals.rounds import Round
 
 
-# Weakly, as a context may live on, in a task that was started inside or until it is used again.
+# Weak references, because a context may outlive a flight: in a task that was started in it, or if it is used
+# again.
 _flights: Final[Held[ReferenceType[Flight]]] = Held("signal_patch_flights")
 
 _silent: Final[Held[type[Model]]] = Held("signal_patch_silent")
 
 
 def database_of(using: str) -> tuple[str, Any]:
-    """Return what tells the rows of a database from those of others: its alias, and the tenant's schema.
+    """Return what identifies a database: its alias and the tenant's schema.
 
-    Libraries that give each tenant a schema keep its name on the connection (django-tenants:
-    `connection.schema_name`), and serve all tenants by one alias.
+    Libraries that give each tenant a schema serve all tenants with one alias, and keep the schema's name on
+    the connection (django-tenants: `connection.schema_name`).
     """
     return using, getattr(connections[using], "schema_name", None)
 
@@ -44,8 +45,9 @@ def database_of(using: str) -> tuple[str, Any]:
 class Flight:
     """Rows of one database whose signals are being sent at this moment.
 
-    `keys` holds primary keys by concrete model. `instance` stands for one more row, whose
-    key is read when somebody asks: an INSERT sets it between its two signals, or a receiver.
+    `keys` holds primary keys by concrete model. `instance` stands for one more row. Its key is read only when
+    it is needed, because an INSERT or a receiver may set it between the two signals. `deletions` counts the
+    deletes that may have removed some of these rows.
     """
 
     __slots__ = ("__weakref__", "database", "deletions", "instance", "keys", "round")
@@ -60,11 +62,11 @@ class Flight:
         self.keys = keys
         self.instance = instance
         self.deletions = 0
-        # The round that sends the signals of these rows, if somebody takes part in it (rounds.py).
+        # The round that sends the signals of these rows, if there is one (rounds.py).
         self.round: Round | None = None
 
     def holds(self, model: type[Model], keys: Iterable[Any]) -> set[Any]:
-        """Return those of the keys of a concrete model that are in this flight."""
+        """Return those of a concrete model's keys that are in this flight."""
         own = self.keys.get(model)
         held = own & _hashable(keys) if own else set()
         if self.instance is not None and self._has_instance_of(model):
@@ -72,38 +74,38 @@ class Flight:
             held |= {key for key in keys if key == stored and is_key(key)}
         return held
 
-    def land(self, model: type[Model], keys: Iterable[Any]) -> None:
-        """Hold only the rows of one model that have these keys, from now on."""
+    def hold_only(self, model: type[Model], keys: Iterable[Any]) -> None:
+        """From now on, hold only the rows of this model that have these keys."""
         self.keys = {concrete(model): _hashable(keys)}
         self.instance = None
 
-    def speaks_of(self, model: type[Model]) -> bool:
+    def has_rows_of(self, model: type[Model]) -> bool:
         """Return whether rows of a concrete model are in this flight."""
         return bool(self.keys.get(model)) or self._has_instance_of(model)
 
     def may_lose(self, keys: Mapping[type[Model], set[Any]], models: Iterable[type[Model]]) -> bool:
-        """Return whether a delete may be of rows in this flight: those with the keys, any of the models."""
-        return any(map(self.speaks_of, models)) or any(self.holds(*item) for item in keys.items())
+        """Return whether a delete of these keys, or of any rows of these models, may affect this flight."""
+        return any(map(self.has_rows_of, models)) or any(self.holds(*item) for item in keys.items())
 
     def _has_instance_of(self, model: type[Model]) -> bool:
         return self.instance is not None and concrete(self.instance) is model
 
 
 def is_any_in_flight(using: str, model: type[Model]) -> bool:
-    """Return whether signals of any row of the model are being sent right now."""
+    """Return whether any row of the model is in flight."""
     owner = concrete(model)
     database = database_of(using)
-    return any(flight.database == database and flight.speaks_of(owner) for flight in _flying())
+    return any(flight.database == database and flight.has_rows_of(owner) for flight in _flying())
 
 
 def is_key(key: Any) -> bool:
-    """Return whether a row may have the key: one in which a part is yet to be made, no row has."""
+    """Return whether a row may have the key, which none has while a part of it is yet to be generated."""
     parts = key if isinstance(key, tuple) else (key,)
     return not any(part is None or hasattr(part, "resolve_expression") for part in parts)
 
 
 def stored_keys(model: type[Model], keys: Iterable[Any]) -> list[Any]:
-    """Return the keys of instances as their rows have them; a caller may have given them as text."""
+    """Return the keys of instances in the types that their rows give; a caller may give them as text."""
     keys = list(keys)
     if _holds_numbers(model._meta.pk) and {int}.issuperset(map(type, keys)):
         return keys
@@ -123,17 +125,17 @@ def _stored_key(convert: Callable[[Any], Any], key: Any) -> Any:
     try:
         return convert(key)
     except ValidationError:
-        # It holds the place of a key that a receiver is to give.
+        # A placeholder, for which a receiver will assign the real key.
         return key
 
 
 def keys_in_flight(
     using: str, model: type[Model], keys: Collection[Any], *, besides: Flight | None = None
 ) -> set[Any]:
-    """Return those of the keys whose row is in flight, besides one of the flights.
+    """Return those of the keys whose rows are in flight, in other flights than `besides`.
 
-    Somebody up the stack sends the signals of such a row. To send them again would make
-    `Model.objects.filter(pk=instance.pk).update(…)` in a receiver, written in order not to recurse, recurse.
+    A caller up the stack is sending the signals of such a row. If they were sent again, a receiver that calls
+    `Model.objects.filter(pk=instance.pk).update(…)` in order not to recurse would recurse.
     """
     held: set[Any] = set()
     database = database_of(using)
@@ -144,14 +146,14 @@ def keys_in_flight(
 
 
 def keys_in_flight_of(using: str, keys: Mapping[type[Model], Collection[Any]]) -> set[Any]:
-    """Return those of the keys, given by model, that are `keys_in_flight`."""
+    """Return those of the keys, given by model, whose rows are in flight."""
     return set().union(*(keys_in_flight(using, model, own) for model, own in keys.items()))
 
 
 def flying(flight: Flight) -> Lock:
-    """Hold rows in flight for the length of the block: `with flying(flight):`.
+    """Return a lock; the rows are in flight while it is locked: `with flying(flight):`.
 
-    The caller keeps the flight, in a variable of its own: the context has a weak reference only.
+    The caller must keep the flight in a variable, because the context only has a weak reference.
     """
     return _flights.holding(ref(flight))
 
@@ -161,12 +163,12 @@ def _flying() -> Iterable[Flight]:
 
 
 def innermost_flight() -> Flight | None:
-    """Return the rows whose signals are being sent right now, without those up the stack."""
+    """Return the innermost flight of this context, or None."""
     return next(reversed(list(_flying())), None)
 
 
 def open_rounds() -> Iterator[Round]:
-    """Return the rounds that somebody takes part in, the innermost first."""
+    """Return the open rounds, innermost first."""
     flights = reversed(list(_flying()))
     return (flight.round for flight in flights if flight.round is not None)
 
@@ -174,9 +176,9 @@ def open_rounds() -> Iterator[Round]:
 def keys_by_class(
     model: type[Model], keys: Iterable[Any], instances: Iterable[Model]
 ) -> dict[type[Model], list[Any]]:
-    """Return the keys of rows of a model by the classes that these have instances of.
+    """Return the keys of a model's rows by the classes of their instances.
 
-    A row of a subclass is one of its model, too, and of the class by which others know it.
+    A row that has an instance of a subclass is listed under both, because others may know it by either.
     """
     by_class: dict[type[Model], list[Any]] = {model: list(keys)}
     for key, instance in zip(by_class[model], instances, strict=True):
@@ -186,16 +188,16 @@ def keys_by_class(
 
 
 def flight_of(using: str, keys: Mapping[type[Model], Iterable[Any]]) -> Flight:
-    """Return a flight of rows, whose keys are given by model, to be held with `flying`."""
+    """Return a flight of the rows with these keys, given by model."""
     held: dict[type[Model], set[Any]] = {}
     for model, own in keys.items():
-        # Of a proxy, too.
+        # A proxy shares the rows of its concrete model.
         held.setdefault(concrete(model), set()).update(_hashable(own))
     return Flight(using, held)
 
 
 def _hashable(keys: Iterable[Any]) -> set[Any]:
-    # A field may give keys that have no hash; such a row, like its instance, can't be put in a set.
+    # A field's keys may not be hashable. Such a row cannot be in a set, and neither can its instance.
     keys = list(keys)
     try:
         return set(keys)
@@ -208,11 +210,11 @@ def flight_of_delete(
     others: Mapping[type[Model], Iterable[Any]] | None = None,
     unknown: Iterable[type[Model]] = (),
 ) -> Flight:
-    """Return a flight of the rows that a delete has collected, to be held while Django deletes them.
+    """Return a flight of the rows that a delete has collected, for the time in which Django deletes them.
 
-    `others` are keys of rows that go with them though nobody has collected them, `unknown` the models
-    of which the database may remove rows that nobody has looked at. Flights that may lose rows by the
-    delete are told at once, so that they know whatever becomes of it.
+    `others` are the keys of rows that are deleted along with them without having been collected. `unknown`
+    are the models of which the database may remove rows that have not been looked up. All open flights that
+    may lose rows note the deletion now, whether or not the delete succeeds.
     """
     keys: dict[type[Model], set[Any]] = {}
     for model, instances in collector.data.items():
@@ -236,13 +238,14 @@ def _note_deletion(
 
 
 def silence(model: type[Model]) -> Lock:
-    """Let Django's own statements on a model through for the length of the block, patched or not.
+    """Return a lock; while it is locked, operations on this model send no signals: `with silence(model):`.
 
-    On other models they are somebody else's: a field's `pre_save()` may draw a number from a table.
+    Operations on other models still send theirs, because they are not part of this operation: a field's
+    `pre_save()`, for example, may take a number from a counter's table.
     """
     return _silent.holding(concrete(model))
 
 
 def is_silent(model: type[Model]) -> bool:
-    """Return True while this library runs a statement of its own on the model."""
+    """Return whether this library is running a statement of its own on the model."""
     return concrete(model) in _silent.values()

@@ -1,7 +1,7 @@
 """One event loop for the async receivers of a whole bulk operation.
 
-`Signal.send()` runs async receivers by `async_to_sync()`, which starts a thread and an event loop for
-each call, unless the thread that it is called in belongs to a loop already. So it is made to.
+`Signal.send()` runs async receivers through `async_to_sync()`, which starts a thread and an event loop for
+each call, unless the calling thread already belongs to a loop. So the operation is run in such a thread.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def run(work: Callable[[], T], signals: Iterable[ModelSignal], senders: Collection[type[Model]]) -> T:
-    """Run work that sends these signals of these senders, and return what it returns.
+    """Run work that sends these signals for these senders, and return its result.
 
-    It runs in the calling thread, with its database connections and context variables, and sends
-    as ever: what is shared is the loop only, and none is started where no receiver is async.
+    It runs in the calling thread, with that thread's database connections and context variables. Only the
+    event loop is shared, and none is started if no receiver is async.
     """
     if any(sending.receivers_of(signal, sender)[1] for signal in signals for sender in senders):
         return _within_a_loop(work)
@@ -33,10 +33,10 @@ def run(work: Callable[[], T], signals: Iterable[ModelSignal], senders: Collecti
 
 
 def _within_a_loop(work: Callable[[], T]) -> T:
-    # Carried around the loop: a StopIteration, which asyncio's futures do not take, would hang it.
+    # The result bypasses the loop: asyncio's futures do not accept a StopIteration, which would hang it.
     outcome: Future[T] = Future()
 
-    def settle() -> None:
+    def run_work() -> None:
         try:
             result = work()
         except BaseException as error:  # noqa: BLE001  # result() raises it
@@ -44,5 +44,5 @@ def _within_a_loop(work: Callable[[], T]) -> T:
         else:
             outcome.set_result(result)
 
-    async_to_sync(sync_to_async(settle))()
+    async_to_sync(sync_to_async(run_work))()
     return outcome.result()

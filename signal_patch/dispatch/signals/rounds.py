@@ -1,6 +1,6 @@
 """Rounds: one signal, sent for all instances of one batch.
 
-A round opens and closes what makes receivers fast. Operations know nothing of it but this module.
+A round opens and closes the features that make receivers fast (`receivers/`). Only this module knows them.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ class ListReceiver(ABC):
         """Take the instances of a round, with the other arguments of its signal."""
 
     def is_collected(self, arguments: Arguments) -> bool:
-        """Return whether the instance that a signal was sent for comes in a list later on.
+        """Return whether the round keeps this signal's instance for a list.
 
-        A row that is saved or deleted by itself, in the middle of a round, is in flight by itself, too.
+        A row that is saved or deleted individually in the middle of a round is in a flight of its own,
+        without a round.
         """
         flight = in_flight.innermost_flight()
         if flight is None or flight.round is None:
@@ -44,9 +45,9 @@ class ListReceiver(ABC):
 
 
 class Round:
-    """What the list receivers of one round are to get, and the rows that are inserted at its end.
+    """What one round collects: lists for receivers, and rows to insert at its end.
 
-    `without` are senders whose instances come in no list: a delete may cascade models that are not on.
+    Senders in `without` get no lists, because a delete may cascade to models that are not on.
     """
 
     def __init__(self, without: Collection[type[Model]] = ()) -> None:
@@ -55,7 +56,7 @@ class Round:
         self.held: HeldRows | None = None
 
     def collect(self, receiver: ListReceiver, arguments: Arguments) -> bool:
-        """Keep the instance for the receiver, or return False if its sender's come in no list."""
+        """Keep the instance for the receiver; return False if its sender gets no lists."""
         if arguments["sender"] in self.without:
             return False
         others = dict(arguments)
@@ -90,7 +91,7 @@ def has_list_receivers(signal: ModelSignal, senders: Iterable[type[Model]]) -> b
 
 
 def check(options: Options, senders: Iterable[type[Model]]) -> None:
-    """Raise what is wrong with the options of an operation on these models, before it begins."""
+    """Raise an error if the options do not fit these models, before the operation begins."""
     if options.prefetch:
         from signal_patch.receivers import prefetching
 
@@ -109,18 +110,18 @@ class Rounds:
         self.reads: BatchReads | None = None
 
     def begin_batch(self, instances: Iterable[Model]) -> None:
-        """Load what the receivers of a batch will ask for, before its first signal."""
+        """Load the related objects that `prefetch` names, before the first signal of the batch."""
         if self.options.prefetch:
             prefetch_related_objects(list(instances), *self.options.prefetch)
 
     def open(self, signal: ModelSignal) -> AbstractContextManager[None]:
-        """Open the round of a signal, which is sent inside the block for the rows that are in flight."""
+        """Open a round; the signal is sent inside the block, for the rows in flight."""
         if self.is_needed or has_list_receivers(signal, self.senders):
             return self._opened(Round())
         return nullcontext()
 
     def open_delete(self, collector: Any) -> AbstractContextManager[None]:
-        """Open the rounds of a delete of the senders' rows: `Collector.delete()` runs inside the block."""
+        """Open the rounds of a delete; `Collector.delete()` runs inside the block."""
         signals = (pre_delete, post_delete)
         if self.is_needed or any(has_list_receivers(signal, self.senders) for signal in signals):
             round_ = Round(without=collector.data.keys() - self.senders)
@@ -156,7 +157,7 @@ class Rounds:
 
 
 def _divide(collector: Any, finish: Callable[[], None]) -> None:
-    """Have rounds finished when Collector.delete() has sent the signals of one kind and one model."""
+    """Finish a round whenever Collector.delete() has sent one kind of signal for one model."""
 
     def after_pre_delete() -> None:
         finish()
@@ -167,7 +168,7 @@ def _divide(collector: Any, finish: Callable[[], None]) -> None:
 
 
 class FirstFastDelete:
-    """Stands first among the fast deletes, to which Django comes when `pre_delete` is sent (5.2 to 6.1)."""
+    """The first of the fast deletes, which Django executes after sending `pre_delete` (Django 5.2 to 6.1)."""
 
     def __init__(self, run: Callable[[], None]) -> None:
         self.run = run
@@ -178,9 +179,9 @@ class FirstFastDelete:
 
 
 class Rows(list[Any]):
-    """The rows of a model in `Collector.data`.
+    """The rows of a model in `Collector.data`; calls a function at the end of each iteration.
 
-    Collector.delete() goes through them to send `post_delete`, and deletes the next model's rows then
+    Collector.delete() iterates over them to send `post_delete`, and then deletes the rows of the next model
     (Django 5.2 to 6.1).
     """
 

@@ -1,4 +1,4 @@
-"""Who listens, and how one signal is sent for many rows."""
+"""Which receivers there are, and how one signal is sent for many rows."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from signal_patch.dispatch.values.columns import concrete
 
 T = TypeVar("T")
 
-# An instance whose row is saved, and what the signals say of it: `update_fields` and, after it, `created`.
-# A plain tuple, as there is one for each row: a NamedTuple takes nine times as long to make.
+# An instance whose row is saved, and two arguments of its signals: `update_fields` and `created`. A plain
+# tuple, because there is one for each row, and making a NamedTuple takes nine times as long.
 SavedRow = tuple[Model, "frozenset[str] | None", bool]
 
 
 def senders(queryset: QuerySet[Any]) -> list[type[Model]]:
     """Return the senders of the signals of a queryset's rows.
 
-    A queryset of a polymorphic library yields instances of the model's subclasses, and a typed model loads
-    its rows as these, or as other models of its table: then these may be the senders.
+    They may include other models: a polymorphic library's queryset yields instances of the model's
+    subclasses, and a typed model loads its rows as instances of subclasses or of other models of its table.
     """
     model = queryset.model
     if not (_yields_subclasses(queryset) or _loads_other_classes(model)):
@@ -36,9 +36,9 @@ def senders(queryset: QuerySet[Any]) -> list[type[Model]]:
 
 
 def instances_of(objs: Iterable[Any]) -> list[Any]:
-    """Return the caller's objects as a list, of proxies (`request.user`) the instances behind them.
+    """Return the caller's objects as a list, with the instances behind proxies such as `request.user`.
 
-    These are what Django would send if the proxies were saved.
+    Django would send these instances if the proxies were saved.
     """
     objs = list(objs)
     if all(issubclass(kind, Model) for kind in set(map(type, objs))):
@@ -53,25 +53,25 @@ def senders_of(instances: Iterable[Model]) -> list[type[Model]]:
 
 
 def is_heard(signal: ModelSignal, senders: Iterable[type[Model]]) -> bool:
-    """Return whether a live receiver would hear the signal of any of the senders."""
+    """Return whether the signal of any of the senders has a live receiver."""
     return any(signal.has_listeners(sender) for sender in senders)
 
 
 def is_awaited(signal: ModelSignal, senders: Iterable[type[Model]]) -> bool:
-    """Return whether the signal of these senders is for async receivers only."""
+    """Return whether the signal of these senders only has async receivers."""
     receivers = [receivers_of(signal, sender) for sender in senders]
     return any(awaited for _, awaited in receivers) and not any(called for called, _ in receivers)
 
 
 def receivers_of(signal: ModelSignal, sender: type[Model]) -> tuple[list[Any], list[Any]]:
-    """Return the live receivers, those that are called and the async ones (Django 5.2 to 6.1)."""
+    """Return the live receivers: the plain ones and the async ones (Django 5.2 to 6.1)."""
     called, awaited = signal._live_receivers(sender)
     return called, awaited
 
 
 def _yields_subclasses(queryset: QuerySet[Any]) -> bool:
-    # Whoever turns rows into other classes does so in an iterable class of their own, set
-    # by an __init__ of their own (QuerySet._iterable_class, Django 5.2 to 6.1).
+    # A library that turns rows into other classes has its own iterable class, and sets it in its own __init__
+    # (QuerySet._iterable_class, Django 5.2 to 6.1).
     if type(queryset).__init__ is not QuerySet.__init__:
         queryset = type(queryset)(model=queryset.model)
     return not is_djangos(queryset)
@@ -87,7 +87,7 @@ def _loads_other_classes(model: type[Model]) -> bool:
 
 
 def _all_models(model: type[Model]) -> Iterator[type[Model]]:
-    """Yield all models, those of apps that are not installed too (Apps.all_models, Django 5.2 to 6.1)."""
+    """Yield all models, also those of apps that are not installed (Apps.all_models, Django 5.2 to 6.1)."""
     registry: Any = model._meta.apps
     return chain.from_iterable(by_name.values() for by_name in registry.all_models.values())
 
@@ -98,12 +98,12 @@ def _shares_rows(other: type[Model], model: type[Model]) -> bool:
 
 
 def hears_saves(senders: Collection[type[Model]]) -> bool:
-    """Return whether somebody listens to the saves of the senders."""
+    """Return whether `pre_save` or `post_save` of any of the senders has a live receiver."""
     return is_heard(pre_save, senders) or is_heard(post_save, senders)
 
 
 def hears_deletes(senders: Collection[type[Model]]) -> bool:
-    """Return whether somebody listens to the deletes of the senders."""
+    """Return whether `pre_delete` or `post_delete` of any of the senders has a live receiver."""
     return is_heard(pre_delete, senders) or is_heard(post_delete, senders)
 
 
@@ -112,11 +112,11 @@ def send_each(
 ) -> None:
     """Send `pre_save` or `post_save` for each of the rows, as `Model.save_base` sends it.
 
-    Where only async receivers listen, one coroutine sends them all: a hop between this thread and an event
-    loop costs more than the rest of a row. If `saves` is a generator, it goes on when a signal has been
-    sent, in that coroutine, too.
+    If all receivers are async, a single coroutine sends all the signals, because switching between this
+    thread and an event loop costs more than everything else for a row. If `saves` is a generator, it is
+    resumed after each signal has been sent, within that coroutine.
     """
-    # With keyword arguments written out, as to unpack a dict for each row takes a quarter longer.
+    # Keyword arguments are written out, because unpacking a dictionary for each row takes a quarter longer.
     send_one = _send_pre_save if signal is pre_save else _send_post_save
     if is_awaited(signal, senders):
         async_to_sync(_await_each)(send_one(signal.asend, using, saved) for saved in saves)

@@ -1,4 +1,4 @@
-"""What a column makes of a value: the questions that are put to one field."""
+"""What a column does to a value: questions about a single field."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ _IMMUTABLE = (
     datetime.timedelta,
     uuid.UUID,
 )
-# Of these classes alone: a subclass may have attributes. Bytes are their own fingerprint.
+# Only these exact classes, because a subclass may have attributes. Bytes are their own fingerprint.
 _UNCHANGING = frozenset(_IMMUTABLE) - {bytes}
 _BYTES = (bytes, bytearray, memoryview)
-# A moment is a date by inheritance only.
+# DateTimeField comes before DateField, from which it inherits.
 _KINDS: tuple[tuple[type[Field[Any, Any]], ...], ...] = (
     (IntegerField, FloatField, DecimalField),
     (CharField, TextField),
@@ -70,14 +70,15 @@ _KINDS: tuple[tuple[type[Field[Any, Any]], ...], ...] = (
     (DateField,),
     (JSONField,),
 )
-# Wide enough for every column: quantize() must not fail on the digits before the point.
+# Wide enough for every column, so that quantize() does not fail on the digits before the point.
 _SCALING = decimal.Context(prec=2000)
 
 
 def is_plain_class(field_class: type[Field[Any, Any]]) -> bool:
-    """Return whether Django itself converts the values of a field class, both ways.
+    """Return whether Django itself converts the values of a field class, in both directions.
 
-    An address is left to the database all the same: `to_python` strips what an UPDATE stores.
+    GenericIPAddressField is an exception, and left to the database: `to_python()` strips what an UPDATE
+    stores.
     """
     return not issubclass(field_class, GenericIPAddressField) and all(
         _is_left_to_django(field_class, name) for name in _CONVERTERS
@@ -90,54 +91,50 @@ def _is_left_to_django(field_class: type[Field[Any, Any]], name: str) -> bool:
 
 
 def is_plain(field: Field[Any, Any]) -> bool:
-    """Return whether a field has no conversions of its own, nor has what it refers to."""
+    """Return whether a field, and the one that it refers to, have no conversions of their own."""
     return is_plain_class(type(target_field(field)))
 
 
 def has_known_type(field: Field[Any, Any]) -> bool:
-    """Return whether a field's column is of a type that Django gives it.
+    """Return whether a field's column has the type that Django gives it.
 
-    Another may round, pad or rewrite what is stored in it.
+    Another type may round, pad or rewrite the values stored in it.
     """
     return _is_left_to_django(type(target_field(field)), "db_type")
 
 
 def is_predictable(field: Field[Any, Any]) -> bool:
-    """Return whether `row_value` tells what the row gives back for a constant."""
+    """Return whether `row_value()` knows what a row returns for a constant."""
     return is_plain(field) and has_known_type(field)
 
 
 def target_field(field: Any) -> Any:
-    """Return the field whose values a foreign key holds; any other field is its own."""
+    """Return the field whose values a foreign key holds, or any other field itself."""
     while field.remote_field is not None:
         field = field.target_field
     return field
 
 
-def is_of_class(field: Field[Any, Any], *classes: type[Field[Any, Any]]) -> bool:
-    """Return whether a field, or the one whose values a foreign key holds, is of one of the classes."""
-    return isinstance(target_field(field), classes)
-
-
 def predicted(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
-    """Return `row_value`, or UNKNOWN where only the row tells.
+    """Return `row_value()`, or UNKNOWN if only the row can tell.
 
-    A value that the field's conversion refuses may be one that an UPDATE takes (an empty text for a key).
+    An UPDATE may accept a value that the field's conversion refuses, such as an empty string for a key.
     """
     try:
         return row_value(field, value, connection)
-    except Exception:  # noqa: BLE001  # whatever a conversion raises; it is for the statement to refuse the value
+    except Exception:  # noqa: BLE001  # whatever a conversion raises; the statement itself may refuse the value
         return UNKNOWN
 
 
 def row_value(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
-    """Return what a row gives back for a constant that is written to a plain field.
+    """Return what a row returns for a constant that is written to a plain field.
 
-    The field's own preparation and conversion run first, as in an UPDATE and in a SELECT;
-    then what the column does (the scale of a decimal, JSON's text form).
+    First the field prepares and converts the value, as in an UPDATE and in a SELECT. Then the column has its
+    effect (the scale of a decimal, the text of JSON).
     """
     if value is None:
-        # BooleanField.to_python() takes none where the column doesn't, which is for the database to refuse.
+        # BooleanField.to_python() refuses None unless the field has null=True, but only the database should
+        # refuse it.
         return None
     target = target_field(field)
     if isinstance(target, JSONField):
@@ -148,7 +145,7 @@ def row_value(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrappe
 
 
 def row_values(field: JSONField, value: Any) -> Callable[[], Any]:
-    """Return a function that gives the `row_value` of JSON, each time as an object of its own."""
+    """Return a function that returns the `row_value()` of JSON, each time as a new object."""
     text = json.dumps(value, cls=field.encoder)
     return lambda: json.loads(text, cls=field.decoder)
 
@@ -159,7 +156,7 @@ def _bytes(field: BinaryField[Any, Any], value: Any, connection: BaseDatabaseWra
 
 
 def _exact_text(value: Any) -> Any:
-    # Members of TextChoices and SafeString are strings, but a row has plain ones.
+    # Members of TextChoices and SafeString are strings, but rows return plain ones.
     return str.__str__(value) if isinstance(value, str) else value
 
 
@@ -170,7 +167,7 @@ def scaled(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) 
 
 
 def scaling(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> Callable[[Any], Any] | None:
-    """Return a function that does `scaled` for the values of a field, or None if nothing is to do."""
+    """Return the function that `scaled()` applies to a field's values, or None if there is none."""
     target = target_field(field)
     if isinstance(target, (CharField, TextField)):
         return _as_text
@@ -188,19 +185,19 @@ def scaling(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> Callable
 
 
 def _as_text(value: Any) -> Any:
-    # The text affinity of SQLite's columns, and what MariaDB and MySQL do.
+    # As the text affinity of SQLite's columns does, and as MariaDB and MySQL do.
     return str(value) if isinstance(value, (int, float, decimal.Decimal)) else value
 
 
 def as_column(expression: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper) -> BaseExpression:
-    """Return an expression that gives, in a SELECT, what the field's column would hold."""
+    """Return an expression that returns, in a SELECT, what the field's column would hold."""
     return backends.of(connection).as_column(expression, target_field(field))
 
 
 def is_of_its_kind(resolved: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
-    """Return whether an expression gives what the field's column is for, as far as its type tells.
+    """Return whether an expression has the type that the field's column is for, as far as that is known.
 
-    Else PostgreSQL refuses it, and SQLite stores something that the field may not be able to read.
+    Otherwise PostgreSQL refuses it, and SQLite stores something that the field may not be able to read.
     """
     try:
         kind = _kind(target_field(resolved.output_field))
@@ -213,39 +210,39 @@ def is_of_its_kind(resolved: Any, field: Field[Any, Any], connection: BaseDataba
 
 
 def _kind(field: Any) -> type[Any]:
-    """Return the class that stands for all fields with the same kind of values."""
+    """Return the class that represents all fields with this kind of values."""
     return next((kinds[0] for kinds in _KINDS if isinstance(field, kinds)), type(field))
 
 
 def as_precomputed(
     expression: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper
 ) -> BaseExpression:
-    """Return `as_column` of an expression whose value is selected in order to be written."""
+    """Return `as_column()` of an expression whose selected value will be written."""
     return json_null.selected(as_column(expression, field, connection), field)
 
 
 def is_returned_as_selected(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
-    """Return whether RETURNING gives the field's values as a SELECT does."""
+    """Return whether RETURNING returns the field's values as a SELECT does."""
     if type(field).select_format is not Field.select_format:
-        # A geometry is selected by a function.
+        # A geometry, for example, is selected through a function.
         return False
     return backends.of(connection).returns_as_selected(target_field(field))
 
 
 def is_opaque(field: Field[Any, Any]) -> bool:
-    """Return whether the field's values may change in place, unseen by a comparison."""
+    """Return whether the field's values may change in place, so that comparing them shows no difference."""
     return isinstance(field, (JSONField, BinaryField)) or not is_plain(field)
 
 
 def may_change_in_place(field: Field[Any, Any]) -> bool:
-    """Return whether a comparison with the value itself may not tell what has become of it."""
+    """Return whether a value may change in place, as files and opaque values do."""
     return files.holds_files(field) or is_opaque(field)
 
 
 def is_unchanging(value: Any) -> bool:
-    """Return whether nothing inside a value can change."""
+    """Return whether neither the value nor anything inside it can change."""
     return type(value) in _UNCHANGING or (
-        # A named tuple too, but not one with attributes of its own.
+        # This includes named tuples, unless they have attributes of their own.
         isinstance(value, tuple)
         and not hasattr(value, "__dict__")
         and all(type(part) in _UNCHANGING for part in value)
@@ -253,9 +250,7 @@ def is_unchanging(value: Any) -> bool:
 
 
 def fingerprint(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
-    """Return something that differs once the value, or anything inside it, would be saved
-    differently.
-    """
+    """Return something that changes if the value, or anything inside it, would be saved differently."""
     if hasattr(value, "resolve_expression"):
         return value
     if isinstance(field, JSONField):
@@ -264,7 +259,7 @@ def fingerprint(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrap
         return bytes(value)
     try:
         return copied(field.get_db_prep_save(value, connection))
-    except Exception:  # noqa: BLE001  # it can't be saved, but nobody may want it to be
+    except Exception:  # noqa: BLE001  # it cannot be saved, but perhaps nobody will
         return copied(value)
 
 
@@ -273,15 +268,15 @@ def _json_text(field: JSONField, value: Any, connection: BaseDatabaseWrapper) ->
     try:
         return json.dumps(value, cls=field.encoder, sort_keys=sort_keys)
     except (TypeError, ValueError, RecursionError):
-        # It can't be saved, but nobody may want it to be.
+        # It cannot be saved, but perhaps nobody will.
         return copied(value)
 
 
 def copied(value: Any, owner: Model | None = None) -> Any:
-    """Return a value that stays as it is now, whatever happens to the given one.
+    """Return a copy that stays the same, whatever happens to the given value.
 
-    The instance that has the value, its owner, is not copied with a value that knows it. A value that
-    can't be copied is itself: of such a one, only that another takes its place is seen.
+    A value may refer to the instance that holds it, its `owner`; the owner is not copied. A value that cannot
+    be copied is returned itself: then only its replacement by another value is noticed.
     """
     if isinstance(value, _BYTES):
         return bytes(value)
@@ -289,14 +284,14 @@ def copied(value: Any, owner: Model | None = None) -> Any:
         return value
     try:
         return copy.deepcopy(value, {id(owner): owner})
-    except Exception:  # noqa: BLE001  # whatever a class of somebody's own raises
+    except Exception:  # noqa: BLE001  # whatever a class of the project's raises
         return value
 
 
 def is_as_copied(value: Any, copied: Any) -> bool:
-    """Return whether a value is still what `copied` gave of it.
+    """Return whether a value still equals the copy that `copied()` made of it.
 
-    Of a kind that has no equality of its own, what is inside tells.
+    Instances of a class without its own `__eq__` are compared by their attributes.
     """
     if type(value) is type(copied) and not _has_equality(type(value)) and hasattr(value, "__dict__"):
         return bool(vars(value) == vars(copied))
@@ -310,8 +305,7 @@ def _has_equality(kind: Any) -> bool:
 def takes_expressions(field: Field[Any, Any], expression: Any, connection: BaseDatabaseWrapper) -> bool:
     """Return whether an UPDATE can set a field to an expression.
 
-    A field that encrypts whatever is saved would encrypt the text of the expression, if it does not
-    stumble over it.
+    A field that encrypts what it saves would encrypt the text of the expression, or fail on it.
     """
     try:
         return bool(field.get_db_prep_save(expression, connection) is expression)
@@ -320,18 +314,18 @@ def takes_expressions(field: Field[Any, Any], expression: Any, connection: BaseD
 
 
 def saves_as_it_compares(field: Field[Any, Any]) -> bool:
-    """Return whether a value is prepared alike for a SET and for a WHERE."""
+    """Return whether a field prepares a value in the same way for SET and for WHERE."""
     return type(target_field(field)).get_db_prep_save is Field.get_db_prep_save
 
 
 def concrete(model: Any) -> type[Model]:
-    """Return the model whose table has the rows of a model, which may be a proxy."""
+    """Return the model whose table holds the rows of a model, which may be a proxy."""
     owner: type[Model] = model._meta.concrete_model
     return owner
 
 
 def first_written(model: type[Model], names: Iterable[str]) -> Field[Any, Any]:
-    """Return the first of the named fields that has a column which may be written, or else of all fields."""
+    """Return the first of the named fields whose column may be written, or else the first of all fields."""
     opts = model._meta
     candidates: list[Any] = [*map(opts.get_field, names), *opts.concrete_fields]
     found: Field[Any, Any] = next(field for field in candidates if not field.generated)
@@ -339,7 +333,7 @@ def first_written(model: type[Model], names: Iterable[str]) -> Field[Any, Any]:
 
 
 def writable_fields(model: type[Model]) -> list[Field[Any, Any]]:
-    """Return the concrete fields that a save may write: neither keys nor generated."""
+    """Return the concrete fields that a save may write: all but keys and generated fields."""
     keys = {*fields_of(model)}
     for parent in model._meta.all_parents:
         keys.update(fields_of(parent))
@@ -350,29 +344,29 @@ def generated_from(model: type[Model], changed: Iterable[Field[Any, Any]]) -> li
     """Return the generated fields of a model that depend on any of the changed fields."""
     found = set(changed)
     generated = [f for f in model._meta.concrete_fields if f.generated]
-    # A generated column can't refer to another one, so that one pass finds them all.
+    # A generated column cannot refer to another one, so a single pass finds all of them.
     return [f for f in generated if found & _referenced(f)]
 
 
 def _referenced(field: Any) -> set[Field[Any, Any]]:
-    # GeneratedField.referenced_fields came with Django 6.0; the query that it resolves
-    # its expression against is there from Django 5.0 to 6.1.
+    # GeneratedField.referenced_fields came with Django 6.0. The query against which it resolves its
+    # expression exists from Django 5.0 to 6.1.
     resolved = field.expression.resolve_expression(field._query, allow_joins=False)
     return read_by(resolved)
 
 
 def assign(instance: Model, field: Field[Any, Any], value: Any) -> None:
-    """Give an instance a value by attribute, unless it holds the same.
+    """Assign a value to an instance by attribute, unless it already holds that value.
 
-    Where the attribute refuses what the row holds (a state that is protected from assignment), the value
-    goes where the loading of a row puts it.
+    If the attribute refuses the assignment (such as django-fsm's protected states), the value is put where
+    loading a row would put it.
     """
     if not _is_held(instance, field, value):
         assign_anew(instance, field, value)
 
 
 def assign_anew(instance: Model, field: Field[Any, Any], value: Any) -> None:
-    """Do as `assign` even if the instance holds the same: whoever trackers the attribute is to see it."""
+    """Assign as `assign()` does, even if the instance holds the same value, so that trackers notice."""
     try:
         setattr(instance, field.attname, value)
     except Exception:  # noqa: BLE001  # whatever a descriptor raises; Django's statement takes the value
@@ -382,10 +376,10 @@ def assign_anew(instance: Model, field: Field[Any, Any], value: Any) -> None:
 
 
 def assign_related(instance: Model, field: Any, related: Model) -> None:
-    """Do as `assign_anew` with the object that a foreign key refers to."""
+    """Assign the object that a foreign key refers to, as `assign_anew()` assigns a value."""
     try:
         setattr(instance, field.name, related)
-    except Exception:  # noqa: BLE001  # as above
+    except Exception:  # noqa: BLE001  # whatever a descriptor raises
         assign_anew(instance, field, related.prepare_database_save(field))
 
 
@@ -395,5 +389,5 @@ def _is_held(instance: Model, field: Field[Any, Any], value: Any) -> bool:
         return True
     if type(held) is not type(value) or not is_unchanging(value):
         return False
-    # Equal decimals may differ in their scale, equal times in their zone.
+    # Equal decimals may differ in scale, and equal times in their time zone.
     return bool(held == value and str(held) == str(value))

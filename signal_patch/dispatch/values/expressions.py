@@ -1,4 +1,4 @@
-"""What expressions read, and some expressions of our own."""
+"""What expressions read, and some expressions of this library's own."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 else:
     _ExpressionWrapper = ExpressionWrapper
 
-# Stands for the value of a column where only the row can tell it, if that.
+# The value of a column that only the row can tell, or that cannot be read.
 UNKNOWN = object()
 
 
 def nodes(expression: Any) -> Iterator[Any]:
-    """Yield a resolved expression and all inside it, conditions too, which have no `flatten()`.
+    """Yield a resolved expression and everything inside it, also conditions, which have no `flatten()`.
 
-    A query, which is no expression, is where to stop.
+    What is inside a query is not yielded.
     """
     yield expression
-    # Raw conditions have none.
+    # Raw conditions do not have this method.
     sources: list[Any] = getattr(expression, "get_source_expressions", list)()
     for source in (part for part in sources if part is not None):
         yield from nodes(source)
@@ -36,26 +36,26 @@ def nodes(expression: Any) -> Iterator[Any]:
 def resolved_to_save(value: Any, query: Query) -> Any:
     """Return an expression resolved as Django resolves the value of an UPDATE: twice.
 
-    (UpdateQuery.add_update_fields and SQLUpdateCompiler.as_sql, Django 5.2 to 6.1.) The second time makes
-    a column of an OuterRef.
+    (UpdateQuery.add_update_fields and SQLUpdateCompiler.as_sql, Django 5.2 to 6.1.) The second time turns an
+    OuterRef into a column.
     """
     once = value.resolve_expression(query, allow_joins=False, for_save=True)
     return once.resolve_expression(query, allow_joins=False, for_save=True)
 
 
 def columns_of(resolved: Any) -> list[Col]:
-    """Return the columns in a resolved expression, those of joined tables too."""
+    """Return the columns in a resolved expression, including those of joined tables."""
     return [node for node in nodes(resolved) if isinstance(node, Col)]
 
 
 def read_by(resolved: Any) -> set[Field[Any, Any]]:
-    """Return the fields that a resolved expression reads of its row, in its subqueries too."""
+    """Return the fields that a resolved expression reads from its row, also inside its subqueries."""
     outer = [node.get_external_cols() for node in nodes(resolved) if isinstance(node, Query)]
     return {column.target for column in chain(columns_of(resolved), *outer)}
 
 
 class Saved(Value):
-    """A value as the field would save it, in a SELECT too."""
+    """A value that is prepared as for saving, even in a SELECT."""
 
     for_save = True
 
@@ -66,9 +66,9 @@ class Saved(Value):
 
 
 class Tried(HashedByIdentity, _ExpressionWrapper):
-    """An expression of which UNKNOWN comes where its field can't read what the database gives.
+    """An expression whose value is UNKNOWN if its field cannot read what the database returns.
 
-    Django's own converters belong to the kind of output field, hence one that has none here.
+    Django adds the converters of the output field, so this one has an output field without any.
     """
 
     def __init__(self, expression: Any) -> None:

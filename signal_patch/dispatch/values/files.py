@@ -1,4 +1,4 @@
-"""Files, which `FileField` stores when it is saved, and images, which are measured when they are assigned."""
+"""Files, which `FileField` stores on saving, and images, which are measured on assignment."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 
 def holds_files(field: ModelField) -> bool:
-    """Return whether the field's values are files, which `Field.pre_save` stores."""
+    """Return whether the field's values are files, which `Field.pre_save()` stores."""
     return isinstance(field, FileField)
 
 
 def file_state(value: Any) -> tuple[Any, Any]:
-    """Return the name of a file, and its contents if `FileField.pre_save` has yet to store them."""
+    """Return the name of a file, and its contents if `FileField.pre_save()` has not stored them yet."""
     if not isinstance(value, File):
         return value, None
     if getattr(value, "_committed", False):
         return value.name, None
-    # The descriptor puts what was assigned inside a file of its own.
+    # The descriptor wraps an assigned file in a file object of its own.
     return value.name, getattr(value, "_file", value)
 
 
 def store_waiting(fields: Iterable[ModelField], instances: Iterable[Model]) -> None:
-    """Store the files that wait in the fields, as `save()` does before it writes their names."""
+    """Store the files in these fields that are not stored yet, as `save()` does before the write."""
     instances = list(instances)
     for field in filter(holds_files, fields):
         for instance in instances:
@@ -39,10 +39,10 @@ def store_waiting(fields: Iterable[ModelField], instances: Iterable[Model]) -> N
 
 
 def leave_unmeasured(instances: Iterable[Model], fields: Iterable[ModelField]) -> None:
-    """Prepare instances to be given images of which nobody reads the size, once for each row.
+    """Prepare instances so that assigning an image does not read its size, which would happen for every row.
 
-    An UPDATE leaves the columns of width and height alone. Only in the place of an image is another
-    one measured when it is assigned (ImageFileDescriptor, Django 5.2 to 6.1).
+    An UPDATE does not write the columns of width and height. An image is only measured on assignment if it
+    replaces another one (ImageFileDescriptor, Django 5.2 to 6.1).
     """
     measured = [field.attname for field in fields if isinstance(field, ImageField)]
     for instance in instances if measured else ():
@@ -50,7 +50,7 @@ def leave_unmeasured(instances: Iterable[Model], fields: Iterable[ModelField]) -
 
 
 def measures_images(receiver: Callable[..., object]) -> bool:
-    """Return whether a receiver of `post_init` is that of an ImageField, which measures its image.
+    """Return whether a receiver of `post_init` is an ImageField's, which measures its image.
 
     (ImageField.contribute_to_class, Django 5.2 to 6.1.)
     """

@@ -1,7 +1,7 @@
-"""JSON's null and SQL's NULL, which are both None as the value of a JSONField.
+"""JSON's null and SQL's NULL: a JSONField reads both as None.
 
-Saved as it is, None becomes NULL. Where an expression gives JSON's null, `JsonNull` keeps it apart from NULL
-until it is written; receivers see None.
+When None is saved, it becomes NULL. If an expression gives JSON's null, `JsonNull` represents it until it is
+written; receivers see None.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class JsonNull(Value):
 
 
 class _WithJsonNull(_ExpressionWrapper):
-    """A JSON expression whose value is `JsonNull` where it gives null, and None where it gives NULL."""
+    """A JSON expression whose value is `JsonNull` for JSON's null, and None for NULL."""
 
     def get_db_converters(self, connection: Any) -> list[Any]:
         converters = super().get_db_converters(connection)
@@ -50,17 +50,17 @@ class _WithJsonNull(_ExpressionWrapper):
 
 
 def selected(column: BaseExpression, field: ModelField) -> BaseExpression:
-    """Return a column to select, whose value may be written again: JSON's null comes as `JsonNull`."""
+    """Return a column to select so that its value can be written again: JSON's null becomes `JsonNull`."""
     return _WithJsonNull(column, output_field=field) if isinstance(field, JSONField) else column
 
 
 def shown(value: Any) -> Any:
-    """Return what receivers see of a value that was `selected`."""
+    """Return what receivers see of a value from a `selected()` column."""
     return None if isinstance(value, JsonNull) else value
 
 
 def saved(field: ModelField, value: Any) -> Any:
-    """Return `JsonNull` for what an UPDATE takes for JSON's null, and any other value as it is.
+    """Return `JsonNull` for a value that an UPDATE saves as JSON's null, and any other value unchanged.
 
     (JSONField.get_db_prep_save, Django 5.2 to 6.1.)
     """
@@ -72,7 +72,7 @@ def saved(field: ModelField, value: Any) -> Any:
 def places(
     fields: Iterable[ModelField], selected: Mapping[Any, Sequence[Any]]
 ) -> set[tuple[ModelField, Any]]:
-    """Return the fields and keys where values that were `selected`, by key, are JSON's null."""
+    """Return the pairs of field and key for which a value from `selected()` columns is JSON's null."""
     return {
         (field, key)
         for place, field in enumerate(fields)

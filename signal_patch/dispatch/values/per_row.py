@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     ModelField = Field[Any, Any]
 
 
-# Of PostgreSQL; `char` without a length is of one character.
+# PostgreSQL's text types; `char` without a length has one character.
 _TEXT_WITH_LENGTH = re.compile(r"(varchar|character varying|char|character|bpchar)\s*(\(\d+\))?")
 
 
 class PerRow(Expression):
-    """The value that a column gets in each of some rows; other rows keep `otherwise`.
+    """The value that a column gets in each of some rows; in other rows it gets `otherwise`.
 
-    One simple CASE over the primary key, written in one go: Django's own Case and When
-    cost more to build and to compile than the statement takes to run.
+    It is a single CASE over the primary key. Django's own Case and When take longer to build and compile than
+    the statement takes to run.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class PerRow(Expression):
         self.values = {**self.values, **dict(zip(self._expressions(), resolved, strict=True))}
 
     def _expressions(self) -> list[Any]:
-        # A receiver may set F("hits") + 1, as before a save().
+        # A receiver may assign an expression such as F("hits") + 1, as before a save().
         return [key for key, value in self.values.items() if hasattr(value, "resolve_expression")]
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
@@ -74,7 +74,7 @@ class PerRow(Expression):
         try:
             return compiler.compile(self._to_save(value))
         except EmptyResultSet:
-            # As in Django's Case, a subquery of none() leaves the other rows theirs.
+            # A subquery of none() is NULL in its own row only, as in Django's Case.
             return "NULL", ()
 
     def _to_save(self, value: Any) -> Any:
@@ -88,6 +88,6 @@ class PerRow(Expression):
             return sql
         db_type = self.column.cast_db_type(connection)
         if _TEXT_WITH_LENGTH.fullmatch(db_type or ""):
-            # The length would cut a string that is too long, where an assignment refuses it.
+            # A cast to a length would cut a string that is too long; an assignment refuses it.
             db_type = "text"
         return f"({sql})::{db_type}" if db_type else sql

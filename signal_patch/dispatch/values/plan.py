@@ -1,4 +1,4 @@
-"""Which values: assigned to instances before the write, and given to Django's statement."""
+"""Which values are assigned to instances before the write, and which ones Django's statement gets."""
 
 from __future__ import annotations
 
@@ -38,15 +38,20 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Plan:
-    """What `update(**values)` means for one row, worked out once for all rows.
+    """What `update(**values)` means for a row, worked out once for all rows.
 
-    `names` are the caller's, in the caller's order. `pre_save_heard` tells whether receivers see the
+    `names` are the caller's names, in the caller's order. `pre_save_heard` says whether receivers see the
     values before they are written.
-    `previews` and `precomputed` are expressions to select along with the rows, by alias. The
-    precomputed ones read other rows, and so count as they were before the first write: what they
-    gave is written as a constant of each row. `to_rehearse` are the fields whose expressions read what
-    the statement has assigned before, and `new_keys` what the key of a row becomes. `mistyped` are the
-    columns that expressions of another type are for, of which their fields may not be able to read them.
+
+    `statement` holds the values for Django's statement. `shared`, `related` and `made` are what is assigned
+    to every instance: a value, a related object, or the result of a function.
+
+    `previews` and `precomputed` are expressions to select along with the rows, by alias. The precomputed ones
+    read other rows, so they are evaluated before the first write, and their values are written as constants.
+
+    `to_rehearse` are the fields whose expressions read columns that the statement has assigned before.
+    `new_keys` are expressions for the new key of a row. `mistyped` are the fields that get an expression of
+    another type, which they may not be able to read.
     """
 
     names: tuple[str, ...]
@@ -68,25 +73,25 @@ class Plan:
 
     @property
     def unassigned(self) -> list[ModelField]:
-        """The fields that `assign` leaves as they are: only the write decides their values."""
+        """The fields that `assign()` leaves unchanged, because only the write determines their values."""
         assigned = {*self.precomputed_fields.values(), *(target for _, target, _ in self.previewed)}
         return [field for field in self.refresh_fields if field not in assigned]
 
     def before_key(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Return the values that the statement assigns before a part of the key that reads them."""
+        """Return the values that the statement assigns before the first rehearsed part of the key."""
         keys = [name for name, field in self.to_rehearse.items() if field in self.new_keys]
         return dict(takewhile(lambda item: item[0] != keys[0], values.items())) if keys else {}
 
     @property
     def written_as_held(self) -> list[ModelField]:
-        """The fields of which each row gets what its instance holds."""
+        """The fields for which each row gets the value that its instance holds."""
         return [field for name, field in self.precomputed_fields.items() if name not in self.statement]
 
-    def take_rehearsed(self, *, is_locked: bool) -> None:
-        """Have each batch bring the values of the rehearsed fields, after the precomputed ones.
+    def use_rehearsed(self, *, is_locked: bool) -> None:
+        """Take the values of the rehearsed fields from each batch, after the precomputed ones.
 
-        They are written as values if the rows are locked. Else expressions stay what they are, so as not to
-        undo what another transaction writes meanwhile.
+        If the rows are locked, these values are written. Otherwise the expressions are written, so that a
+        change by another transaction in the meantime is not undone.
         """
         for name, field in self.to_rehearse.items():
             self.precomputed_fields[name] = field
@@ -94,7 +99,7 @@ class Plan:
                 del self.statement[name]
 
     def assign(self, batch: Batch, connection: BaseDatabaseWrapper) -> None:
-        """Give the instances their new values, by attribute, so that trackers see the change."""
+        """Assign the new values to the instances by attribute, so that trackers notice the change."""
         files.leave_unmeasured(batch.instances, self.written)
         for target, value in self.shared:
             for instance in batch.instances:
@@ -127,26 +132,26 @@ def plan_values(
     *,
     pre_save_heard: bool,
 ) -> Plan:
-    """Work out what to assign, to preview, to freeze and to write.
+    """Work out what to assign, to preview, to precompute and to write.
 
-    The values are those of an `update()` that Django has not refused. Unless
-    somebody sees them before the write, nothing needs a preview that the rows tell afterwards.
+    The values are those of an `update()` that Django has not refused. Without receivers of `pre_save`, values
+    that can be read from the rows afterwards need no preview.
     """
     return _Planner(queryset, using, connection, pre_save_heard=pre_save_heard).plan(values)
 
 
 def is_void(queryset: QuerySet[Any], values: dict[str, Any], using: str) -> bool:
-    """Return whether Django drops its statement before it gets to the database.
+    """Return whether Django never sends its statement to the database.
 
-    So it does where the filter or a value is empty by definition: `pk__in=[]`, a subquery of `none()`.
+    That is so if the filter or a value is empty by definition: `pk__in=[]`, or a subquery of `none()`.
     """
     query = queryset.query.chain(UpdateQuery)
     query.get_initial_alias()
     parts = [query.where]
     for name, value in values.items():
         if hasattr(value, "resolve_expression"):
-            returning_fields = _resolving(query, queryset.model._meta.get_field(name))
-            parts.append(resolved_to_save(value, returning_fields))
+            resolving = _resolving(query, queryset.model._meta.get_field(name))
+            parts.append(resolved_to_save(value, resolving))
     compiler = query.get_compiler(using)
     return any(_sql(part, compiler) is None for part in parts)
 
@@ -163,7 +168,7 @@ def _sql(part: Any, compiler: Any) -> str | None:
 
 
 def _resolving(query: Query, target: Any) -> Query:
-    """Return the query against which Django resolves a value: a column of an ancestor has one of its own."""
+    """Return the query against which Django resolves a field's value; an ancestor's field has its own."""
     owner = columns.concrete(target.model)
     return query if owner is columns.concrete(query.model) else UpdateQuery(owner)
 
@@ -177,23 +182,23 @@ class _Planner:
         self.using = using
         self.connection = connection
         self.backend = backends.of(connection)
-        # Django resolves the values of an update() against this kind of query, with the
-        # annotations that they may refer to (sql.UpdateQuery, Django 5.2 to 6.1).
+        # Django resolves the values of an update() against this kind of query, together with the annotations
+        # to which they may refer (sql.UpdateQuery, Django 5.2 to 6.1).
         self.query = queryset.query.chain(UpdateQuery)
         self.query.get_initial_alias()
-        # The columns to the left of the one at hand, of all tables.
+        # The columns that come before the current one in SET, in all tables.
         self.assigned: set[ModelField] = set()
 
     def plan(self, values: dict[str, Any]) -> Plan:
         opts = self.model._meta
         named = {name: opts.get_field(name) for name in values}
         result = Plan(tuple(named), frozenset(target.name for target in named.values()), self.pre_save_heard)
-        # Of a column that is named twice, the latter value stays.
-        latter = {target: name for name, target in named.items()}
+        # If a column is named twice, the later value counts.
+        latest = {target: name for name, target in named.items()}
         for name, target in named.items():
             if target.generated:
                 continue
-            if latter[target] == name:
+            if latest[target] == name:
                 result.written.append(target)
                 self._add(result, name, target, values[name])
             self.assigned.add(target)
@@ -209,7 +214,7 @@ class _Planner:
     def _add_expression(self, result: Plan, name: str, target: ModelField, value: Any) -> None:
         query = _resolving(self.query, target)
         resolved = resolved_to_save(value, query)
-        # Django resolves a column of an ancestor later, against the table that has it.
+        # Django resolves an ancestor's column later, against the ancestor's table.
         statement = resolved if query is self.query else value
         if self._reads_assigned(target, resolved):
             result.to_rehearse[name] = target
@@ -229,14 +234,14 @@ class _Planner:
     def _reads_assigned(self, target: ModelField, resolved: Any) -> bool:
         """Return whether an expression reads columns that its statement has assigned before.
 
-        Each table has a statement of its own.
+        Each table has its own statement.
         """
         owner = columns.concrete(target.model)
         before = {field for field in self.assigned if columns.concrete(field.model) is owner}
         return reads_assigned(resolved, before, self.connection)
 
     def _preview(self, result: Plan, target: ModelField, expression: Any, *, may_be_unreadable: bool) -> None:
-        # The row of an instance is looked up by its new key.
+        # An instance's row is looked up by its new key.
         if self.pre_save_heard or is_part(self.model, target):
             alias = f"signal_patch_{len(result.previews)}"
             column = columns.as_column(expression, target, self.connection)
@@ -267,7 +272,7 @@ class _Planner:
             result.shared.append((target, row_value))
 
     def _add_unpredicted(self, result: Plan, target: ModelField, value: Any) -> None:
-        # What a field of somebody else's making turns a value into, only a round trip tells.
+        # Only the database can show what a project's own field does to a value.
         self._preview(result, target, Saved(value, output_field=target), may_be_unreadable=True)
         if not (self.pre_save_heard and self._is_shown_as_stored(target)):
             result.refresh_fields.append(target)
@@ -280,8 +285,8 @@ class _Planner:
         return None if self.backend.selects_stored_value() else columns.scaling(target, self.connection)
 
     def _may_hold(self, target: Any, value: Any) -> bool:
-        # The descriptor refuses what an UPDATE takes: another class with such a key, an
-        # object of another database.
+        # The descriptor refuses objects that an UPDATE accepts: an instance of another class with such a key,
+        # or an instance from another database.
         expected = columns.concrete(target.remote_field.model)
         return isinstance(value, expected) and value._state.db in (None, self.using)
 
@@ -293,13 +298,13 @@ def _raw(target: ModelField, value: Any) -> Any:
 
 
 def reads_assigned(resolved: Any, assigned: AbstractSet[ModelField], connection: BaseDatabaseWrapper) -> bool:
-    """Return whether an expression reads what its statement has assigned before, on this database."""
+    """Return whether an expression reads columns assigned before, on a database where that matters."""
     in_turn = assigned and backends.of(connection).assigns_in_turn()
     return bool(in_turn) and not assigned.isdisjoint(read_by(resolved))
 
 
 def reads_other_rows(expression: Any, model: type[Model]) -> bool:
-    """Return whether an expression's value for a row depends on other rows."""
+    """Return whether the value of an expression for a row depends on other rows."""
     resolved = expression.resolve_expression(UpdateQuery(model), allow_joins=True)
     return _reads_other_rows(resolved)
 

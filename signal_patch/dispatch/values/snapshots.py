@@ -1,4 +1,4 @@
-"""What a value was, so as to tell later whether it, or anything inside it, has changed."""
+"""Snapshots of values, which show later whether a value, or anything inside it, has changed."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
     ModelField = Field[Any, Any]
 
-# Version 2 of the format is the last one in which equal values have equal bytes: later ones also record
-# which objects are shared or interned.
+# Version 2 is the last version in which equal values have equal bytes. Later ones also record which objects
+# are shared or interned.
 _FORMAT = 2
 
-# They refuse bytes and other buffers, of which marshal does not record the type.
+# These encoders refuse bytes and other buffers, whose types marshal does not record.
 _PLAIN_ENCODERS = (None, DjangoJSONEncoder)
 
 
 class _Inside(NamedTuple):
-    """A mutable value: what would have been saved, and a copy unless that `is_steady`.
+    """A mutable value: what would have been saved, and a copy of the value unless the field `is_steady`.
 
-    An encrypting field makes something else of an equal value each time.
+    A field is not steady if it saves equal values differently each time, such as an encrypting field.
     """
 
     fingerprint: Any
@@ -38,10 +38,11 @@ class _Inside(NamedTuple):
 
 
 def of_field(field: ModelField, connection: BaseDatabaseWrapper) -> Snapshots:
-    """Return what takes snapshots of the values of a field whose values may change in place."""
+    """Return the object that takes snapshots of a field whose values may change in place."""
     if files.holds_files(field):
         return FileSnapshots(field, connection)
-    # What is read by attribute is what the instance's __dict__ holds, and what json takes apart is plain.
+    # With this descriptor the attribute is read from the instance's __dict__, and with these encoders the
+    # value consists of plain objects.
     if (
         isinstance(field, JSONField)
         and field.encoder in _PLAIN_ENCODERS
@@ -54,7 +55,7 @@ def of_field(field: ModelField, connection: BaseDatabaseWrapper) -> Snapshots:
 class Snapshots:
     """Takes snapshots of the values of one field, and compares values with them.
 
-    An object that can't change is its own snapshot.
+    An object that cannot change is its own snapshot.
     """
 
     def __init__(self, field: ModelField, connection: BaseDatabaseWrapper) -> None:
@@ -72,13 +73,13 @@ class Snapshots:
     def _look_inside(self, value: Any, instance: Model) -> Any:
         fingerprint = self._fingerprint(value)
         if isinstance(self.field, JSONField):
-            # The text of JSON says it all.
+            # The JSON text is enough.
             return _Inside(fingerprint, value)
         is_steady = is_same(self._fingerprint(value), fingerprint)
         return _Inside(fingerprint, None if is_steady else columns.copied(value, instance), is_steady)
 
     def may_differ(self, instance: Model, taken: Any) -> bool:
-        """Return False only if the value is certainly the one of the snapshot, in next to no time."""
+        """Return False only if the value certainly equals the snapshot. This must be fast."""
         if self.attname not in instance.__dict__:
             return taken is not DEFERRED
         value = getattr(instance, self.attname)
@@ -90,7 +91,7 @@ class Snapshots:
         """Return whether the value would be saved differently from the one of the snapshot."""
         if taken is DEFERRED:
             return self.attname in instance.__dict__
-        value = getattr(instance, self.attname)  # brings back what a receiver has deferred
+        value = getattr(instance, self.attname)  # loads what a receiver has deferred
         before = self._restored(taken)
         new = self._fingerprint(value)
         if is_same(new, before.fingerprint):
@@ -106,9 +107,9 @@ class Snapshots:
 
 
 class JsonSnapshots(Snapshots):
-    """Snapshots of JSON: marshal's bytes, which take a fifth of the time that the text takes.
+    """Snapshots of JSON: marshal's bytes, which take a fifth of the time of the text.
 
-    Where these are equal, the text is; where they differ, the text decides.
+    If the bytes are equal, the text is equal; if they differ, the text decides.
     """
 
     def take(self, instance: Model) -> Any:
@@ -116,7 +117,7 @@ class JsonSnapshots(Snapshots):
         if type(value) is dict or type(value) is list:
             try:
                 return marshal.dumps(value, _FORMAT)
-            except ValueError:  # a class of somebody's own inside, or nested too deep
+            except ValueError:  # an object of the project's own inside, or too deeply nested
                 pass
         return super().take(instance)
 
@@ -125,7 +126,7 @@ class JsonSnapshots(Snapshots):
             return super().may_differ(instance, taken)
         try:
             return marshal.dumps(instance.__dict__.get(self.attname), _FORMAT) != taken
-        except ValueError:  # as above
+        except ValueError:  # as in take()
             return True
 
     def _restored(self, taken: Any) -> _Inside:
@@ -135,13 +136,13 @@ class JsonSnapshots(Snapshots):
 
 
 def is_same(new: Any, old: Any) -> bool:
-    """Return whether two values would be saved alike, as far as equality tells."""
-    # F("n") == F("n"), but only an expression that was there before is no change.
+    """Return whether two values would be saved in the same way, as far as their equality shows."""
+    # F("n") == F("n"), but an expression only counts as unchanged if it is the same object.
     return new is old or bool(new == old and not hasattr(new, "resolve_expression"))
 
 
 class FileSnapshots(Snapshots):
-    """Snapshots of files: the name, and what waits to be stored."""
+    """Snapshots of files: the name, and the contents that are not stored yet."""
 
     def take(self, instance: Model) -> Any:
         value = instance.__dict__.get(self.attname, DEFERRED)
@@ -159,5 +160,5 @@ class FileSnapshots(Snapshots):
 
 def _is_same_file(new: tuple[Any, Any], taken: Any) -> bool:
     name, contents = taken if type(taken) is tuple else (taken, None)
-    # Contents that were waiting beforehand are the caller's affair.
+    # Contents that were not stored before `pre_save` are the caller's business.
     return bool(new[0] == name and new[1] is contents)

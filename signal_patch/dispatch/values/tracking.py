@@ -1,4 +1,4 @@
-"""What receivers changed on the instances."""
+"""Finds out what receivers have changed on the instances."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Changes = dict["ModelField", Any]
 class ChangeTracker:
     """Compares the instances of one class before and after their `pre_save`.
 
-    Looked at are the given fields only. A comparison of two tuples is enough for most; of those whose
-    values may change in place, snapshots are compared. Only instances that the caller gave, and not those
-    loaded from rows, `may_hold_expressions`.
+    It compares the given fields only. For most of them, comparing two tuples is enough; for fields whose
+    values may change in place, it compares snapshots. The caller's own instances `may_hold_expressions`;
+    instances that were loaded from rows do not.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class ChangeTracker:
         others = [field for field in tracked if columns.may_change_in_place(field)]
         self.snapshots = [snapshots.of_field(field, connection) for field in others]
         self.attnames = [field.attname for field in self.plain]
-        # With one name, itemgetter would not return a tuple.
+        # With a single name, itemgetter would not return a tuple.
         self.state = itemgetter(*self.attnames, *self.attnames[:1]) if self.plain else _nothing
 
     def snapshot(self, instance: Model) -> Any:
-        """Return what `changes` needs to know of an instance as it is now."""
+        """Return the present state of an instance, for `changes()`."""
         attributes = instance.__dict__
         try:
             state = self.state(attributes)
@@ -51,7 +51,7 @@ class ChangeTracker:
         return state, [of_field.take(instance) for of_field in self.snapshots]
 
     def may_differ(self, instance: Model, snapshot: Any) -> bool:
-        """Return False if `changes` would find none, in next to no time."""
+        """Return False if `changes()` would find nothing. This must be fast."""
         state, taken = snapshot
         try:
             new = self.state(instance.__dict__)
@@ -59,14 +59,14 @@ class ChangeTracker:
             return True
         if new != state or (self.may_hold_expressions and not all(map(is_, new, state))):
             return True
-        # No generator: this is done for each row.
+        # Not a generator, because this runs for every row.
         for of_field, value in zip(self.snapshots, taken, strict=True):
             if of_field.may_differ(instance, value):
                 return True
         return False
 
     def changes(self, instance: Model, snapshot: Any) -> Changes:
-        """Return the fields that were changed since, with what `Field.pre_save` gives."""
+        """Return the fields that have changed since the snapshot, with the results of `Field.pre_save()`."""
         state, taken = snapshot
         changed = self._different(instance, state)
         changed += [
@@ -77,7 +77,7 @@ class ChangeTracker:
         return {field: field.pre_save(instance, False) for field in changed}
 
     def _different(self, instance: Model, before: tuple[Any, ...]) -> list[ModelField]:
-        # getattr() brings back a value that a receiver has deferred, as save() would.
+        # getattr() loads a value that a receiver has deferred, as save() would.
         return [
             field
             for field, old in zip(self.plain, before, strict=False)

@@ -1,4 +1,4 @@
-"""INSERTs whose rows may be in conflict with others: which instances got a row, and which row is new."""
+"""INSERTs with conflicts: which instances got a row, and which rows are new."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class IgnoringInsert:
     """`bulk_create(ignore_conflicts=True)`: rows in conflict are left out.
 
-    The database returns the rows that it has inserted, but not which instances they belong to. That is
-    certain if there are as many rows as instances, or none, or if a unique key tells all instances apart.
-    Otherwise the statement is rolled back and each half of the instances is inserted by itself; with a
+    The database returns the rows that it has inserted, but not the instances to which they belong. That is
+    certain if it returns a row for each instance, or none, or if a unique key distinguishes all instances.
+    Otherwise the statement is rolled back, and each half of the instances is inserted separately. With a
     single instance it is always certain.
     """
 
@@ -37,7 +37,7 @@ class IgnoringInsert:
         self.connection = insertion.connection
 
     def insert(self, objs: list[Any]) -> list[Outcome]:
-        """Insert the instances, and return what became of each."""
+        """Insert the instances, and return the outcome for each."""
         if not self.insertion.inserter.returns_rows:
             return [(True, None) if self._was_inserted(obj) else None for obj in objs]
         savepoint: Any = self.connection.savepoint()
@@ -50,7 +50,7 @@ class IgnoringInsert:
         return outcomes
 
     def _outcomes(self, objs: list[Any], rows: list[Row]) -> list[Outcome] | None:
-        """Return what became of each instance, or None if the rows do not tell."""
+        """Return the outcome for each instance, or None if the rows do not tell."""
         if len(rows) == len(objs):
             return [(True, row) for row in rows]
         if not rows:
@@ -68,7 +68,8 @@ class IgnoringInsert:
         key = key_of(obj, unique, self.connection)
         if key is None or not backends.of(self.connection).ignoring_changes_values():
             return key
-        # INSERT IGNORE changes a value that does not fit; it could become another instance's value.
+        # INSERT IGNORE changes a value that does not fit its column, so it may become another instance's
+        # value.
         return key if all(self._fits(*pair) for pair in zip(unique, key, strict=True)) else None
 
     def _fits(self, field: Any, value: Any) -> bool:
@@ -82,7 +83,7 @@ class IgnoringInsert:
         return isinstance(field, UUIDField)
 
     def _execute(self, objs: list[Any]) -> list[Row]:
-        # SQLInsertCompiler, Django 5.2 to 6.1: before 6.1 its execute_sql() fails if a row is not returned.
+        # SQLInsertCompiler, Django 5.2 to 6.1. Before 6.1, its execute_sql() fails if a row is not returned.
         returning = self.insertion.of_ignored
         compiler = self._compiler(objs)
         compiler.returning_fields = returning
@@ -95,7 +96,7 @@ class IgnoringInsert:
         return list(compiler.apply_converters(rows, converters)) if converters else list(rows)
 
     def _was_inserted(self, obj: Any) -> bool:
-        """Insert an instance where no rows are returned; give it its key if it got a row."""
+        """Insert an instance, where no rows are returned; set its key, and return whether it got a row."""
         opts = self.model._meta
         with self.connection.cursor() as cursor:
             for statement in self._compiler([obj]).as_sql():
@@ -116,10 +117,10 @@ class IgnoringInsert:
 class Upsert:
     """`bulk_create(update_conflicts=True)`: rows in conflict are updated.
 
-    For most tables PostgreSQL tells which rows are new. Elsewhere the rows in conflict are read and locked
+    For most tables PostgreSQL tells which rows are new. Otherwise the rows in conflict are read and locked
     first. Then Django's statement updates them, and a plain INSERT inserts the other instances. If that fails
-    (two instances are in conflict, or another transaction has just inserted a row), all is rolled back and
-    the instances are written one by one.
+    (because two instances are in conflict with each other, or another transaction has just inserted a row),
+    both are rolled back, and the instances are written one by one.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class Upsert:
         self.unique_sets = [flat(unique_fields)] if unique_fields else unique_sets(self.model)
 
     def insert(self, objs: list[Any]) -> list[Outcome]:
-        """Insert or update the instances' rows, and return what became of each."""
+        """Insert or update the instances' rows, and return the outcome for each."""
         if not self.inserter.returns_rows:
             return self._one_by_one(objs)
         marker = backends.of(self.connection).inserted_marker(self.model, self.connection)
@@ -211,7 +212,7 @@ class Upsert:
             if row is None:
                 outcomes.append(None)
                 continue
-            # An instance before it may have changed the row that was in conflict; then this row is new.
+            # An earlier instance may have changed the row that was in conflict. Then this row is new.
             key = self.insertion.row_key(row, primary_key)
             outcomes.append((key not in keys, row))
             keys.add(key)
@@ -230,8 +231,8 @@ class Upsert:
                 with transaction.atomic(using=self.using):
                     return self.insertion.create([obj])[0]
             except IntegrityError:
-                # Another transaction may have inserted the row just now; or the conflict is with an index
-                # that Django does not know, and only the statement itself can find the row.
+                # Another transaction may have just inserted the row. Or the conflict is with an index that
+                # Django does not know; then only the upsert itself can find the row.
                 key = self._rival(obj)
                 if key is None and not self.inserter.returns_rows:
                     raise

@@ -1,4 +1,4 @@
-"""Inserts the instances of `bulk_create()` by Django's statement, and finds out which rows it made."""
+"""Inserts the instances of `bulk_create()` with Django's statement, and finds out which rows are new."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     ModelField = Field[Any, Any]
     Row = Sequence[Any]
-    # None for an instance that got no row; else whether the row is new, and what RETURNING gave of it.
+    # None for an instance without a row; else whether the row is new, and the row that RETURNING returned.
     Outcome = tuple[bool, Row | None] | None
 
 
@@ -76,7 +76,7 @@ class Inserter:
     def lock_rivals(self, objs: list[Any]) -> None:
         """Lock the rows that an upsert of the instances would update, in the order of their keys.
 
-        The statement itself locks them in the order of the instances, so that two upserts could deadlock.
+        The statement itself locks them in the order of the instances, so two upserts could deadlock.
         """
         if not (self.updates and self.lock):
             return
@@ -107,7 +107,7 @@ class Inserter:
     def refuse_target(self) -> None:
         """Raise the database's error if no unique index matches `unique_fields`.
 
-        Django's own statement would raise it, but it may get no row.
+        Django's own statement would raise it, but without a row in conflict it may not run.
         """
         target, updated = self._fields("unique_fields"), self._fields("update_fields")
         if self.updates and target and updated and not self._is_sure_of(target):
@@ -124,8 +124,8 @@ class Inserter:
         return " ".join(["EXPLAIN INSERT INTO", table, f"({key})", *rows, on_conflict])
 
     def _is_sure_of(self, target: UniqueSet) -> bool:
-        # PostgreSQL always gets a row, in Django's own statement. SQLite's tables lack constraints that
-        # the model may have (deferrable ones), and checking there is cheap.
+        # On PostgreSQL, Django's own statement always runs with a row. SQLite's tables may lack constraints
+        # of the model (deferrable ones), and there the check is cheap.
         known = map(frozenset, unique_sets(self.model))
         return backends.of(self.connection).has_declared_constraints() and frozenset(target) in known
 
@@ -138,8 +138,8 @@ class Inserter:
 class Insertion:
     """The INSERTs of one batch, which Django prepares and passes to `QuerySet._insert()`.
 
-    `bulk_create()` calls it for the instances with a key and for those without, in parts of the size that
-    the database takes, and expects the `db_returning_fields` of the rows (Django 5.2 to 6.1).
+    `bulk_create()` calls it separately for instances with a key and for those without, in parts of the size
+    that the database accepts. It expects the `db_returning_fields` of the rows in return (Django 5.2 to 6.1).
     """
 
     def __init__(self, inserter: Inserter, expressions: list[ModelField]) -> None:
@@ -148,14 +148,15 @@ class Insertion:
         self.opts = inserter.model._meta
         self.using = inserter.using
         self.expressions = expressions
-        # INSERT IGNORE of MySQL and MariaDB changes values that do not fit their columns.
+        # MySQL's and MariaDB's INSERT IGNORE changes values that do not fit their columns.
         adjusts = (
             inserter.conflicts
             and not inserter.updates
             and backends.of(self.connection).ignoring_changes_values()
         )
-        # Django's fields come first, where Django looks for them; then what a new row's instance needs,
-        # what identifies a new row, and what the instance of an updated row needs.
+        # Django's fields come first, because Django looks for them there. Then come the fields that the
+        # instance of a new row needs, those that identify a row, and those that the instance of an updated
+        # row needs.
         returned = list(self.opts.db_returning_fields)
         keys = [field for unique in unique_sets(inserter.model) for field in unique]
         self.of_new = list(dict.fromkeys([*returned, *expressions]))
@@ -167,7 +168,7 @@ class Insertion:
     def run(self, objs: list[Any]) -> list[tuple[Any, bool]]:
         """Write the instances; return those that have a row now, each with whether the row is new."""
         writer = copied(self.inserter.queryset)
-        # An attribute of this one copy, which nobody else has.
+        # Set on this copy alone, which nobody else has.
         writer.__dict__["_insert"] = self._insert
         with in_flight.silence(self.inserter.model):
             self.inserter.original(writer, objs, **self.inserter.arguments)
@@ -200,18 +201,18 @@ class Insertion:
             outcomes = Upsert(self, update_fields, unique_fields).insert(objs)
         else:
             outcomes = self.create(objs)
-        # Django itself sets the returned fields of a new row without expressions.
+        # Without expressions, Django itself sets the returned fields of a new row.
         refreshes = on_conflict is not None or bool(self.expressions)
         for obj, outcome in zip(objs, outcomes, strict=True):
             self.outcomes[id(obj)].append(outcome)
             if refreshes and outcome and outcome[1] is not None:
                 self._refresh_from(obj, outcome[0], outcome[1])
         if on_conflict == OnConflict.IGNORE:
-            # Django would assign the rows to its instances one by one, although some got none.
+            # Django would assign the rows to its instances in order, although some instances got none.
             return []
         if None in outcomes:
-            # Django assigns rows to instances by position, and fails if one is missing that is to get its key
-            # from the database. An instance without a row gets the values that it has.
+            # Django assigns rows to instances by position, and fails if a row is missing for an instance that
+            # gets its key from the database. An instance without a row gets its own values.
             outcomes = [
                 outcome or (False, self._own_row(obj))
                 for obj, outcome in zip(objs, outcomes, strict=True)
@@ -225,7 +226,7 @@ class Insertion:
     def create(self, objs: list[Any]) -> list[Outcome]:
         """Insert the instances by a plain INSERT."""
         if self.inserter.returns_rows:
-            # The key tells which rows a trigger has left out.
+            # The key shows which rows a trigger has left out.
             key = fields_of(self.inserter.model)
             rows = self.execute(objs, list(dict.fromkeys([*self.of_new, *key])))
             return [None if row is None else (True, row) for row in self.rows_by_instance(objs, rows, key)]
@@ -233,7 +234,7 @@ class Insertion:
         if key_field is None or key_field in self.fields:
             self.execute(objs, None)
         else:
-            # The database returns only the key of a statement's last row.
+            # The database only returns the key of a statement's last row.
             for obj in objs:
                 ((value, *_),) = self.execute([obj], [key_field])
                 columns.assign(obj, key_field, value)
@@ -248,7 +249,7 @@ class Insertion:
         return found
 
     def rows_by_instance(self, objs: list[Any], rows: list[Row], key: UniqueSet) -> list[Row | None]:
-        """Return each instance's row, or None for one that a trigger has left out."""
+        """Return the row of each instance, or None if a trigger has left it out."""
         if len(rows) == len(objs):
             return list(rows)
         by_key = {self.row_key(row, key): row for row in rows}
@@ -260,7 +261,7 @@ class Insertion:
         ]
 
     def row_key(self, row: Row, unique: UniqueSet) -> tuple[Any, ...]:
-        """Return what a row that the database has returned holds in these columns."""
+        """Return the values of these columns in a row that the database has returned."""
         return tuple(row[self.returning.index(field)] for field in unique)
 
     def _refresh_from(self, obj: Any, created: bool, row: Row) -> None:
@@ -269,7 +270,7 @@ class Insertion:
                 columns.assign(obj, field, _returned(field, value))
 
     def _refresh(self, written: list[tuple[Any, bool]]) -> None:
-        """Read the rows, where the database has returned none."""
+        """Read the rows if the database has not returned them."""
         keys = {*fields_of(self.inserter.model)}
         refresh_fields = [
             field for field in dict.fromkeys([*self.refresh_fields, *self.expressions]) if field not in keys
@@ -283,7 +284,7 @@ class Insertion:
 
 
 def _returned(field: ModelField, value: Any) -> Any:
-    # SQLite stores a whole number in a REAL column as an integer. SELECT makes it a float again, RETURNING
+    # SQLite stores a whole number in a REAL column as an integer. A SELECT makes it a float again; RETURNING
     # does not.
     return float(value) if type(value) is int and isinstance(field, FloatField) else value
 

@@ -1,4 +1,4 @@
-"""What instances hold after the write: what their rows do."""
+"""Makes instances equal their rows after the write."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Written:
-    """What became of a batch in the database.
+    """The result of writing a batch.
 
-    `matched` is how many rows the write has matched, and `missing` how many fewer than it was to. Only the
-    rows know the values of the `refresh_fields`: `returned` are those that the write itself has told, by the
-    key of the row, if it has. Of the fields that are `unassigned`, the instances have the old values.
-    `changes` are what receivers of `pre_save` changed, by key. `inserted` are the instances that have got a
-    row by an INSERT, each with whether the row is a new one.
+    `matched` is the number of rows that the write has matched, and `missing` how many more it should have
+    matched. Only the rows know the values of the `refresh_fields`. `returned` holds these values by key, if
+    the write itself has returned them. In the fields that are `unassigned`, the instances still have the old
+    values. `changes` are what receivers of `pre_save` changed, by key. `inserted` are the instances that an
+    INSERT gave a row, each with whether the row is new.
     """
 
     matched: int
@@ -46,7 +46,7 @@ class Written:
 
 
 class Refresh:
-    """Makes the instances of a batch hold what their rows do after the write of some fields."""
+    """Makes the instances of a batch equal their rows after some fields were written."""
 
     def __init__(self, using: str, fields: Iterable[ModelField], written: Written) -> None:
         self.using = using
@@ -73,7 +73,7 @@ class Refresh:
         return pairs
 
     def _assign_returned(self, returned: Mapping[Any, Sequence[Any]], pairs: Pairs) -> Pairs:
-        # A row that is gone was not returned.
+        # A row that no longer exists was not returned.
         pairs = [pair for pair in pairs if pair[0] in returned]
         fields = self.written.refresh_fields
         files.leave_unmeasured((instance for _, instance in pairs), fields)
@@ -83,11 +83,11 @@ class Refresh:
         return pairs
 
     def _assign_changes(self, instance: Model, changes: Changes) -> list[ModelField]:
-        """Assign what the row holds of the changes, and return the fields of which only the row knows."""
+        """Assign the changes as the row holds them; return the fields whose values only the row knows."""
         unknown = []
         for field, value in changes.items():
             if files.holds_files(field):
-                # Where there is no file, its row has ''.
+                # Without a file, the row holds ''.
                 value.name = value.name or ""
             elif (row_value := self._row_value(field, value)) is UNKNOWN:
                 unknown.append(field)
@@ -101,12 +101,12 @@ class Refresh:
         return columns.predicted(field, value, self.connection)
 
     def _matched(self, pairs: Pairs, refresh_fields: list[ModelField]) -> tuple[Pairs, list[ModelField]]:
-        """Return the pairs whose row was written, and the fields of which only the row knows the value.
+        """Return the pairs whose row was written, and the fields whose values only the row knows.
 
-        A row may be gone. Or a trigger, or PostgreSQL's row security, has left it as it was: then it does
-        not hold what was sent. But a trigger may also have written other values than were sent. So rows
-        count as written if they hold what was sent in all fields; if these are too few, in all that are not
-        `refresh_fields`; and if these are too few as well, whatever they hold.
+        A row may no longer exist. Or a trigger or PostgreSQL's row security has left it unchanged; then it
+        does not hold the values that were sent. But a trigger may also have written other values. So a row
+        counts as written if it holds the sent values in all fields. If too few rows do, the `refresh_fields`
+        are left out of the comparison. If these are still too few, all existing rows count.
         """
         keys = {id(instance): key for key, instance in pairs}
         there: set[Any] = set()
@@ -137,15 +137,15 @@ class Refresh:
         )
 
     def _holds_sent(self, instance: Model, field: ModelField, value: Any) -> bool:
-        """Return whether the value in a row is the one that was sent."""
+        """Return whether the value in a row is the value that was sent."""
         if field.attname not in instance.__dict__:
             return True
         is_unassigned = field in self.written.unassigned
         return bool((instance.__dict__[field.attname] == value) is not is_unassigned)
 
     def _wanted(self, refresh_fields: Iterable[ModelField]) -> Callable[[type[Model]], list[ModelField]]:
-        """Return which fields are to be read, by the class of an instance."""
-        # By name: an instance may be of another model of the same table.
+        """Return a function that gives the fields to read for a class of instances."""
+        # Compared by name, because an instance may be of another model of the same table.
         attnames = {field.attname for field in refresh_fields}
 
         def wanted(model: type[Model]) -> list[ModelField]:
@@ -158,9 +158,9 @@ class Refresh:
 def refresh(
     instances: Iterable[Model], using: str, wanted: Callable[[type[Model]], list[ModelField]]
 ) -> set[int]:
-    """Set the wanted fields to what the rows hold, and return the `id()` of the instances that have a row.
+    """Set the wanted fields to the values in the rows; return the `id()` of the instances that have a row.
 
-    `wanted` gives the fields by the class of an instance.
+    `wanted` returns the fields for a class of instances.
     """
     present: set[int] = set()
     for mine, found in read_rows(instances, using, wanted):
@@ -177,7 +177,7 @@ def refresh(
 def read_rows(
     instances: Iterable[Model], using: str, wanted: Callable[[type[Model]], list[ModelField]]
 ) -> Iterator[tuple[list[ModelField], list[tuple[Model, tuple[Any, ...]]]]]:
-    """Yield, class by class, the wanted fields and the instances that have a row, with what it holds."""
+    """Yield, for each class, the wanted fields, and the instances that have a row with the row's values."""
     by_class: dict[type[Model], list[Model]] = defaultdict(list)
     for instance in instances:
         by_class[type(instance)].append(instance)
@@ -194,23 +194,23 @@ def read_rows(
 def _stored(
     model: type[Model], using: str, keys: list[Any], attnames: list[str]
 ) -> dict[Any, tuple[Any, ...]]:
-    """Return the rows with the given keys, by key: the key itself, then the attributes."""
-    # A row that the UPDATE has left as it was, a plain SELECT would show as another transaction found it.
+    """Return the rows with these keys, by key: the key itself, then the attributes."""
+    # If the UPDATE did not change a row, a plain SELECT may show an older version of it.
     all_rows = querysets.with_keys(querysets.current(QuerySet(model, using=using)), keys)
     try:
         return {row[0]: row for row in all_rows.values_list("pk", *attnames)}
-    except Exception:  # noqa: BLE001  # whatever a conversion raises: SQLite's columns take what fields can't read
+    except Exception:  # noqa: BLE001  # whatever a conversion raises: SQLite may store what a field cannot read
         present = querysets.keys_of(all_rows)
     columns = [_readable(model, using, present, attname) for attname in attnames]
     return {key: (key, *(column.get(key, UNKNOWN) for column in columns)) for key in present}
 
 
 def _readable(model: type[Model], using: str, keys: list[Any], attname: str) -> dict[Any, Any]:
-    """Return one attribute of the rows with the given keys, by key, where the field can read the column."""
+    """Return one attribute of the rows with these keys, by key, as far as the field can read the column."""
     all_rows = querysets.with_keys(querysets.current(QuerySet(model, using=using)), keys)
     try:
         return dict(all_rows.values_list("pk", attname))
-    except Exception:  # noqa: BLE001  # as above
+    except Exception:  # noqa: BLE001  # whatever a conversion raises
         middle = len(keys) // 2
     halves = (keys[:middle], keys[middle:]) if middle else ()
     return {key: value for half in halves for key, value in _readable(model, using, half, attname).items()}

@@ -1,8 +1,9 @@
-"""What Django's own statement writes, asked of the database and taken back.
+"""Rehearsals: run Django's own statement, read the values that it writes, and roll it back.
 
 Where SET works from left to right (MariaDB, MySQL), an expression reads columns that the same statement has
-assigned before, unless the statement also reads the table that it writes. The database itself is asked what
-comes of it: Django's statement runs, its rows are read, and a savepoint takes all of it back.
+assigned before it, unless the statement also reads the table that it writes. Only the database knows the
+resulting values. So Django's statement runs in a savepoint, its rows are read, and the savepoint is rolled
+back.
 """
 
 from __future__ import annotations
@@ -36,18 +37,18 @@ def rehearse(
     new_keys: Mapping[ModelField, Any] = MappingProxyType({}),
     before_key: Callable[[], object] = lambda: None,
 ) -> dict[Any, tuple[Any, ...]]:
-    """Return what the fields of these rows hold after a statement, by key, and take the statement back.
+    """Return, by key, what the fields of these rows hold after a statement, and roll the statement back.
 
-    `new_keys` are expressions for the parts of the key that the statement changes; they read the row as the
-    statement `before_key` leaves it, which assigns what comes before the key. Nothing is returned
-    where the database refuses the values: a receiver may be about to change them. Whatever else it refuses
-    is raised, as Django's statement would.
+    `new_keys` are expressions for the parts of the key that the statement changes. They read the row as the
+    statement `before_key` leaves it, which assigns what comes before the key. Returns nothing if the database
+    refuses the values, because a receiver may still change them. Whatever else the database refuses is
+    raised, as Django's statement would raise it.
     """
     all_rows: QuerySet[Any] = QuerySet(model, using=using)
     try:
-        with in_flight.silence(model), _taken_back(using):
+        with in_flight.silence(model), _rolled_back(using):
             if new_keys:
-                with _taken_back(using):
+                with _rolled_back(using):
                     before_key()
                     renamed = _renamed(all_rows, keys, new_keys)
             else:
@@ -60,7 +61,7 @@ def rehearse(
 
 
 @contextmanager
-def _taken_back(using: str) -> Iterator[None]:
+def _rolled_back(using: str) -> Iterator[None]:
     with transaction.atomic(using=using):
         yield
         transaction.set_rollback(True, using=using)
@@ -69,7 +70,7 @@ def _taken_back(using: str) -> Iterator[None]:
 def _renamed(
     all_rows: QuerySet[Any], keys: Sequence[Any], new_keys: Mapping[ModelField, Any]
 ) -> dict[Any, Any]:
-    """Return the keys of the rows, by the keys that they will have."""
+    """Return the present keys of the rows, by their new keys."""
     aliases = {field: f"signal_patch_{field.attname}" for field in new_keys}
     names = [aliases.get(field, field.attname) for field in fields_of(all_rows.model)]
     annotations = {aliases[field]: expression for field, expression in new_keys.items()}
@@ -91,9 +92,9 @@ def _read(
     return {
         key: tuple(values)
         for rows in _parts(all_rows, keys)
-        # A plain SELECT may show an old version of a row that the statement did not change.
+        # A plain SELECT may show an older version of a row that the statement did not change.
         for key, *values in querysets.keyed(querysets.current(rows.annotate(**annotations)), *annotations)
-        # What a field cannot read is left to the statement.
+        # Values that a field cannot read are left to the statement.
         if all(value is not UNKNOWN for value in values)
     }
 

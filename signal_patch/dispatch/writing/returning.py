@@ -1,4 +1,4 @@
-"""What an UPDATE has written, told by the UPDATE itself and not by a SELECT after it."""
+"""UPDATE … RETURNING: the UPDATE itself returns what it has written, without a SELECT after it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 def is_possible(model: type[Model], fields: Collection[ModelField], connection: Any) -> bool:
-    """Return whether one UPDATE can tell all these fields of the rows that it writes.
+    """Return whether an UPDATE can return all these fields of the rows that it writes.
 
-    Django can ask for it from 6.0 on, where the columns are those of a single table.
+    Django can do that from 6.0 on, if all the columns belong to a single table.
     """
-    # If the first column of a table is REAL, SQLite returns the numbers of the others as floats.
+    # If the first column of a table is REAL, SQLite returns the numbers in other columns as floats.
     first = model._meta.concrete_fields[0]
     return (
         getattr(connection.features, "can_return_rows_from_update", False)
@@ -33,7 +33,7 @@ def is_possible(model: type[Model], fields: Collection[ModelField], connection: 
 
 
 def returning(queryset: QuerySet[Any], fields: Collection[ModelField]) -> tuple[QuerySet[Any], Rows]:
-    """Return the queryset, and a list that its `update()` fills with these fields of the rows written."""
+    """Return a copy of the queryset, and a list that its `update()` fills with these fields of its rows."""
     rows: Rows = []
     answering = copied(queryset)
     answering.query = answering.query.chain(_ReturningQuery)
@@ -42,9 +42,9 @@ def returning(queryset: QuerySet[Any], fields: Collection[ModelField]) -> tuple[
 
 
 class _ReturningQuery(Query):
-    """The query of a queryset whose `update()` is to say what it wrote.
+    """The query of a queryset whose `update()` returns what it has written.
 
-    Django's own `update()` makes an UpdateQuery of it, and takes the number of rows from its compiler
+    Django's own `update()` turns it into an UpdateQuery, and takes the number of rows from its compiler
     (QuerySet.update, Query.chain, SQLUpdateCompiler.execute_returning_sql, Django 6.0 and 6.1).
     """
 

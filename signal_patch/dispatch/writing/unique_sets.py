@@ -1,4 +1,4 @@
-"""Sets of columns that are unique: they tell rows apart, and say which rows are in conflict."""
+"""Sets of unique columns, which identify rows and determine which rows are in conflict."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     UniqueSet = tuple[ModelField, ...]
     Key = tuple[Any, ...]
 
-# SQLite nests each condition in the one before, and takes an expression 1000 levels deep. Older SQLites take
-# 999 parameters.
+# SQLite nests each condition in the previous one, and accepts expressions up to 1000 levels deep. Old
+# versions accept 999 parameters.
 CONDITIONS = 200
 VALUES = 900
 
 
 def unique_sets(model: type[Model]) -> list[UniqueSet]:
-    """Return the sets of columns that are unique in all rows of a model, its primary key first."""
-    # A proxy's Meta does not list its model's constraints.
+    """Return the sets of columns that are unique in a model's table, the primary key first."""
+    # The Meta of a proxy does not list the constraints of its concrete model.
     opts: Any = columns.concrete(model)._meta
     sets: list[UniqueSet] = [fields_of(opts.model)]
     sets += [(field,) for field in opts.concrete_fields if field.unique and not field.primary_key]
@@ -37,7 +37,7 @@ def unique_sets(model: type[Model]) -> list[UniqueSet]:
 
 
 def flat(fields: Iterable[Any]) -> UniqueSet:
-    """Return fields with a composite primary key replaced by its parts."""
+    """Return the fields, with a composite primary key replaced by its parts."""
     found: list[Any] = []
     for field in fields:
         found += fields_of(field.model) if field.primary_key else [field]
@@ -45,10 +45,10 @@ def flat(fields: Iterable[Any]) -> UniqueSet:
 
 
 def key_of(obj: Any, unique: UniqueSet, connection: Any) -> Key | None:
-    """Return what the row of an instance will hold in these columns, or None if that is not certain."""
+    """Return what an instance's row will hold in these columns, or None if that is not certain."""
     key = []
     for field in unique:
-        # An instance that was loaded may hold a generated column's value, but of another row.
+        # A loaded instance may hold a generated value that belongs to another row.
         value = None if field.generated else getattr(obj, field.attname)
         if value is None or hasattr(value, "resolve_expression") or not is_comparable(field):
             return None
@@ -60,12 +60,12 @@ def key_of(obj: Any, unique: UniqueSet, connection: Any) -> Key | None:
 
 
 def is_comparable(field: ModelField) -> bool:
-    """Return whether values of a column that are equal in Python are equal in the database."""
+    """Return whether values of a column that are equal in Python are also equal in the database."""
     return columns.is_plain(field) and not columns.is_opaque(field) and not files.holds_files(field)
 
 
 def conditions(objs: list[Any], unique: UniqueSet) -> Iterator[Q]:
-    """Yield conditions that together match the rows in conflict with one of the instances."""
+    """Yield conditions that together match all rows in conflict with the instances."""
     keys = [key for obj in objs if None not in (key := [_inserted(obj, field) for field in unique])]
     size = VALUES if len(unique) == 1 else CONDITIONS
     for start in range(0, len(keys), size):
@@ -78,7 +78,7 @@ def conditions(objs: list[Any], unique: UniqueSet) -> Iterator[Q]:
 
 
 def _inserted(obj: Any, field: Any) -> Any:
-    """Return the value or expression that an INSERT of the instance gives to a column."""
+    """Return the value or expression that an INSERT of the instance puts into a column."""
     if field.generated:
         return _generated(obj, field)
     value = getattr(obj, field.attname)
@@ -86,7 +86,7 @@ def _inserted(obj: Any, field: Any) -> Any:
 
 
 def _generated(obj: Any, field: Any) -> Any:
-    """Return the expression of a generated column, with the instance's values in it."""
+    """Return the expression of a generated column, with the instance's values inserted."""
     values = {
         F(name): _as_expression(_inserted(obj, other), other)
         for other in field.model._meta.concrete_fields

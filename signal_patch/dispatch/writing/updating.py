@@ -1,4 +1,4 @@
-"""How a batch gets into the database: Django's statement, with the rows' own values in it."""
+"""Writes a batch with Django's statement, including values of single rows."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     ModelField = Field[Any, Any]
     Stored = dict[Any, Sequence[Any]]
 
-# A CASE with a branch for each row costs the square of their number, a statement a fixed
-# price; at some hundred rows neither shows.
+# The time for a CASE with a branch for each row grows with the square of the branches, and each statement has
+# a fixed cost. With some hundred rows, neither matters.
 BRANCHES = 400
 
 
@@ -43,11 +43,11 @@ def write(
     original: Callable[..., int],
     returning_fields: Sequence[ModelField],
 ) -> tuple[int, Stored | None]:
-    """Write a batch, with what receivers changed, and return the number of rows matched.
+    """Write a batch, with the changes of receivers, and return the number of rows matched.
 
-    `changes` are by the key of the row; `writer` is a queryset over all rows, of the class
-    that `original`, Django's own `update()`, expects. Returned is also, where one statement can
-    do it all, what the rows hold in the `returning_fields` fields then, by key.
+    `changes` are by the key of the row. `writer` is a queryset over all rows, of the class that `original`,
+    Django's own `update()`, expects. If a single UPDATE can return the new values of the `returning_fields`,
+    they are returned as well, by key.
     """
     if returning_fields and not changes and not plan.precomputed_fields:
         return _write_and_ask(batch, plan, writer, original, returning_fields)
@@ -65,7 +65,7 @@ def _write_and_ask(
     answering, found = returning.returning(writer, [*keys, *returning_fields])
     matched = _Writer(plan, answering, original).write(batch, {})
     if len(found) != matched:
-        # Somebody's own update() did not come down to Django's.
+        # An overridden update() has not called Django's.
         return matched, None
     count = len(keys)
     if count == 1:
@@ -100,8 +100,9 @@ class _Writer:
         return matched
 
     def _refuse_shared(self, batch: Batch) -> None:
-        """Raise if the statement has met rows that have their keys from others; somebody's own `update()`
-        may count rows of its own.
+        """Raise an error if the statement has changed rows that share their keys with other rows.
+
+        If it has not, an overridden `update()` may have counted rows of its own.
         """
         keys = batch.keys
         if any(map(self._is_key, self.plan.names)):
@@ -109,10 +110,10 @@ class _Writer:
         refuse_twins(self.queryset, keys)
 
     def _fixed(self, changes: dict[Any, Changes]) -> list[ModelField]:
-        """Return the fields that get, in each row, what its instance holds.
+        """Return the fields for which each row gets the value that its instance holds.
 
-        An expression that reads what the statement has assigned before must not read what a receiver has
-        put there instead.
+        If receivers have changed rows, these include fields whose expressions read columns assigned before:
+        the expressions must not read what a receiver has put there.
         """
         fixed = self.plan.written_as_held
         if changes:
@@ -144,7 +145,7 @@ class _Writer:
             yield part
 
     def _constant(self, fields: set[ModelField]) -> set[ModelField]:
-        """Return those of the fields that only constants can be written to, row by row."""
+        """Return the fields to which only constants can be written, one row at a time."""
         return {
             field
             for field in fields & self.columns
@@ -176,17 +177,17 @@ class _Writer:
         return json_null.JsonNull() if value is None and (field, key) in self.nulls else value
 
     def _key(self, field: ModelField, key: Any, instance: Model) -> Any:
-        """Return the key of the instance's row in the table that has the field's column."""
+        """Return the key of the instance's row in the table that contains the field's column."""
         owner = columns.concrete(field.model)
         if owner is self.model._meta.concrete_model:
             return key
         return getattr(instance, owner._meta.pk.attname)
 
     def _merged(self, own: dict[ModelField, dict[Any, Any]], count: int) -> dict[str, Any]:
-        """Return the values of one statement that also writes the rows' own values.
+        """Return the values for a single statement that also writes the values of single rows.
 
-        One statement and not two: on the way, a unique value of a row's own would collide
-        with the one that the caller gives to all.
+        With two statements, the first one would give the caller's value to all rows, although the column may
+        be unique.
         """
         opts = self.model._meta
         named = {opts.get_field(name): name for name in self.plan.names}
@@ -199,8 +200,8 @@ class _Writer:
                 owner = columns.concrete(field.model)
                 otherwise = self._otherwise(field, name)
                 values[name] = PerRow(owner, field, by_key, otherwise)
-        # MariaDB sets from left to right: a CASE over the key must see the old one, and the
-        # caller's expressions what they see in the caller's order.
+        # MariaDB assigns from left to right. So a CASE over the key must come before the new key, and the
+        # caller's expressions must keep the caller's order.
         places = {name: place for place, name in enumerate(self.plan.names)}
         order = sorted(values, key=lambda name: (self._is_key(name), places.get(name, len(places))))
         return {name: values[name] for name in order}
@@ -210,7 +211,7 @@ class _Writer:
         if all(value is first for value in values):
             return True
         if columns.is_opaque(field):
-            # In JSON, 1 and True are equal and saved differently.
+            # In JSON, 1 and True are equal but saved differently.
             values = [columns.fingerprint(field, value, self.connection) for value in values]
             first = values[0]
         return all(type(value) is type(first) and value == first for value in values)
@@ -229,7 +230,7 @@ class _Writer:
         return is_part(self.model, self.model._meta.get_field(name))
 
     def _write_subclasses(self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> None:
-        # A polymorphic queryset gives instances with columns that its own model lacks.
+        # A polymorphic queryset yields instances with columns that its own model lacks.
         for key, instance in pairs:
             extra = {f: v for f, v in changes.get(key, {}).items() if f not in self.columns}
             if extra:
@@ -249,7 +250,7 @@ class _Writer:
 
 
 def refuse_twins(queryset: QuerySet[Any], keys: Sequence[Any]) -> None:
-    """Raise if several rows have one of the keys, where a statement has met more rows than it was to."""
+    """Raise an error if rows share one of the keys; called if a statement has matched too many rows."""
     all_rows: QuerySet[Any] = QuerySet(queryset.model, using=queryset.db)
     refuse_shared(queryset.model, querysets.keys_of(querysets.with_keys(all_rows, keys)))
 
@@ -260,10 +261,10 @@ def write_extras(
     changes: dict[Any, Changes],
     named: Collection[ModelField],
 ) -> None:
-    """Write what receivers have changed in other fields than the named ones.
+    """Write what receivers have changed in fields other than the named ones.
 
-    `queryset` is one over all rows, which writes its own model's columns. An instance may be of a subclass
-    and have more.
+    `queryset` covers all rows, and writes the columns of its own model. An instance of a subclass may have
+    more columns.
     """
     own = set(queryset.model._meta.concrete_fields)
     groups: dict[tuple[type[Model], tuple[ModelField, ...]], list[tuple[Any, Model]]] = defaultdict(list)
@@ -274,12 +275,12 @@ def write_extras(
             groups[model, tuple(extra)].append((key, obj))
     for (model, fields), chosen in groups.items():
         rows = queryset if model is queryset.model else QuerySet(model, using=queryset.db)
-        # Django's own bulk_update() would lose what a field makes of a plain value only.
+        # Django's own bulk_update() would lose the changes that a field only makes to plain values.
         write_own(rows, chosen, fields)
 
 
 def write_own(queryset: QuerySet[Any], pairs: list[tuple[Any, Model]], columns: Sequence[ModelField]) -> None:
-    """Write what instances hold in some columns to the rows of their keys; of two for a row, the first's."""
+    """Write the instances' values of some columns. Of two instances with one key, the first counts."""
     first = dict(reversed(pairs))
     batch = selection.Batch(list(first), list(first.values()))
     changes = {key: {f: getattr(instance, f.attname) for f in columns} for key, instance in first.items()}
@@ -288,7 +289,7 @@ def write_own(queryset: QuerySet[Any], pairs: list[tuple[Any, Model]], columns: 
 
 
 def writer_of(queryset: QuerySet[Any], using: str) -> Any:
-    """Return the queryset that Django's statement runs on, to be narrowed to some keys."""
+    """Return the queryset for Django's statement, which is later narrowed to some keys."""
     writer = querysets.all_rows(queryset, using)
     if backends.of(connections[using]).orders_updates():
         writer.query.order_by = _order_of_write(queryset)
@@ -297,13 +298,13 @@ def writer_of(queryset: QuerySet[Any], using: str) -> Any:
 
 
 def _order_of_write(queryset: Any) -> tuple[Any, ...]:
-    """Return the caller's ordering for a statement that knows nothing of the caller's annotations.
+    """Return the caller's ordering for a statement that does not have the caller's annotations.
 
-    As Django's own `update()` does it, which ignores an ordering by joined columns.
+    Like Django's own `update()`, it leaves out an ordering by joined columns.
     """
     query = queryset.query
     if query.model._meta.parents:
-        # Django writes to an ancestor's table with the ordering of the child's, which may not run.
+        # Django would use the ordering of the child for an ancestor's table, where it may not work.
         return ()
     if not all(_stays_in_the_table(query, term) for term in query.order_by):
         return ()
@@ -311,7 +312,7 @@ def _order_of_write(queryset: Any) -> tuple[Any, ...]:
 
 
 def _stays_in_the_table(query: Any, term: Any) -> bool:
-    """Return whether the statement can order by a term; names of joined columns Django leaves out itself."""
+    """Return whether the statement can order by a term. Django leaves out names of joined columns itself."""
     if isinstance(term, str):
         annotation = query.annotations.get(term.removeprefix("-"))
         table = query.get_meta().db_table

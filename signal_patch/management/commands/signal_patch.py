@@ -23,19 +23,19 @@ ON, MISSED, SILENT = "ON", "MISSED", "SILENT"
 
 class Command(BaseCommand):
     help = (
-        "Show whose bulk operations send signals, since which line, and to whom. A model is ON; "
-        "MISSED: somebody listens, and it is not selected; or SILENT: nobody listens."
+        "Show which models' bulk operations send signals, what turned them on, and their receivers. A model "
+        "is ON, MISSED (it has receivers, but the switch is off for it) or SILENT (it has no receivers)."
     )
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--all", action="store_true", help="List models that are MISSED or SILENT, too.")
+        parser.add_argument("--all", action="store_true", help="Also list models that are MISSED or SILENT.")
         parser.add_argument(
             "--model",
             action="append",
             default=[],
             metavar="app_label.Model",
-            help="List this model, or the models of this app. May be given again.",
+            help="List this model, or the models of this app. Can be repeated.",
         )
         parser.add_argument("--json", action="store_true", help="Write JSON.")
         parser.add_argument(
@@ -52,7 +52,7 @@ class Command(BaseCommand):
             self._write(reports, shown)
         missed = [report.label for report in reports if report.state == MISSED]
         if given["fail_on"] and missed:
-            raise CommandError(f"somebody listens, and nothing is sent in bulk: {', '.join(missed)}")
+            raise CommandError(f"receivers miss the bulk operations of these models: {', '.join(missed)}")
 
     def _write(self, reports: list[Report], shown: list[Report]) -> None:
         entries = scopes.process.rules.entries
@@ -70,7 +70,7 @@ class Command(BaseCommand):
 
 
 class Report:
-    """What there is to say of a model."""
+    """What the command shows of one model."""
 
     def __init__(self, model: type[Model]) -> None:
         self.model = model
@@ -93,14 +93,14 @@ class Report:
         return next(iter(self.mixins.values()), None)
 
     def reasons(self) -> list[str]:
-        """Return why it is on: the entry of the process that decides, then the managers with the mixin."""
+        """Return why the model is on: the deciding entry of the process, and the managers with the mixin."""
         found = []
         spec = scopes.process.rules.deciding(self.model)
         if spec is not None and scopes.process.rules.entries[spec] is not None:
             found.append(_origin(spec))
         for manager in self.model._meta.managers:
             if manager.name in self.mixins:
-                # Private in Django, as in scopes.mixin_options().
+                # Manager._queryset_class, Django 5.2 to 6.1, as in scopes.mixin_options().
                 queryset_class: Any = manager._queryset_class  # type: ignore[attr-defined]
                 where = f"{queryset_class.__qualname__}, {queryset_class.signal_site}"
                 found.append(f"the mixin of {manager.name}: {where}")
