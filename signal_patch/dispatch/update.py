@@ -119,6 +119,8 @@ class Update(BulkSave[Batch]):
         return [field.name for field in self.fields if field not in kept]
 
     def run(self) -> int:
+        if self.plan.reads_joined_table:
+            return self._run_unchanged(querysets.copied(self.queryset))
         if self._may_be_refused():
             self._update_nothing()
         matched = super().run()
@@ -149,8 +151,12 @@ class Update(BulkSave[Batch]):
         another transaction has just inserted is not changed without its signals.
         """
         nowhere = QuerySet.filter(querysets.copied(self.queryset), Exact(Value(1), Value(0)))
+        return self._run_unchanged(nowhere)
+
+    def _run_unchanged(self, queryset: QuerySet[Any]) -> int:
+        """Run Django's statement, which changes no row."""
         with in_flight.silence(self.model):
-            matched: int = self.original(nowhere, **self.values)
+            matched: int = self.original(queryset, **self.values)
         return matched
 
     def batches(self) -> Iterator[Batch]:

@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 from django.db import DatabaseError, connection, transaction
-from django.db.models import Case, Count, F, OuterRef, QuerySet, Subquery, Value, When, Window
+from django.db.models import (
+    Case,
+    Count,
+    F,
+    OuterRef,
+    QuerySet,
+    SmallIntegerField,
+    Subquery,
+    Value,
+    When,
+    Window,
+)
 from django.db.models.functions import Coalesce, Concat, RowNumber, Upper
 from django.db.models.signals import pre_save
 from django.utils import timezone
@@ -201,3 +212,22 @@ def test_what_pre_save_announced_is_written_whatever_a_receiver_changes(
             name: {**announced.values, **changed}[name] for name in written
         }
         assert seen.values == {name: row[name] for name in seen.values}
+
+
+@pytest.mark.parametrize("rank", [9, 0], ids=["no row", "a row"])
+@pytest.mark.parametrize("lock", [True, False])
+def test_a_parents_column_that_the_filter_joins_once_more(lock: bool, rank: int, log: Log) -> None:
+    """Django's statement names a table that it does not contain, which only matters if a row matches."""
+    harbour = Harbour.objects.create(code="A", number=1)
+    Ferry.objects.create(route=harbour, rank=rank)
+    log.clear()
+
+    def update() -> str:
+        ferries = Ferry.objects.filter(route__ferries__rank__gte=0).filter(rank__lt=3)
+        decks = Case(When(rank__gt=1, then="decks"), default=Value(7), output_field=SmallIntegerField())
+        return _outcome(ferries, rank=0, decks=decks)
+
+    expected = update()
+    with bulk_signals(lock=lock):
+        assert update() == expected
+    assert not log

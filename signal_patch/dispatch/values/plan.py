@@ -18,6 +18,7 @@ from signal_patch.dispatch.values.expressions import (
     UNKNOWN,
     Saved,
     Tried,
+    columns_of,
     nodes,
     read_by,
     resolved_to_save,
@@ -51,7 +52,8 @@ class Plan:
 
     `to_rehearse` are the fields whose expressions read columns that the statement has assigned before.
     `new_keys` are expressions for the new key of a row. `mistyped` are the fields that get an expression of
-    another type, which they may not be able to read.
+    another type, which they may not be able to read. If an expression `reads_joined_table`, the database
+    refuses the statement as soon as it has a row.
     """
 
     names: tuple[str, ...]
@@ -68,6 +70,7 @@ class Plan:
     to_rehearse: dict[str, ModelField] = dataclass_field(default_factory=dict)
     new_keys: dict[ModelField, BaseExpression] = dataclass_field(default_factory=dict)
     mistyped: list[ModelField] = dataclass_field(default_factory=list)
+    reads_joined_table: bool = False
     refresh_fields: list[ModelField] = dataclass_field(default_factory=list)
     written: list[ModelField] = dataclass_field(default_factory=list)
 
@@ -226,10 +229,21 @@ class _Planner:
                 result.refresh_fields.append(target)
             return
         result.statement[name] = statement
+        if query is self.query and self._reads_joined_table(resolved):
+            result.reads_joined_table = True
+            return
         if not columns.is_of_its_kind(resolved, target, self.connection):
             result.mistyped.append(target)
         self._preview(result, target, statement, may_be_unreadable=target in result.mistyped)
         result.refresh_fields.append(target)
+
+    def _reads_joined_table(self, resolved: Any) -> bool:
+        """Return whether an expression reads another table, which the database refuses in an UPDATE.
+
+        Django itself lets a condition of Case() read a parent's column (Django 5.2 to 6.1).
+        """
+        table = self.query.get_initial_alias()
+        return any(column.alias != table for column in columns_of(resolved))
 
     def _reads_assigned(self, target: ModelField, resolved: Any) -> bool:
         """Return whether an expression reads columns that its statement has assigned before.
