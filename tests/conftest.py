@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # These have their own runners, started with `python -m`.
-collect_ignore = ["django_suite", "benchmarks"]
+collect_ignore = ["django_suite", "benchmarks", "packages"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

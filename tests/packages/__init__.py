@@ -1,0 +1,1 @@
+"""What other packages make of bulk operations that send signals: ``python -m tests.packages``."""
