@@ -1,14 +1,17 @@
 """What django-simple-history and django-auditlog record of bulk operations, with the switch off and on.
 
 Run it with ``python examples/quickstart.py``: one file, a database in memory, no server. Each operation is
-carried out three times on the same rows: as Django does it, inside ``bulk_signals()``, and as a loop of
-``save()`` or ``delete()``. The exit code is 1 if the second and the third do not leave equal records.
+carried out four times on the same rows: as Django does it, inside ``bulk_signals()``, the same with the
+options for receivers that run statements of their own, and as a loop of ``save()`` or ``delete()``. The exit
+code is 1 if the last three do not leave equal records.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -47,9 +50,9 @@ from django.db import connection, models, transaction
 from django.db.models import F
 from simple_history.models import HistoricalRecords
 
-from signal_patch import bulk_signals, no_bulk_signals
+from signal_patch import bulk_signals, explain, no_bulk_signals
 
-ROWS = 300
+ROWS = 100
 
 
 class Book(models.Model):
@@ -79,7 +82,7 @@ auditlog.register(Ticket)
 
 
 def load() -> None:
-    """Create the tables and some hundreds of rows, of which nothing is recorded yet."""
+    """Create the tables and rows, of which nothing is recorded yet."""
     call_command("migrate", verbosity=0)
     with connection.schema_editor() as editor:
         for model in (Book, Book.history.model, Ticket, Ticket.history.model):
@@ -148,36 +151,65 @@ OPERATIONS = (
 Records = list[dict[str, Any]]
 
 
-def records_of(model: Any, operate: Callable[[Any], object]) -> dict[str, Records]:
-    """Operate on every row, return what each tool recorded, and leave the database as it was."""
+@dataclass(frozen=True)
+class Run:
+    """What the tools recorded of an operation, and what it took."""
+
+    records: dict[str, Records]
+    statements: int
+    seconds: float
+
+
+def run(model: Any, operate: Callable[[Any], object], switch: AbstractContextManager[None]) -> Run:
+    """Operate on every row, look at what was recorded, and leave the database as it was."""
+    statements = 0
+
+    def count(execute: Callable[..., Any], *arguments: Any) -> Any:
+        nonlocal statements
+        statements += 1
+        return execute(*arguments)
+
     with transaction.atomic():
-        operate(model.objects.order_by("pk"))
+        with switch, connection.execute_wrapper(count):
+            start = time.perf_counter()
+            operate(model.objects.order_by("pk"))
+            seconds = time.perf_counter() - start
         # Everything that the tools store, but the number of the record and the time at which it was made.
-        recorded = {
+        records = {
             "simple-history": without(model.history.order_by("id"), "history_id", "history_date"),
             "auditlog": without(LogEntry.objects.order_by("object_id"), "id", "timestamp"),
         }
         transaction.set_rollback(True)
-    return recorded
+    return Run(records, statements, seconds)
 
 
 def without(records: Any, *names: str) -> Records:
     return [{name: value for name, value in row.items() if name not in names} for row in records.values()]
 
 
-def compare(operation: Operation, model: Any) -> bool:
+def run_each_way(operation: Operation, model: Any) -> dict[str, Run]:
+    # The rows that the receivers insert, and the reads that they make, each in one statement per batch.
+    batched = bulk_signals(batch_inserts=[model.history.model, LogEntry], batch_reads=True)
+    return {
+        "off": run(model, operation.bulk, no_bulk_signals()),
+        "on": run(model, operation.bulk, bulk_signals()),
+        "batched": run(model, operation.bulk, batched),
+        "loop": run(model, operation.loop, no_bulk_signals()),
+    }
+
+
+def compare(model: Any, ways: dict[str, Run]) -> bool:
     """Print a line of the table for each tool, and tell whether bulk and loop recorded the same."""
-    with no_bulk_signals():
-        off = records_of(model, operation.bulk)
-    with bulk_signals():
-        on = records_of(model, operation.bulk)
-    loop = records_of(model, operation.loop)
-    for tool, expected in loop.items():
-        counts = len(off[tool]), len(on[tool]), len(expected)
-        equal = "yes" if on[tool] == expected else "NO"
-        print_line(model.__name__, tool, *counts, equal, gist(on[tool][0]) if on[tool] else "nothing")
-        report_difference(on[tool], expected)
-    return on == loop and all(len(records) == ROWS for records in on.values())
+    equal = True
+    for tool, expected in ways["loop"].records.items():
+        off, on, batched = (ways[way].records[tool] for way in ("off", "on", "batched"))
+        same = on == expected and batched == expected
+        first = gist(on[0]) if on else "nothing"
+        print_line(model.__name__, tool, len(off), len(on), len(expected), "yes" if same else "NO", first)
+        report_difference(on, expected)
+        report_difference(batched, expected)
+        equal = equal and same and len(on) == ROWS
+    return equal
 
 
 def gist(record: dict[str, Any]) -> str:
@@ -198,14 +230,31 @@ def print_line(*cells: object) -> None:
     print("  {:<7} {:<15} {:>4} {:>4} {:>5}  {:<11} {}".format(*cells))
 
 
+def print_costs(costs: list[tuple[str, dict[str, Run]]]) -> None:
+    print(f"\nStatements and time of {ROWS} rows, those of the receivers included\n")
+    line = "  {:<42} {:>14} {:>14} {:>14} {:>14}"
+    print(line.format("", "off", "on", "on, batched", "loop"))
+    for name, ways in costs:
+        cells = (f"{way.statements:>5} {way.seconds * 1000:>5.0f} ms" for way in ways.values())
+        print(line.format(name, *cells))
+    print("\n  batched: with the options batch_inserts and batch_reads")
+
+
 def main() -> int:
     load()
-    print(f"Records of {ROWS} changed rows: switch off, switch on, and a loop of save() or delete()\n")
+    with bulk_signals():
+        print("What explain() says of the first operation, before it runs:\n")
+        print(explain(Book.objects.order_by("pk"), price=F("price") * Decimal("1.1")))
+    print(f"\nRecords of {ROWS} changed rows: switch off, switch on, and a loop of save() or delete()\n")
     print_line("model", "recorded by", "off", "on", "loop", "on = loop", "the first record, switch on")
-    equal = []
+    equal, costs = [], []
     for operation in OPERATIONS:
         print(operation.name)
-        equal += [compare(operation, model) for model in MODELS]
+        for model in MODELS:
+            ways = run_each_way(operation, model)
+            equal.append(compare(model, ways))
+        costs.append((operation.name, ways))
+    print_costs(costs)
     print("\nEqual, field by field." if all(equal) else "\nThe records differ.")
     return 0 if all(equal) else 1
 

@@ -29,6 +29,8 @@ def test_the_quickstart_finds_the_records_of_bulk_operations_equal_to_those_of_t
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert finished.stdout.count("  yes  ") == 16
+    assert "quickstart.Book.update() of 100 rows sends signals" in finished.stdout
+    assert finished.stdout.count(" ms") == 16
     assert finished.stdout.endswith("Equal, field by field.\n")
 
 
@@ -36,7 +38,7 @@ def test_the_quickstart_exits_with_an_error_when_the_records_differ() -> None:
     finished = run_python(
         "-c",
         "import runpy, signal_patch\n"
-        "signal_patch.bulk_signals = signal_patch.no_bulk_signals\n"
+        "signal_patch.bulk_signals = lambda **options: signal_patch.no_bulk_signals()\n"
         "runpy.run_path('examples/quickstart.py', run_name='__main__')",
     )
 

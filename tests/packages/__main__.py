@@ -1,9 +1,10 @@
 """Try signal_patch with other packages: `python -m tests.packages`, or with names for some of them.
 
 First `pip install -r tests/packages/requirements.txt`. The packages that refuse its Django are in
-requirements-5.2.txt, for an environment of their own. What is not installed is left out. Each runs in a process of
-its own, as each has its own settings. Those that need PostgreSQL or Redis find it by the variables that the
-README names, and by REDIS_URL.
+requirements-5.2.txt, for an environment of their own. What is not installed is left out.
+
+Each runs in a process of its own, as each has its own settings. Some need PostgreSQL or Redis. The README names
+the variables for the one; REDIS_URL is for the other.
 """
 
 from __future__ import annotations

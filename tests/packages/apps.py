@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 from importlib import import_module
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 
 # The environment variable that holds the module of the run, which is the app's `models`, too.
 RUN = "SIGNAL_PATCH_RUN"
@@ -13,5 +13,5 @@ class PackagesConfig(AppConfig):
     name = "tests.packages"
 
     def import_models(self) -> None:
-        self.models = self.apps.all_models[self.label]
+        self.models = apps.all_models[self.label]
         self.models_module = import_module(os.environ[RUN])
