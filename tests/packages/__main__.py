@@ -3,8 +3,8 @@
 First `pip install -r tests/packages/requirements.txt`. The packages that refuse its Django are in
 requirements-5.2.txt, for an environment of their own. What is not installed is left out.
 
-Each runs in a process of its own, as each has its own settings. Some need PostgreSQL or Redis. The README names
-the variables for the one; REDIS_URL is for the other.
+Each runs in a process of its own, as each has its own settings. Some need PostgreSQL or Redis. The README
+names the variables for the one; REDIS_URL is for the other.
 """
 
 from __future__ import annotations
