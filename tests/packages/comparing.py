@@ -81,8 +81,11 @@ class Work:
         operate()
         return [*self.records()]
 
-    def compare(self, *names: str) -> Iterator[Claim]:
-        """Claim of each operation that, with the switch on, is recorded what is recorded of the loop."""
+    def compare(self, *names: str, **options: Any) -> Iterator[Claim]:
+        """Claim of each operation that, with the switch on, is recorded what is recorded of the loop.
+
+        With options, claim the same with these.
+        """
         for name, (bulk, loop) in self.operations().items():
             if names and name not in names:
                 continue
@@ -92,6 +95,9 @@ class Work:
             yield Claim(
                 f"{name:<14} records: {len(off)} off, {len(on)} on, {len(by_loop)} of the loop", on, by_loop
             )
+            if options:
+                with_them = self.recorded(bulk_signals(**options)(bulk))
+                yield Claim(f"{name:<14} the same with {', '.join(options)}", with_them, by_loop)
             # Two that record nothing are equal, too.
             if not by_loop:
                 yield Claim(f"{name} has something to record", 0, ROWS)

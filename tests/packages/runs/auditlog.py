@@ -33,4 +33,5 @@ def records() -> list[object]:
 
 
 def run() -> Iterator[Claim]:
-    yield from Work(Book, new, {"price": F("price") + 1}, raise_price, records, [LogEntry]).compare()
+    work = Work(Book, new, {"price": F("price") + 1}, raise_price, records, [LogEntry])
+    yield from work.compare(batch_inserts=["auditlog.LogEntry"], batch_reads=True)

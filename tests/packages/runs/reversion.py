@@ -10,6 +10,7 @@ from django.db import models
 from django.db.models import F
 from reversion.models import Revision, Version
 
+from signal_patch import bulk_signals
 from tests.packages.comparing import Claim, Work
 
 
@@ -44,5 +45,7 @@ class InRevisions(Work):
 
 def run() -> Iterator[Claim]:
     work = InRevisions(Book, new, {"price": F("price") + 1}, raise_price, records, [Version, Revision])
-    # Of a delete it records nothing by itself.
     yield from work.compare("update()", "bulk_update()", "bulk_create()")
+    bulk, loop = work.operations()["delete()"]
+    nothing = [work.recorded(bulk), work.recorded(bulk_signals()(bulk)), work.recorded(loop)]
+    yield Claim("of deletes nothing: off, on, and of the loop", nothing, [[], [], []])

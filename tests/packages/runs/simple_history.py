@@ -35,7 +35,7 @@ work = Work(Book, new, {"price": F("price") + 1}, raise_price, records, [Book.hi
 
 
 def run() -> Iterator[Claim]:
-    yield from work.compare()
+    yield from work.compare(batch_inserts=[Book.history.model])
 
     def with_their_helpers() -> None:
         bulk_create_with_history(new(2 * ROWS)[ROWS:], Book)
