@@ -36,6 +36,7 @@ from tests.database_cascade_models import (
     Tool,
     Yard,
 )
+from tests.fleet import rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -499,7 +500,7 @@ def test_a_row_that_python_changes_and_the_database_removes_sends_no_saves(optio
 
 def test_many_referenced_rows_need_no_statement_with_all_their_keys(receivers: Receivers) -> None:
     count = 260_000 if connection.vendor == "sqlite" else 40_000
-    depots = Depot.objects.bulk_create([Depot() for _ in range(count)])
+    depots = rows(Depot, *({} for _ in range(count)))
     Label.objects.bulk_create([Label(depot=depots[0]), Label(depot=depots[-1])])
     log = receivers.record(Label)
     with signal_patch.bulk_signals():
