@@ -184,7 +184,7 @@ def close_cursors(interrupt: Interrupt | None) -> None:
 
     No signal handler runs at them. SQLite makes no savepoint while a statement is not done.
     """
-    frames = traceback.walk_tb(interrupt and interrupt.__traceback__)
+    frames = traceback.walk_tb(interrupt.__traceback__ if interrupt else None)
     values = (value for frame, _ in frames for value in frame.f_locals.values())
     list(map(methodcaller("close"), (value for value in values if isinstance(value, CursorWrapper))))
 

@@ -35,9 +35,9 @@ def test_a_composite_key_is_whole_beside_annotations(log: Log) -> None:
         Berth.objects.create(dock="a", number=number)
     log.clear()
     ranked = Berth.objects.annotate(place=Window(RowNumber())).annotate(upper=Upper("note"))
-    same: Any = Subquery(Berth.objects.filter(pk=OuterRef("pk")).values("rank")[:1])
-    if is_mysql():  # whose UPDATE cannot read the table that it writes
-        same = F("rank")
+    subquery = Subquery(Berth.objects.filter(pk=OuterRef("pk")).values("rank")[:1])
+    # MySQL's UPDATE cannot read the table that it writes.
+    same: Any = F("rank") if is_mysql() else subquery
     with bulk_signals():
         assert ranked.order_by("-upper", "pk").update(rank=1) == 2
         assert ranked.order_by("-upper", "pk").distinct().update(rank=1) == 2

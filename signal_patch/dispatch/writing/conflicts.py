@@ -113,12 +113,17 @@ class IgnoringInsert:
     def _make_key_fit(self, obj: Any) -> None:
         """Give an instance the key that its row got, by which the row is then read."""
         for part in fields_of(self.model):
-            field, value = columns.target_field(part), getattr(obj, part.attname)
-            if isinstance(value, str):
-                columns.assign(obj, part, value[: field.max_length])
-            elif isinstance(value, int) and isinstance(field, IntegerField):
-                low, high = self.connection.ops.integer_field_range(field.get_internal_type())
-                columns.assign(obj, part, min(max(value, low), high))
+            value = self._fitted(columns.target_field(part), getattr(obj, part.attname))
+            columns.assign(obj, part, value)
+
+    def _fitted(self, field: Any, value: Any) -> Any:
+        """Return a value as INSERT IGNORE makes it fit: text is cut, a number is the nearest possible one."""
+        if isinstance(value, str):
+            return value[: field.max_length]
+        if isinstance(value, int) and isinstance(field, IntegerField):
+            low, high = self.connection.ops.integer_field_range(field.get_internal_type())
+            return min(max(value, low), high)
+        return value
 
     def _compiler(self, objs: list[Any]) -> Any:
         query = InsertQuery(self.model, on_conflict=OnConflict.IGNORE)
