@@ -17,7 +17,7 @@ from signal_patch.dispatch.rows.keys import fields_of, is_part
 from signal_patch.dispatch.rows.selection import Batch, Selection
 from signal_patch.dispatch.signals import in_flight, rounds, sending
 from signal_patch.dispatch.values import columns
-from signal_patch.dispatch.values.plan import Plan, chooses_by_other_rows, is_void, plan_values
+from signal_patch.dispatch.values.plan import Plan, is_void, may_read_itself, plan_values
 from signal_patch.dispatch.values.tracking import Changes
 from signal_patch.dispatch.writing import returning, updating
 from signal_patch.dispatch.writing.refresh import Written
@@ -160,13 +160,13 @@ class Update(BulkSave[Batch]):
         return matched
 
     def batches(self) -> Iterator[Batch]:
-        may_read_itself = self._may_read_itself()
+        needs_try = may_read_itself(self.plan, self.queryset, self.connection)
         for batch in self.selection.batches():
             if self.plan.to_rehearse and batch.keys:
                 self._add_rehearsed(batch)
-            elif may_read_itself and batch.keys:
+            elif needs_try and batch.keys:
                 self._try_out(batch.keys[0])
-                may_read_itself = False
+                needs_try = False
             yield batch
             # Free this batch before the next one is loaded.
             del batch
@@ -176,15 +176,6 @@ class Update(BulkSave[Batch]):
                 self.plan = self._plan()
                 self._use_rehearsed()
                 self.selection.previews = self.plan.previews
-
-    def _may_read_itself(self) -> bool:
-        """Return whether Django's statement may read the table that it writes, if the database refuses that.
-
-        (MySQL's error 1093.) Where Django looks up the keys before, the condition is none of the statement's.
-        """
-        return not self.connection.features.update_can_self_select and (
-            bool(self.plan.precomputed) or chooses_by_other_rows(self.queryset)
-        )
 
     def _try_out(self, key: Any) -> None:
         row = querysets.with_keys(self.queryset, [key])

@@ -324,6 +324,16 @@ def reads_other_rows(expression: Any, model: type[Model]) -> bool:
     return _reads_other_rows(resolved)
 
 
+def may_read_itself(plan: Plan, queryset: QuerySet[Any], connection: BaseDatabaseWrapper) -> bool:
+    """Return whether Django's statement may read the table that it writes, if the database refuses that.
+
+    (MySQL's error 1093.) Where Django looks up the keys before, the condition is none of the statement's.
+    """
+    return not connection.features.update_can_self_select and (
+        bool(plan.precomputed) or chooses_by_other_rows(queryset)
+    )
+
+
 def chooses_by_other_rows(queryset: QuerySet[Any]) -> bool:
     """Return whether the condition of a queryset reads other rows by subqueries, or may by raw SQL."""
     return _reads_other_rows(queryset.query.where)
