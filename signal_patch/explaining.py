@@ -15,7 +15,7 @@ from django.db.models.signals import post_init, pre_init
 from signal_patch import scopes
 from signal_patch.dispatch.rows import loading, querysets
 from signal_patch.dispatch.signals import in_flight, sending
-from signal_patch.dispatch.values.plan import plan_values
+from signal_patch.dispatch.values.plan import may_read_itself, plan_values
 from signal_patch.options import Options, changed
 from signal_patch.signals import listeners
 from signal_patch.specs import is_never_signalled
@@ -186,11 +186,13 @@ def _facts_of_update(
     ]
     # Django looks up the keys of the parents' rows, and writes each parent's table in a separate statement.
     parents = len(queryset.model._meta.get_parent_list())
+    # A lookup of the keys, a statement for each table, and the rollback.
+    trying = 3 + parents if may_read_itself(plan, queryset, connections[using]) else 0
     return {
         # One loads the batch, one writes it, and one reads what only the database knows.
         "per_batch": 2 + (1 + parents if parents else 0) + bool(again),
         # One puts the rows in the caller's order, and one computes values that read other rows.
-        "once": int(bool(queryset.query.order_by)) + bool(plan.precomputed),
+        "once": int(bool(queryset.query.order_by)) + bool(plan.precomputed) + trying,
         "locks_rows": options.lock and connections[using].features.has_select_for_update,
         "slow_loading": _slow_loading(queryset),
         "precomputed": [column.name for column in plan.precomputed_fields.values()],

@@ -15,8 +15,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CHOICES = ("sqlite", "postgres", "mariadb")
-DRIVERS = {"postgres": "psycopg", "mariadb": "MySQLdb"}
+CHOICES = ("sqlite", "postgres", "mariadb", "mysql")
+DRIVERS = {"postgres": "psycopg", "mariadb": "MySQLdb", "mysql": "MySQLdb"}
 # Through the environment, not a global: the workers of pytest-xdist and child processes inherit it.
 VARIABLE = "SIGNAL_PATCH_DB"
 
@@ -39,6 +39,11 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
     return (yield)
 
 
+def is_mysql() -> bool:
+    """Return whether it is MySQL itself: of MariaDB, too, the connection's vendor is "mysql"."""
+    return os.environ.get(VARIABLE) == "mysql"
+
+
 def require(chosen: str) -> None:
     """Fail before the first test, with one clear message, if the driver or the server is not there."""
     if not find_spec(DRIVERS[chosen]):
@@ -53,7 +58,7 @@ def require(chosen: str) -> None:
 
 def databases() -> dict[str, dict[str, Any]]:
     """Return the setting ``DATABASES`` for the chosen database: ``default``, and ``other`` beside it."""
-    configure = {"sqlite": _sqlite, "postgres": _postgres, "mariadb": _mariadb}
+    configure = {"sqlite": _sqlite, "postgres": _postgres, "mariadb": _mariadb, "mysql": _mysql}
     chosen = configure[os.environ.get(VARIABLE, "sqlite")]
     name = os.environ.get("SIGNAL_PATCH_DB_NAME", "signal_patch")
     return {"default": chosen(name), "other": chosen(f"{name}_other")}
@@ -86,5 +91,19 @@ def _mariadb(name: str) -> dict[str, Any]:
             "charset": "utf8mb4",
             "init_command": "SET default_storage_engine = InnoDB, sql_mode = 'STRICT_TRANS_TABLES'",
         },
+        "TEST": {"CHARSET": "utf8mb4"},
+    }
+
+
+def _mysql(name: str) -> dict[str, Any]:
+    return {
+        "ENGINE": "django.db.backends.mysql",
+        "NAME": name,
+        "HOST": os.environ.get("MYSQL_HOST", "127.0.0.1"),
+        # MariaDB's server has MySQL's own.
+        "PORT": os.environ.get("MYSQL_PORT", "3307"),
+        "USER": os.environ.get("MYSQL_USER", "root"),
+        "PASSWORD": os.environ.get("MYSQL_PASSWORD", ""),
+        "OPTIONS": {"charset": "utf8mb4"},
         "TEST": {"CHARSET": "utf8mb4"},
     }

@@ -23,7 +23,20 @@ Row = TypeVar("Row", bound=Model)
 def rows(model: type[Row], *values: dict[str, Any], using: str = "default") -> list[Row]:
     """Return new rows, in the order of their primary keys."""
     with no_bulk_signals():
-        return model._default_manager.using(using).bulk_create([model(**row) for row in values])
+        created = model._default_manager.using(using).bulk_create([model(**row) for row in values])
+    return inserted(created, using)
+
+
+def inserted(instances: list[Row], using: str = "default") -> list[Row]:
+    """Return instances that have just been inserted as they are elsewhere: MySQL does not give their keys."""
+    keyless = [instance for instance in instances if instance.pk is None]
+    if keyless:
+        newest = type(keyless[0])._default_manager.using(using).order_by("-pk")
+        keys = newest.values_list("pk", flat=True)[: len(keyless)]
+        for instance, key in zip(keyless, sorted(keys), strict=True):
+            instance.pk = key
+            instance._state.adding, instance._state.db = False, using
+    return instances
 
 
 def ships(*speeds: int, **values: Any) -> list[Ship]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 import signal_patch
 from tests.creating import assert_instances_equal_rows, post_saved, rolled_back, statements, stored_rows
 from tests.fleet import of_every_size
+from tests.key_models import Coupon, Tariff
 from tests.models import (
     Badge,
     Member,
@@ -106,6 +108,9 @@ def test_inserted_rows_are_recognised_without_any_unique_value(
     assert Shelf.objects.count() == 100
 
 
+@pytest.mark.skipif(
+    "not connection.features.can_return_rows_from_bulk_insert", reason="its INSERT has no RETURNING"
+)
 def test_conflicts_cost_a_constant_number_of_statements(receivers: Receivers) -> None:
     Shelf.objects.bulk_create([Shelf(label=str(n)) for n in range(0, 60, 2)])
     receivers.record(Shelf)
@@ -130,6 +135,25 @@ def test_receivers_get_a_value_as_the_database_made_it_fit(receivers: Receivers)
         ("a" * 30, 0),
         ("b", 0),
     ]
+
+
+@pytest.mark.skipif("connection.vendor != 'mysql'", reason="only MariaDB and MySQL have INSERT IGNORE")
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda: Token(code="a" * 40), "a" * 30),
+        (lambda: Coupon(number=40_000), 32_767),
+        (lambda: Tariff(rate=Decimal("1.50")), Decimal("1.50")),
+    ],
+    ids=["text", "number", "as it is"],
+)
+def test_a_key_is_that_which_the_database_made_fit(
+    make: Callable[[], Any], key: object, log: Log, either_way: None
+) -> None:
+    obj = make()
+    type(obj)._default_manager.bulk_create([obj], ignore_conflicts=True)
+    assert [sent.values[obj._meta.pk.attname] for sent in log.of("post_save")] == [key]
+    assert type(obj)._default_manager.get() == obj
 
 
 def test_a_key_may_be_a_foreign_key(log: Log) -> None:

@@ -25,7 +25,7 @@ from tests.models import (
     Port,
     Ship,
 )
-from tests.refusals import refusal
+from tests.refusals import is_refused, reads_its_own_table, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -301,6 +301,7 @@ def test_an_exception_from_any_receiver_leaves_no_row_changed(
     assert len(log.of("post_save")) == 3
 
 
+@reads_its_own_table
 @of_every_size
 @pytest.mark.parametrize("call", [1, 3])
 @pytest.mark.parametrize("signal", [pre_save, post_save], ids=["pre_save", "post_save"])
@@ -454,3 +455,14 @@ def test_the_unbound_method_sends_signals_too(receivers: Receivers) -> None:
     log = receivers.record(Ship)
     QuerySet.bulk_update(Ship.objects.all(), fleet, ["speed"])
     assert log.names() == ["pre_save", "post_save"]
+
+
+def test_the_condition_of_the_queryset_may_read_other_rows(receivers: Receivers) -> None:
+    fleet = faster_ships(1, 2, 3)
+    slower = Ship.objects.filter(pk__in=Ship.objects.filter(speed__lt=3))
+    if is_refused(lambda: slower.bulk_update(fleet, ["speed"]), receivers):
+        return
+    log = receivers.record(Ship)
+    assert slower.bulk_update(fleet, ["speed"]) == 2
+    assert [sent.instance for sent in log.of("post_save")] == fleet[:2]
+    assert column(Ship, "speed") == [10, 20, 3]

@@ -25,6 +25,7 @@ from tests.models import (
     Ship,
     Survey,
 )
+from tests.refusals import reads_its_own_table
 
 if TYPE_CHECKING:
     from tests.recording import Receivers
@@ -70,6 +71,7 @@ def test_expressions_that_read_each_others_columns_have_the_values_of_djangos_st
         assert [(sent.values["speed"], sent.values["tonnage"]) for sent in log.of(signal)] == held
 
 
+@reads_its_own_table
 @of_every_size
 def test_expressions_that_read_other_rows_are_evaluated_before_the_first_write(
     batch_size: int, receivers: Receivers
@@ -98,6 +100,7 @@ def test_a_value_that_is_empty_by_definition_is_null(receivers: Receivers) -> No
     assert truth == [True, True]
 
 
+@reads_its_own_table
 @of_every_size
 def test_a_json_null_from_another_row_stays_a_json_null(batch_size: int, receivers: Receivers) -> None:
     other, *_ = rows(Survey, {"findings": Value(None, JSONField())}, {}, {})

@@ -29,7 +29,7 @@ def test_a_server_that_is_not_there(chosen: str, monkeypatch: pytest.MonkeyPatch
         # The port is bound but not listening, so nothing else can answer there.
         unheard.bind(("127.0.0.1", 0))
         address, port = unheard.getsockname()
-        for prefix in ("PG", "MARIADB_"):
+        for prefix in ("PG", "MARIADB_", "MYSQL_"):
             monkeypatch.setenv(f"{prefix}HOST", address)
             monkeypatch.setenv(f"{prefix}PORT", str(port))
 

@@ -18,6 +18,7 @@ import signal_patch
 if django.VERSION < (6, 1):
     pytest.skip("DB_CASCADE, DB_SET_NULL and DB_SET_DEFAULT came with Django 6.1", allow_module_level=True)
 
+from tests.database import is_mysql
 from tests.database_cascade_models import (
     SPARE_DEPOT,
     Box,
@@ -36,6 +37,7 @@ from tests.database_cascade_models import (
     Tool,
     Yard,
 )
+from tests.fleet import rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -185,17 +187,19 @@ def test_a_model_that_is_off_sends_nothing_on_the_way_to_one_that_is_on(
 def test_a_tree_sends_one_pair_for_each_node(log: Log) -> None:
     root = Folder.objects.create()
     level = [root]
-    for _ in range(3):
+    # MySQL refuses a cascade through more tables than 30, and takes a tree for many.
+    for _ in range(1 if is_mysql() else 3):
         level = [Folder.objects.create(parent=parent) for parent in level for _ in range(2)]
     # A parent that was created after its child is removed first, and its child with it.
     young = Folder.objects.create(parent=root)
     Folder.objects.filter(pk=level[0].pk).update(parent=young)
+    count = Folder.objects.count()
     log.clear()
     with signal_patch.bulk_signals():
         deleted = root.delete()
-    assert deleted == (16, {"tests.Folder": 16})
-    assert len({s.values["id"] for s in log.of("pre_delete")}) == 16
-    assert log.names() == ["pre_delete"] * 16 + ["post_delete"] * 16
+    assert deleted == (count, {"tests.Folder": count})
+    assert len({s.values["id"] for s in log.of("pre_delete")}) == count
+    assert log.names() == ["pre_delete"] * count + ["post_delete"] * count
 
 
 def test_chosen_rows_that_the_database_takes_with_other_chosen_ones_are_counted(log: Log) -> None:
@@ -499,7 +503,7 @@ def test_a_row_that_python_changes_and_the_database_removes_sends_no_saves(optio
 
 def test_many_referenced_rows_need_no_statement_with_all_their_keys(receivers: Receivers) -> None:
     count = 260_000 if connection.vendor == "sqlite" else 40_000
-    depots = Depot.objects.bulk_create([Depot() for _ in range(count)])
+    depots = rows(Depot, *({} for _ in range(count)))
     Label.objects.bulk_create([Label(depot=depots[0]), Label(depot=depots[-1])])
     log = receivers.record(Label)
     with signal_patch.bulk_signals():

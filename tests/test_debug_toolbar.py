@@ -15,6 +15,7 @@ from django.test import AsyncClient, Client
 
 from signal_patch import bulk_signals, scopes
 from signal_patch.signals import bulk_dispatched
+from tests.fleet import rows
 from tests.models import Book, Crane, Machine
 from tests.startup import Project
 
@@ -63,7 +64,7 @@ def toolbar(settings: Settings) -> Iterator[None]:
 def books(receivers: Receivers) -> list[Book]:
     receivers.connect(post_save, receiver, Book)
     receivers.connect(pre_delete, delete_receiver, Book)
-    return Book.objects.bulk_create([Book(title=title) for title in "abc"])
+    return rows(Book, *({"title": title} for title in "abc"))
 
 
 def stats_of(response: HttpResponse | Any) -> dict[str, Any]:

@@ -10,13 +10,14 @@ import pytest
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connection
 from django.db.models import F, OuterRef, Subquery
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 from django.db.models.signals import post_delete, post_init, post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 
 from signal_patch import bulk_signals, disable, enable, explain, no_bulk_signals
 from tests.fleet import column, is_write_lock, rows, ships
-from tests.models import Book, Cargo, Crane, Foghorn, Logbook, Machine, Novel, Publisher, Ship
+from tests.models import Berth, Book, Cargo, Crane, Foghorn, Logbook, Machine, Novel, Publisher, Ship
+from tests.refusals import reads_its_own_table
 
 if TYPE_CHECKING:
     from tests.recording import Receivers
@@ -141,9 +142,14 @@ class TestAnUpdate:
             (lambda: Ship.objects.filter(speed=1), {"speed": 7}),
             (lambda: Ship.objects.order_by("-name"), {"speed": F("tonnage") + 1}),
             (lambda: Ship.objects.all(), {"launched": Now()}),
-            (
+            pytest.param(
                 lambda: Ship.objects.all(),
                 {"speed": Subquery(Ship.objects.filter(pk=OuterRef("pk")).values("tonnage")[:1])},
+                marks=reads_its_own_table,
+            ),
+            (
+                lambda: Ship.objects.all(),
+                {"speed": Coalesce(Subquery(Berth.objects.values("number")[:1]), 7)},
             ),
             (lambda: Novel.objects.order_by("title"), {"title": "a", "plot": "b"}),
             (lambda: Cargo.objects.all(), {"weight": F("amount") + 1}),

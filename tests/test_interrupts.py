@@ -7,14 +7,17 @@ import gc
 import random
 import signal
 import sys
+import traceback
 from contextlib import ExitStack, suppress
 from contextvars import copy_context
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import wrapt
 from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
 from django.db.models import F, QuerySet
 from django.db.models.signals import pre_save
 
@@ -171,8 +174,19 @@ def sends_everything(log: Log) -> bool:
 def run_in_transaction(operation: Operation, at: int = 0) -> tuple[list[str], Interrupt | None]:
     with transaction.atomic():
         ran = run(operation, at)
+        close_cursors(ran[1])
         transaction.set_rollback(True)
     return ran
+
+
+def close_cursors(interrupt: Interrupt | None) -> None:
+    """Close what an interrupt of the instructions that leave a `with` statement has left open.
+
+    No signal handler runs at them. SQLite makes no savepoint while a statement is not done.
+    """
+    frames = traceback.walk_tb(interrupt.__traceback__ if interrupt else None)
+    values = (value for frame, _ in frames for value in frame.f_locals.values())
+    list(map(methodcaller("close"), (value for value in values if isinstance(value, CursorWrapper))))
 
 
 def places(operation: Operation) -> list[int]:

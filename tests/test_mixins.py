@@ -16,6 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from signal_patch import bulk_signals, disable, enable, is_enabled, no_bulk_signals, patches
 from signal_patch.mixins import SignalEnhancedQuerySetMixins
 from signal_patch.options import Options
+from tests.fleet import rows
 from tests.models import Book, Echo, Foghorn, FoghornQuerySet, HarbourFoghorn, Query
 from tests.test_examples import run_python
 
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def foghorns() -> list[Foghorn]:
-    return Foghorn.objects.bulk_create([Foghorn(name=name, size=size) for size, name in enumerate("abc")])
+    return rows(Foghorn, *({"name": name, "size": size} for size, name in enumerate("abc")))
 
 
 class TestAcceptance:

@@ -18,6 +18,7 @@ import signal_patch
 from signal_patch import bulk_signals, disable, enable, no_bulk_signals, observe, observing, patches, scopes
 from signal_patch.observing import Missed, MissedSignals, Observation, observe_process, report
 from tests.cascade_models import Harbour, Tug
+from tests.fleet import rows
 from tests.models import Book, Crane, Foghorn, Machine, Publisher, Reader
 from tests.startup import Project
 
@@ -42,7 +43,7 @@ async def async_receiver(**kwargs: Any) -> None: ...
 def heard(receivers: Receivers) -> list[Book]:
     receivers.connect(post_save, receiver, Book)
     receivers.connect(post_save, async_receiver, Book)
-    return Book.objects.bulk_create([Book(title="a"), Book(title="b")])
+    return rows(Book, {"title": "a"}, {"title": "b"})
 
 
 def noted(observation: Observation) -> list[tuple[str, str, int, int]]:

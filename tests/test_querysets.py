@@ -17,6 +17,7 @@ import signal_patch
 from signal_patch import bulk_signals, patches
 from tests.fleet import column, of_every_size, rows
 from tests.queryset_models import Hub, Packet, Stamp
+from tests.refusals import reads_its_own_table
 from tests.startup import Project
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class TestSelfCloning:
             assert chosen.update(weight=0) == chosen.update(weight=5) == 3
         assert [packet.label for packet in chosen] == ["c", "b", "a"]
 
+    @reads_its_own_table
     @of_every_size
     def test_update_in_an_order_that_only_the_queryset_knows(
         self, batch_size: int, packets: list[Packet], log: Log

@@ -10,6 +10,7 @@ from django.test.utils import isolate_apps
 
 import signal_patch
 from tests.cascade_models import Dock, Docker, Harbour, Note, Shift
+from tests.fleet import inserted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -232,7 +233,7 @@ def test_a_proxy_of_an_auto_created_through_model_sends_nothing(log: Log) -> Non
     dock, docker, other = Dock.objects.create(), Docker.objects.create(), Docker.objects.create()
     log.clear()
     with signal_patch.bulk_signals():
-        (guest,) = Guest.objects.bulk_create([Guest(dock=dock, docker=docker)])
+        (guest,) = inserted(Guest.objects.bulk_create([Guest(dock=dock, docker=docker)]))
         assert Guest.objects.update(docker=other) == 1
         guest.docker = docker
         assert Guest.objects.bulk_update([guest], ["docker"]) == 1

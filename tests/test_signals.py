@@ -15,6 +15,7 @@ from signal_patch import bulk_signals, enable
 from signal_patch.conf import Settings
 from signal_patch.signals import TooManyRows, bulk_dispatched
 from tests.cascade_models import Harbour, Tug
+from tests.fleet import rows
 from tests.models import Book, Crane, Foghorn, Machine, Publisher
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def sent() -> Iterator[list[dict[str, Any]]]:
 def books(receivers: Receivers) -> list[Book]:
     for signal in SIGNALS:
         receivers.connect(signal, receiver, Book)
-    return Book.objects.bulk_create([Book(title=title) for title in "abcde"])
+    return rows(Book, *({"title": title} for title in "abcde"))
 
 
 OPERATIONS: dict[str, Callable[[list[Book]], object]] = {

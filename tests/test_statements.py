@@ -88,7 +88,8 @@ def test_without_receivers_djangos_single_statement_runs(
     _listen(receivers, Port)
     with no_bulk_signals():
         expected = _executed(update)
-    assert len(expected) <= 1
+    # MySQL cannot read the table that it writes, so Django looks up the keys before.
+    assert len(expected) <= (1 if connection.features.update_can_self_select else 2)
     assert _executed(update) == expected
 
 

@@ -34,6 +34,7 @@ from tests.models import (
     Ship,
     Tracked,
 )
+from tests.refusals import is_refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,9 +73,11 @@ CHANGES: dict[str, Callable[[], dict[str, Any]]] = {
 @of_every_size
 @pytest.mark.parametrize("values", CHANGES.values(), ids=CHANGES)
 def test_auditlog_records_what_it_records_for_a_loop(
-    values: Callable[[], dict[str, Any]], batch_size: int, audited: None
+    values: Callable[[], dict[str, Any]], batch_size: int, audited: None, receivers: Receivers
 ) -> None:
     ships(1, 2, 3)
+    if is_refused(lambda: Ship.objects.update(**values()), receivers):
+        return
     with bulk_signals(batch_size=batch_size):
         Ship.objects.update(**values())
     updated = _entries()
@@ -196,6 +199,8 @@ def test_subclasses_that_are_selected_are_the_senders(
     people: Callable[[], Any], batch_size: int, receivers: Receivers
 ) -> None:
     _people(6)
+    if is_refused(lambda: people().update(age=5), receivers):
+        return
     expected = {(type(person), person.name, person.age + 10) for person in people()}
     log = receivers.record(Person, Officer, Captain)
     with bulk_signals(batch_size=batch_size):
@@ -218,7 +223,9 @@ def test_subclasses_that_are_selected_take_no_statement_for_each_row(
         return len(queries)
 
     receivers.record(Person, Officer, Captain)
-    assert statements(12) == statements(3)
+    _people(1)
+    if not is_refused(lambda: people().update(age=5), receivers):
+        assert statements(12) == statements(3)
 
 
 @pytest.fixture

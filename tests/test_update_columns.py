@@ -47,6 +47,7 @@ from tests.models import (
     Survey,
     Wreck,
 )
+from tests.refusals import reads_its_own_table
 from tests.truth import Truth
 
 if TYPE_CHECKING:
@@ -268,6 +269,7 @@ def test_values_of_a_child_refer_to_columns_of_both_tables(batch_size: int, rece
     ]
 
 
+@reads_its_own_table
 @of_every_size
 def test_a_parents_column_may_read_other_rows(batch_size: int, receivers: Receivers) -> None:
     for title in ("a", "b", "c"):
@@ -280,6 +282,7 @@ def test_a_parents_column_may_read_other_rows(batch_size: int, receivers: Receiv
     assert set(Novel.objects.values_list("title", "plot")) == {("c!", "c")}
 
 
+@reads_its_own_table
 @of_every_size
 def test_rows_with_composite_keys_get_values(batch_size: int, receivers: Receivers) -> None:
     rows(Mooring, {"quay": 1, "day": 1, "holder": "a"}, {"quay": 1, "day": 2, "holder": "b"})

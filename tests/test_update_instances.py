@@ -25,6 +25,7 @@ from tests.models import (
     Port,
     Ship,
 )
+from tests.refusals import reads_its_own_table
 
 if TYPE_CHECKING:
     from tests.recording import Receivers
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
 
 
+@reads_its_own_table
 def test_annotations_leave_nothing_on_the_instances(receivers: Receivers) -> None:
     ships(1)
     plain = set(vars(Ship.objects.get()))

@@ -19,11 +19,11 @@ from signal_patch.dispatch.signals import in_flight, rounds, sending
 from signal_patch.dispatch.values import columns, files, json_null
 from signal_patch.dispatch.values.expressions import UNKNOWN, Tried, resolved_to_save
 from signal_patch.dispatch.values.per_row import PerRow
-from signal_patch.dispatch.values.plan import reads_assigned, reads_other_rows
+from signal_patch.dispatch.values.plan import chooses_by_other_rows, reads_assigned, reads_other_rows
 from signal_patch.dispatch.values.tracking import Changes, ChangeTracker
 from signal_patch.dispatch.writing import updating
 from signal_patch.dispatch.writing.refresh import Written
-from signal_patch.dispatch.writing.rehearsal import rehearse
+from signal_patch.dispatch.writing.rehearsal import rehearse, try_out
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -154,7 +154,18 @@ class BulkUpdate(BulkSave[GivenBatch]):
     def total(self) -> int:
         return len(self.objs)
 
+    def _try_out(self) -> None:
+        """Raise what MySQL raises if Django's statement reads the table that it writes."""
+        if self.connection.features.update_can_self_select:
+            return
+        objs: Sequence[Model] = self.expressions.objs_reading_other_rows()
+        if not objs and chooses_by_other_rows(self.queryset):
+            objs = self.objs[:1]
+        if objs:
+            try_out(lambda: self._original(querysets.copied(self.queryset), objs), self.model, self.using)
+
     def batches(self) -> Iterator[GivenBatch]:
+        self._try_out()
         self.expressions.rehearse(self.objs, self._rehearsal)
         self.expressions.precompute()
         size = self._size()
@@ -441,6 +452,11 @@ class InstanceExpressions:
             }
             found = {field: by_key for field, by_key in reading.items() if by_key}
             self._show(found, pairs, columns.as_precomputed)
+
+    def objs_reading_other_rows(self) -> list[Model]:
+        """Return the instances that hold expressions which read other rows."""
+        reading = {id(obj) for obj, _, value in self.given if reads_other_rows(value, self.model)}
+        return [obj for obj in self.computed if id(obj) in reading]
 
     def rehearse(self, objs: Sequence[Model], statement: Callable[[], int]) -> None:
         """Rehearse Django's statement, for the values of expressions that read columns assigned before."""

@@ -17,11 +17,11 @@ from signal_patch.dispatch.rows.keys import fields_of, is_part
 from signal_patch.dispatch.rows.selection import Batch, Selection
 from signal_patch.dispatch.signals import in_flight, rounds, sending
 from signal_patch.dispatch.values import columns
-from signal_patch.dispatch.values.plan import Plan, is_void, plan_values
+from signal_patch.dispatch.values.plan import Plan, is_void, may_read_itself, plan_values
 from signal_patch.dispatch.values.tracking import Changes
 from signal_patch.dispatch.writing import returning, updating
 from signal_patch.dispatch.writing.refresh import Written
-from signal_patch.dispatch.writing.rehearsal import rehearse
+from signal_patch.dispatch.writing.rehearsal import rehearse, try_out
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
@@ -160,9 +160,13 @@ class Update(BulkSave[Batch]):
         return matched
 
     def batches(self) -> Iterator[Batch]:
+        needs_try = may_read_itself(self.plan, self.queryset, self.connection)
         for batch in self.selection.batches():
             if self.plan.to_rehearse and batch.keys:
                 self._add_rehearsed(batch)
+            elif needs_try and batch.keys:
+                self._try_out(batch.keys[0])
+                needs_try = False
             yield batch
             # Free this batch before the next one is loaded.
             del batch
@@ -172,6 +176,10 @@ class Update(BulkSave[Batch]):
                 self.plan = self._plan()
                 self._use_rehearsed()
                 self.selection.previews = self.plan.previews
+
+    def _try_out(self, key: Any) -> None:
+        row = querysets.with_keys(self.queryset, [key])
+        try_out(lambda: self.original(row, **self.values), self.model, self.using)
 
     def _add_rehearsed(self, batch: Batch) -> None:
         """Add to a batch what a rehearsal gives for expressions that read columns assigned before them."""

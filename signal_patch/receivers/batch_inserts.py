@@ -20,6 +20,7 @@ from django.db.models.signals import post_save
 from django.db.models.sql import InsertQuery
 
 from signal_patch.dispatch.signals import in_flight
+from signal_patch.dispatch.writing import made_keys
 from signal_patch.specs import covers
 
 if TYPE_CHECKING:
@@ -106,8 +107,8 @@ class HeldRows:
 
     def _may_wait_for(self, key: ModelField) -> bool:
         """Return whether the database tells the keys of many new rows, and whoever reads one is seen."""
-        returns_keys: bool = self.connection.features.can_return_rows_from_bulk_insert
-        return returns_keys and type(vars(key.model).get(key.attname)) in (DeferredAttribute, HeldKey)
+        attribute = type(vars(key.model).get(key.attname))
+        return made_keys.are_told(self.connection) and attribute in (DeferredAttribute, HeldKey)
 
     def _hold(self, instance: Any, fields: list[ModelField], key: ModelField | None, table: Table) -> None:
         place = table.model, key is None
@@ -209,6 +210,8 @@ class Insert:
         self.fields = fields
         self.key: Any = key
         self.connection = connection
+        returns_keys = key is not None and connection.features.can_return_rows_from_bulk_insert
+        self.returning = [key] if returns_keys else None
         self.compiler = self._compiler([])
         self.instances: list[Model] = []
         self.rows: list[Row] = []
@@ -255,11 +258,13 @@ class Insert:
         compiler.pre_save_val = _value_of
         compiler.prepare_value = _as_it_is
         try:
-            found = compiler.execute_sql([self.key] if self.key else None)
+            found = compiler.execute_sql(self.returning)
         except DatabaseError as error:
             *others, message = error.args
             error.args = (*others, f"{self.table.model._meta.label}, inserted for receivers: {message}")
             raise
+        if self.key and not self.returning:
+            return made_keys.of_last_insert(self.key, len(rows), self.connection)
         return [key for key, *_ in found]
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from signal_patch import no_bulk_signals
 from signal_patch.contrib.jobs.models import Job, Lane
 from signal_patch.contrib.jobs.working import Outcome, work
+from tests.fleet import rows
 from tests.jobs.models import Audit, Item
 
 
 def items(count: int, **values: Any) -> list[Item]:
-    with no_bulk_signals():
-        return Item.objects.bulk_create([Item(**values) for _ in range(count)])
+    return rows(Item, *(values for _ in range(count)))
 
 
 def write_audit(instance: Item, **_: Any) -> None:

@@ -5,6 +5,27 @@ from __future__ import annotations
 from django.db import models
 
 
+class Keyed(models.Model):
+    """A key that stands before the generated column of `Common`.
+
+    Where INSERT has no RETURNING, Django finds the new key only if it is the first field to be returned.
+    """
+
+    id = models.AutoField(primary_key=True)
+
+    class Meta:
+        abstract = True
+
+
+class BigKeyed(models.Model):
+    """As `Keyed`, with a larger key."""
+
+    id = models.BigAutoField(primary_key=True)
+
+    class Meta:
+        abstract = True
+
+
 class Common(models.Model):
     """The fields that receivers and querysets can use with any model."""
 

@@ -18,7 +18,7 @@ from tests.parity import (
     particular as particular,
     typed_models as typed_models,
 )
-from tests.parity.common import Common
+from tests.parity.common import BigKeyed, Common, Keyed
 from tests.parity.fields import Colour, ColourField, ProtectedField, WordsField
 
 if django.VERSION >= (6, 1):
@@ -104,10 +104,9 @@ class Flag(models.Model):
     tags = GenericRelation("Entry")
 
 
-class Entry(Common):
+class Entry(Keyed, Common):
     """Has a position among the entries of its flag, and may refer to any row."""
 
-    id = models.AutoField(primary_key=True)
     flag = models.ForeignKey(Flag, models.CASCADE, null=True, related_name="entries")
     content_type = models.ForeignKey(ContentType, models.CASCADE, null=True)
     object_id = models.SmallIntegerField(null=True)
@@ -140,17 +139,15 @@ class Yacht(Ship):
         ordering = ("-rank",)
 
 
-class Cargo(Common):
+class Cargo(Keyed, Common):
     """Many to one ship."""
 
-    id = models.AutoField(primary_key=True)
     ship = models.ForeignKey(Ship, models.CASCADE, related_name="cargo")
 
 
-class Vessel(Common):
+class Vessel(BigKeyed, Common):
     """The root of a tree of tables."""
 
-    id = models.BigAutoField(primary_key=True)
     tonnage = models.FloatField(default=0.0)
 
 

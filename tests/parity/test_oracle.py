@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.exceptions import FieldDoesNotExist, FieldError
-from django.db import DatabaseError, IntegrityError, ProgrammingError
+from django.db import DatabaseError, IntegrityError, OperationalError, ProgrammingError
 from django.db.models import F
 from django.db.models.functions import Now
 from hypothesis import given, strategies as st
 
+from tests.database import is_mysql
 from tests.parity.comparison import Near, Outcome, differences
 from tests.parity.fields import put
 from tests.parity.models import EPOCH, Ship, concrete_fields
@@ -90,7 +91,9 @@ def test_the_oracle_says_what_the_bare_loop_shows(scenario: Update) -> None:
         wanted, seen = (
             without_generated(scenario, found) for found in (expected(scenario), bare_loop(scenario))
         )
-        assert not differences(scenario, wanted, seen)
+        # MySQL's UPDATE cannot read the table that it writes; a loop can.
+        is_refused = is_mysql() and isinstance(wanted.error, OperationalError)
+        assert is_refused or not differences(scenario, wanted, seen)
 
 
 SCENARIO = Update(

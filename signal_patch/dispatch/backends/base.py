@@ -81,7 +81,7 @@ class Backend:
         """Return bytes in the form in which the driver returns them from a binary column."""
         return value
 
-    def keeps_order_in_json(self) -> bool:
+    def keeps_order_in_json(self, connection: Any) -> bool:
         """Return whether a JSON column keeps the order of an object's names.
 
         If it does, a change of that order is a change of the value.
@@ -106,6 +106,13 @@ class Backend:
         return False
 
     # What an INSERT does.
+
+    def made_keys_question(self) -> str | None:
+        """Return a query for the first key that the last INSERT made, and for the step from key to key.
+
+        It serves where INSERT has no RETURNING. None if a row's key does not tell that of the next row.
+        """
+        return None
 
     def ignoring_changes_values(self) -> bool:
         """Return whether an INSERT that ignores conflicts also makes values fit their column."""

@@ -52,6 +52,17 @@ class MySQL(Backend):
         """MySQL and MariaDB convert expressions of any type; they only refuse single values."""
         return False
 
+    def keeps_order_in_json(self, connection: Any) -> bool:
+        """MariaDB's JSON is text; MySQL sorts the names of an object."""
+        return bool(connection.mysql_is_mariadb)
+
+    def made_keys_question(self) -> str | None:
+        """The keys of an INSERT whose number of rows is known follow one another.
+
+        Where several servers write, each leaves out the keys of the others.
+        """
+        return "SELECT LAST_INSERT_ID(), @@auto_increment_increment"
+
     def orders_updates(self) -> bool:
         """MySQL and MariaDB have UPDATE … ORDER BY."""
         return True

@@ -62,7 +62,7 @@ class PostgreSQL(Backend):
         """Psycopg returns the bytes of a binary column as a `memoryview`, and Django does not change that."""
         return memoryview(value)
 
-    def keeps_order_in_json(self) -> bool:
+    def keeps_order_in_json(self, connection: Any) -> bool:
         """PostgreSQL's jsonb stores an object's names in its own order."""
         return False
 

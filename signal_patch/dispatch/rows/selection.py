@@ -160,7 +160,8 @@ class Selection:
             # Read without a lock, because the order depends on other tables.
             ordered: Iterable[Any] = self._keys_in_other_tables_order()
         else:
-            ordered = keys_of(locked(chosen, ()) if self.choice.lock else chosen)
+            tables = self.choice.locked_tables[:1]
+            ordered = keys_of(locked(chosen, tables) if self.choice.lock else chosen)
         missing = set(keys)
         found = [key for key in dict.fromkeys(ordered) if key in missing]
         # A random condition, or a change to another table, may leave out some rows this time.

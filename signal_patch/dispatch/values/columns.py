@@ -264,7 +264,7 @@ def fingerprint(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrap
 
 
 def _json_text(field: JSONField, value: Any, connection: BaseDatabaseWrapper) -> Any:
-    sort_keys = not backends.of(connection).keeps_order_in_json()
+    sort_keys = not backends.of(connection).keeps_order_in_json(connection)
     try:
         return json.dumps(value, cls=field.encoder, sort_keys=sort_keys)
     except (TypeError, ValueError, RecursionError):

@@ -10,6 +10,7 @@ from django.core.exceptions import EmptyResultSet, FullResultSet
 from django.db.models import JSONField, QuerySet
 from django.db.models.expressions import RawSQL, Subquery
 from django.db.models.sql import Query, UpdateQuery
+from django.db.models.sql.where import ExtraWhere
 
 from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows.keys import is_part
@@ -323,5 +324,21 @@ def reads_other_rows(expression: Any, model: type[Model]) -> bool:
     return _reads_other_rows(resolved)
 
 
+def may_read_itself(plan: Plan, queryset: QuerySet[Any], connection: BaseDatabaseWrapper) -> bool:
+    """Return whether Django's statement may read the table that it writes, if the database refuses that.
+
+    (MySQL's error 1093.) Where Django looks up the keys before, the condition is none of the statement's.
+    """
+    return not connection.features.update_can_self_select and (
+        bool(plan.precomputed) or chooses_by_other_rows(queryset)
+    )
+
+
+def chooses_by_other_rows(queryset: QuerySet[Any]) -> bool:
+    """Return whether the condition of a queryset reads other rows by subqueries, or may by raw SQL."""
+    return _reads_other_rows(queryset.query.where)
+
+
 def _reads_other_rows(resolved: Any) -> bool:
-    return any(isinstance(node, (Query, QuerySet, Subquery, RawSQL)) for node in nodes(resolved))
+    kinds = (Query, QuerySet, Subquery, RawSQL, ExtraWhere)
+    return any(isinstance(node, kinds) for node in nodes(resolved))

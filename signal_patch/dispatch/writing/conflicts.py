@@ -12,6 +12,7 @@ from django.db.models.sql import InsertQuery
 from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows.keys import fields_of
 from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.writing import made_keys
 from signal_patch.dispatch.writing.unique_sets import flat, is_comparable, key_of, unique_sets
 
 if TYPE_CHECKING:
@@ -73,8 +74,7 @@ class IgnoringInsert:
         return key if all(self._fits(*pair) for pair in zip(unique, key, strict=True)) else None
 
     def _fits(self, field: Any, value: Any) -> bool:
-        while field.remote_field is not None:
-            field = field.target_field
+        field = columns.target_field(field)
         if isinstance(field, IntegerField):
             low, high = self.connection.ops.integer_field_range(field.get_internal_type())
             return bool(low <= value <= high)
@@ -105,8 +105,25 @@ class IgnoringInsert:
             inserted = bool(cursor.rowcount == 1)
             if inserted and key is not None and key not in self.insertion.fields:
                 last = self.connection.ops.last_insert_id(cursor, opts.db_table, key.column)
-                columns.assign(obj, key, last)
+                columns.assign(obj, key, *made_keys.as_read(key, [last], self.connection))
+            elif inserted and backends.of(self.connection).ignoring_changes_values():
+                self._make_key_fit(obj)
         return inserted
+
+    def _make_key_fit(self, obj: Any) -> None:
+        """Give an instance the key that its row got, by which the row is then read."""
+        for part in fields_of(self.model):
+            value = self._fitted(columns.target_field(part), getattr(obj, part.attname))
+            columns.assign(obj, part, value)
+
+    def _fitted(self, field: Any, value: Any) -> Any:
+        """Return a value as INSERT IGNORE makes it fit: text is cut, a number is the nearest possible one."""
+        if isinstance(value, str):
+            return value[: field.max_length]
+        if isinstance(value, int) and isinstance(field, IntegerField):
+            low, high = self.connection.ops.integer_field_range(field.get_internal_type())
+            return min(max(value, low), high)
+        return value
 
     def _compiler(self, objs: list[Any]) -> Any:
         query = InsertQuery(self.model, on_conflict=OnConflict.IGNORE)

@@ -15,6 +15,7 @@ from signal_patch.dispatch.rows.keys import fields_of
 from signal_patch.dispatch.rows.querysets import copied, current, keys_of, lock
 from signal_patch.dispatch.signals import in_flight
 from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.writing import made_keys
 from signal_patch.dispatch.writing.conflicts import IgnoringInsert, Upsert
 from signal_patch.dispatch.writing.refresh import refresh
 from signal_patch.dispatch.writing.unique_sets import conditions, flat, key_of, unique_sets
@@ -234,11 +235,16 @@ class Insertion:
         if key_field is None or key_field in self.fields:
             self.execute(objs, None)
         else:
-            # The database only returns the key of a statement's last row.
-            for obj in objs:
-                ((value, *_),) = self.execute([obj], [key_field])
+            for obj, value in zip(objs, self._made_keys(objs, key_field), strict=True):
                 columns.assign(obj, key_field, value)
         return [(True, None)] * len(objs)
+
+    def _made_keys(self, objs: list[Any], key_field: ModelField) -> Sequence[Any]:
+        """Insert the instances where no rows are returned, and return the keys that the database makes."""
+        if len(objs) == 1 or not made_keys.are_told(self.connection):
+            return [self.execute([obj], [key_field])[0][0] for obj in objs]
+        self.execute(objs, None)
+        return made_keys.of_last_insert(key_field, len(objs), self.connection)
 
     def execute(self, objs: list[Any], returning: list[ModelField] | None, **conflict: Any) -> list[Row]:
         """Run Django's own `QuerySet._insert()`, and return the rows."""

@@ -9,7 +9,7 @@ back.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,15 @@ def rehearse(
     except (DataError, IntegrityError):
         return {}
     return {renamed[key]: row for key, row in stored.items()}
+
+
+def try_out(statement: Callable[[], object], model: type[Model], using: str) -> None:
+    """Run a statement and take it back, to raise what the database refuses about it.
+
+    Not what it refuses about the values: a receiver may be about to change them.
+    """
+    with suppress(DataError, IntegrityError), in_flight.silence(model), _rolled_back(using):
+        statement()
 
 
 @contextmanager
