@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.core.checks.registry import registry
 from django.db.models.signals import post_delete, post_save, pre_delete
 from django.test import AsyncClient, Client
 
@@ -38,7 +39,9 @@ def delete_receiver(**kwargs: Any) -> None: ...
 
 
 @pytest.fixture
-def toolbar(settings: Settings) -> Iterator[None]:
+def toolbar(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # Where it is first imported, the toolbar registers checks that need it to be installed.
+    monkeypatch.setattr(registry, "registered_checks", {*registry.registered_checks})
     settings.DEBUG = True
     settings.INTERNAL_IPS = ["127.0.0.1"]
     settings.STATIC_URL = "static/"
