@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from threading import RLock
+from threading import RLock, get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db import DatabaseError, connections, transaction
@@ -18,6 +18,7 @@ from django.db.models import Model
 from django.db.models.query_utils import DeferredAttribute
 from django.db.models.signals import post_save
 from django.db.models.sql import InsertQuery
+from django.db.models.sql.compiler import SQLInsertCompiler
 
 from signal_patch.dispatch.signals import in_flight
 from signal_patch.dispatch.writing import made_keys
@@ -62,6 +63,7 @@ class HeldRows:
         self.models = models
         self.using = using
         self.connection: Any = connections[using]
+        self.thread = get_ident()
         self.savepoints = _savepoints(self.connection)
         self.tables: dict[type[Model], Table | None] = {}
         # By model and by whether its key is known: all, and in their order those that have rows now.
@@ -77,11 +79,14 @@ class HeldRows:
         table = self.tables[model]
         if table is None or not table.is_worth_while or not fields or post_save.has_listeners(model):
             return False
-        key = None if table.key in fields else table.key
+        key = table.key
+        # By identity: to compare fields takes long.
+        if any(field is key for field in fields):
+            key = None
         if not (
             self._is_here(using)
             # Django 5.2 has a key returned that it knows.
-            and {table.key}.issuperset(returning)
+            and all(field is table.key for field in returning)
             and (instance._is_pk_set() if key is None else self._may_wait_for(key))
         ):
             return False
@@ -98,8 +103,8 @@ class HeldRows:
     def _is_here(self, using: str) -> bool:
         return (
             using == self.using
-            # Of another thread, it is another one.
-            and connections[using] is self.connection
+            # Another thread has a connection of its own.
+            and get_ident() == self.thread
             and _savepoints(self.connection) == self.savepoints
             and not self.connection.needs_rollback
             and not self.is_writing
@@ -129,7 +134,7 @@ class HeldRows:
 
     def _may_join(self, place: Place, table: Table) -> bool:
         """Return whether a row, inserted with those before it, comes after all that it may refer to."""
-        if place not in self.inserts:
+        if place not in self.inserts or len(self.inserts) == 1:
             return True
         places = [*self.inserts]
         return not any(other in table.earlier for other, _ in places[places.index(place) + 1 :])
@@ -212,7 +217,14 @@ class Insert:
         self.connection = connection
         returns_keys = key is not None and connection.features.can_return_rows_from_bulk_insert
         self.returning = [key] if returns_keys else None
-        self.compiler = self._compiler([])
+        compiler = self._compiler([])
+        self.prepare = compiler.prepare_value
+        # Where no backend has a preparation of its own, that of a plain value is the field's.
+        is_djangos = type(compiler).prepare_value is SQLInsertCompiler.prepare_value
+        self.columns = [
+            (field, field.attname, field.pre_save, field.get_db_prep_save if is_djangos else None)
+            for field in fields
+        ]
         self.instances: list[Model] = []
         self.rows: list[Row] = []
 
@@ -223,13 +235,15 @@ class Insert:
         is an error of the save.
         """
         row: Row = {}
-        pre_save, prepare = self.compiler.pre_save_val, self.compiler.prepare_value
-        for field in self.fields:
-            value = pre_save(field, instance)
-            prepared = prepare(field, value)
+        for field, name, pre_save, prepare in self.columns:
+            value = pre_save(instance, add=True)
+            if prepare is None or hasattr(value, "resolve_expression"):
+                prepared = self.prepare(field, value)
+            else:
+                prepared = prepare(value, self.connection)
             if isinstance(value, _MUTABLE) and type(prepared) is not str:
-                prepared = _as_text(prepared) or prepare(field, deepcopy(value))
-            row[field.attname] = prepared
+                prepared = _as_text(prepared) or self.prepare(field, deepcopy(value))
+            row[name] = prepared
         return row
 
     def add(self, instance: Model, row: Row) -> None:
@@ -324,9 +338,12 @@ class HeldKey(DeferredAttribute):
                 setattr(model, name, original)
 
     def __get__(self, instance: Any, cls: Any = None) -> Any:
-        if instance is not None:
-            write_before_use(instance)
-        return super().__get__(instance, cls)
+        if instance is None:
+            return self
+        write_before_use(instance)
+        values = instance.__dict__
+        name = self.field.attname
+        return values[name] if name in values else super().__get__(instance, cls)
 
     def __set__(self, instance: Any, value: Any) -> None:
         write_before_use(instance)

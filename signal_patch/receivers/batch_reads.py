@@ -49,9 +49,10 @@ _NOT_PLAIN = (
     *("distinct", "select_for_update", "combinator", "extra", "extra_tables", "extra_order_by", "group_by"),
     *("select_related", "explain_info", "_filtered_relations", "low_mark", "subquery"),
 )
-_NOT_COMPARED = frozenset({"where", "base_table", "_annotation_select_cache", "_extra_select_cache"})
+_NOT_COMPARED = ("where", "base_table", "_annotation_select_cache", "_extra_select_cache")
 # What the iterables of querysets ask a compiler for (SQLCompiler, Django 5.2 to 6.1).
 _COMPILED = ("select", "klass_info", "annotation_col_map", "col_count")
+_MUTABLE = (list, dict, set, bytearray)
 _PLAIN = (
     *(type(None), bool, int, float, Decimal, str, bytes, UUID),
     *(datetime.date, datetime.datetime, datetime.time, datetime.timedelta),
@@ -77,15 +78,17 @@ class Shape:
         # Whether it reads one table only, which the compiler knows.
         self.is_usable = True
         self.rows: dict[Any, Row] | None = None
+        # Whether nobody can change what is in the rows.
+        self.is_unchanging = False
         self.compiled: dict[str, Any] = {}
         self.answered = self.losses = 0
 
-    def fits(self, query: Any, read: Read) -> bool:
+    def fits(self, query: Any, read: Read, traits: dict[str, Any]) -> bool:
         return (
             query.model is self.query.model
             and read.place == self.place
             and read.others == self.others
-            and _traits(query) == self.traits
+            and traits == self.traits
         )
 
     def may_read(self) -> bool:
@@ -180,12 +183,15 @@ class BatchReads:
             return None
         shape.answered += 1
         vars(compiler).update(shape.compiled)
-        return [] if row is None else [tuple(map(_unshared, row))]
+        if row is None:
+            return []
+        return [row if shape.is_unchanging else tuple(map(_unshared, row))]
 
     def _seen(self, query: Any, read: Read) -> Shape | None:
         """Return the shape of a query, or None if it comes for the first time."""
+        traits = _traits(query)
         for shape in self.shapes:
-            if shape.fits(query, read):
+            if shape.fits(query, read, traits):
                 return shape
         if len(self.shapes) < SHAPES:
             self.shapes.append(Shape(query, read))
@@ -227,6 +233,7 @@ def _read(shape: Shape, keys: Iterable[Any], base: Any, connection: Any) -> None
         found = compiler.apply_converters(found, converters)
     prepared = query.model._meta.pk.get_prep_value
     shape.rows = {prepared(key): row[:-1] for (key,), row in zip(found, rows, strict=True)}
+    shape.is_unchanging = not any(isinstance(value, _MUTABLE) for row in rows for value in row)
     shape.compiled = {name: getattr(compiler, name) for name in _COMPILED}
 
 
@@ -295,7 +302,10 @@ def _typed(value: Any) -> Any:
 
 
 def _traits(query: Any) -> dict[str, Any]:
-    return {name: value for name, value in vars(query).items() if name not in _NOT_COMPARED}
+    traits = dict(vars(query))
+    for name in _NOT_COMPARED:
+        traits.pop(name, None)
+    return traits
 
 
 def _is_compared_exactly(model: Any) -> bool:
@@ -307,4 +317,4 @@ def _is_compared_exactly(model: Any) -> bool:
 
 
 def _unshared(value: Any) -> Any:
-    return deepcopy(value) if isinstance(value, (list, dict, set, bytearray)) else value
+    return deepcopy(value) if isinstance(value, _MUTABLE) else value
