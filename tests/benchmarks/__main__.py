@@ -31,6 +31,8 @@ QUICK = (
     "unselected",
     "write_back",
     "bulk_update",
+    "django_bulk_update",
+    "django_bulk_update_in_batches",
     "bulk_create",
 )
 # With other packages: see requirements.txt.

@@ -20,6 +20,7 @@ from .models import Columns, Parcel, Unrelated
 
 # Django's own, kept before anything is patched.
 DJANGO_UPDATE = QuerySet.update
+DJANGO_BULK_UPDATE = QuerySet.bulk_update
 
 CONSTANTS: dict[str, Any] = {"status": "sent", "stock": 7}
 EXPRESSIONS: dict[str, Any] = {"stock": F("stock") + 1, "price": F("price") + 1}
@@ -155,6 +156,16 @@ def floor_bulk_update(objs: Sequence[Parcel]) -> None:
 def patched_bulk_update(objs: Sequence[Parcel]) -> None:
     with bulk_signals():
         Parcel.objects.bulk_update(objs, COLUMNS, batch_size=BATCH)
+
+
+def heard_bulk_update(objs: Sequence[Parcel], batch_size: int | None) -> None:
+    with listening(), bulk_signals():
+        Parcel.objects.bulk_update(objs, [*CONSTANTS], batch_size=batch_size)
+
+
+def django_bulk_update(objs: Sequence[Parcel], batch_size: int | None) -> None:
+    disable()
+    DJANGO_BULK_UPDATE(Parcel.objects.all(), objs, [*CONSTANTS], batch_size=batch_size)
 
 
 def floor_bulk_create(objs: Sequence[Parcel]) -> None:

@@ -245,6 +245,25 @@ def unselected(bench: Bench) -> list[Line]:
     return [Line("model not selected: a call that matches no row / Django's", ratios, Target(1.03))]
 
 
+def django_bulk_update(batch_size: int | None, bench: Bench) -> list[Line]:
+    """Compare what Django's own `bulk_update()` takes without any signal."""
+    over, under = (
+        Contender(
+            f"{run.__name__}, batch_size={batch_size}",
+            partial(changed_objects, bench.rows),
+            partial(run, batch_size=batch_size),
+        )
+        for run in (work.heard_bulk_update, work.django_bulk_update)
+    )
+    check([over, under])
+    times = bench.race([over, under], bench.slow_rounds, bench.rows)
+    title = f"`bulk_update(batch_size={batch_size})`, a receiver / Django's own without signals"
+    return [Line(title, paired(times[over.name], times[under.name]), BULK_UPDATE.get(connection.vendor))]
+
+
+BULK_UPDATE = {"sqlite": Target(0.15), "postgresql": Target(0.20), "mysql": Target(0.5)}
+
+
 def memory(bench: Bench) -> list[Line]:
     """Measure the memory peaks of two numbers of rows, in separate processes, and their difference."""
     small, large = (sampled(bench.db, rows, "update", "traced") for rows in (bench.large // 10, bench.large))
@@ -276,6 +295,8 @@ def _scaled(bench: Bench, many: Contender, few: Contender) -> float:
 
 MEASURES: dict[str, Callable[[Bench], list[Line]]] = {
     **{name: partial(duel.lines, name) for name, duel in DUELS.items()},
+    "django_bulk_update": partial(django_bulk_update, None),
+    "django_bulk_update_in_batches": partial(django_bulk_update, work.BATCH),
     "unselected": unselected,
     "memory": memory,
     "scale": scale,
