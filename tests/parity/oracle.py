@@ -169,6 +169,8 @@ class Oracle:
         self, rows: QuerySet[Any], objects: Sequence[Any], given: Sequence[dict[str, Given]]
     ) -> int:
         """Do as ``rows.bulk_update(objects, fields)``, the fields of each object having been given to it."""
+        if not objects:
+            return 0
         if not self.scenario.hearing.listens_to(map(type, objects)):
             return rows.bulk_update(objects, list(given[0]))
         evaluated = {}
