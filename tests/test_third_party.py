@@ -31,9 +31,11 @@ from tests.models import (
     Machine,
     Officer,
     Person,
+    Sailor,
     Ship,
     Tracked,
 )
+from tests.receiver_models import Entry
 from tests.refusals import is_refused
 
 if TYPE_CHECKING:
@@ -375,27 +377,64 @@ def test_with_batching_they_record_what_they_record_without_it(
     assert batched.of() == _recorded(work, runs[operation]).of()
 
 
-CONSTANT = {
-    "simple-history": _make_historic,
-    "auditlog": _make_ships,
-    "simple-history and auditlog": _make_historic,
+def _make_crew(count: int) -> None:
+    crew = rows(Ship, *({"name": f"n{number}"} for number in range(count)))
+    rows(Sailor, *({"name": ship.name, "ship": ship} for ship in crew))
+
+
+def _insert(seen: list[Any], sailor: Any) -> None:
+    Entry.objects.create(number=sailor.pk, text=sailor.name)
+
+
+def _read_the_old_row(seen: list[Any], sailor: Any) -> None:
+    seen.append(Sailor.objects.get(pk=sailor.pk).name)
+
+
+def _look_at_the_ship(seen: list[Any], sailor: Any) -> None:
+    seen.append(sailor.ship.name)
+
+
+def _sailing(signal: Any, receive: Any, *tables: Any) -> Callable[[], Work]:
+    return lambda: Work(lambda: None, Sailor, lambda: {"name": "z"}, [(signal, receive)], tables)
+
+
+# What makes the rows, and the options by which the receivers cost no statement for each of them.
+CONSTANT: dict[str, tuple[Callable[[], Work], Callable[[int], None], dict[str, Any]]] = {
+    "simple-history": (LIBRARIES["simple-history"], _make_historic, BATCHED["both"]),
+    "auditlog": (LIBRARIES["auditlog"], _make_ships, BATCHED["both"]),
+    "simple-history and auditlog": (
+        LIBRARIES["simple-history and auditlog"],
+        _make_historic,
+        BATCHED["both"],
+    ),
+    "an INSERT": (_sailing(post_save, _insert, Entry), _make_crew, {"batch_inserts": [Entry]}),
+    "the old row": (_sailing(pre_save, _read_the_old_row), _make_crew, {"batch_reads": True}),
+    "a relation": (_sailing(post_save, _look_at_the_ship), _make_crew, {"prefetch": ["ship"]}),
 }
 
 
-@pytest.mark.usefixtures("audited")
-@pytest.mark.parametrize("name", CONSTANT)
-def test_a_batch_takes_as_many_statements_however_many_rows_it_has(name: str, dirty: None) -> None:
-    def statements(count: int) -> int:
-        work = LIBRARIES[name]()
-        work.make = lambda: CONSTANT[name](count)
-        outcome = work.by_update(**BATCHED["both"])
-        assert all(len(found) >= count for found in outcome.rows.values())
+@pytest.mark.usefixtures("audited", "dirty")
+@pytest.mark.parametrize(("library", "make", "options"), CONSTANT.values(), ids=CONSTANT)
+def test_a_batch_takes_as_many_statements_however_many_rows_and_batches_there_are(
+    library: Callable[[], Work], make: Callable[[int], None], options: dict[str, Any]
+) -> None:
+    work = library()
+
+    def statements(batches: int, batch_size: int) -> int:
+        work.make = lambda: make(batches * batch_size)
+        outcome = work.by_update(batch_size=batch_size, **options)
+        assert outcome.error is None
+        assert all(len(found) >= batches * batch_size for found in outcome.rows.values())
         return len(outcome.statements)
 
-    if name == "simple-history and auditlog":
+    if LogEntry in work.tables and work.sender is Historic:
         auditlog.register(Historic)
     try:
-        assert statements(30) == statements(4)
+        # Content types are read once.
+        statements(1, 5)
+        few, more, many = (statements(batches, 5) for batches in (2, 3, 10))
+        assert many - few == 8 * (more - few)
+        assert statements(2, 40) == few
     finally:
         auditlog.unregister(Historic)
 
