@@ -60,7 +60,9 @@ class SignalEnhancedQuerySetMixins(Base):
         """Update these fields of the instances, as Django does, and send both signals for each."""
         options = self._signal_options("bulk_update")
         if options is not None:
-            return dispatch.bulk_update(self, objs, fields, batch_size, options, _next_bulk_update)
+            return dispatch.bulk_update(
+                self, objs, fields, batch_size, options, _next_bulk_update, _is_djangos
+            )
         if self._signal_options("update") is None:
             return super().bulk_update(objs, fields, batch_size)
         # Django's bulk_update() calls update(), which is on. But the caller's operation is off.
@@ -128,6 +130,10 @@ def _check_bases(queryset_class: type[SignalEnhancedQuerySetMixins]) -> None:
     if QuerySet in bases and bases.index(QuerySet) < bases.index(SignalEnhancedQuerySetMixins):
         name = queryset_class.__qualname__
         raise TypeError(f"{name}: SignalEnhancedQuerySetMixins must come before QuerySet in the bases")
+
+
+def _is_djangos(queryset_class: type[Any], name: str) -> bool:
+    return patches.is_djangos(queryset_class, name, leaving_out=[SignalEnhancedQuerySetMixins])
 
 
 def _next_update(queryset: SignalEnhancedQuerySetMixins, /, **values: Any) -> int:

@@ -18,7 +18,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.apps import apps
 from django.apps.registry import Apps
 from django.db import router
-from django.db.models import Model, QuerySet
+from django.db.models import Model, QuerySet, query
 from django.db.models.deletion import Collector
 from django.db.models.sql import UpdateQuery
 
@@ -26,7 +26,7 @@ from signal_patch import callers, dispatch, scopes
 from signal_patch.dispatch.signals import in_flight
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from typing import SupportsIndex, TypeAlias
 
     from signal_patch.options import Options
@@ -134,7 +134,7 @@ def bulk_update(
         return wrapped(queryset, *args, **keywords)
     given.apply_defaults()
     _, objs, fields, batch_size = given.args
-    return dispatch.bulk_update(queryset, objs, fields, batch_size, options, wrapped)
+    return dispatch.bulk_update(queryset, objs, fields, batch_size, options, wrapped, is_djangos)
 
 
 def bulk_create(
@@ -310,6 +310,18 @@ def await_models() -> None:
 def ours(owner: type, name: str) -> Patch | None:
     """Return our patch of this method, even if others have wrapped it since."""
     return wrapt.find_wrapper(vars(owner)[name], predicate=_is_ours)
+
+
+def is_djangos(queryset_class: type[Any], name: str, *, leaving_out: Collection[type[Any]] = ()) -> bool:
+    """Return whether a class has Django's own method of that name, with nothing but ours around it.
+
+    That of the classes to leave out is not looked at.
+    """
+    owner = next(kind for kind in queryset_class.__mro__ if name in vars(kind) and kind not in leaving_out)
+    method = vars(owner)[name]
+    # A proxy claims to be a function, and a copy of the attributes of one tells no more.
+    method = method.__wrapped__ if _is_ours(method) else method
+    return type(method) is FunctionType and method.__globals__ is vars(query)
 
 
 def _is_ours(wrapper: object) -> bool:

@@ -633,6 +633,28 @@ def test_many_rows_are_each_given_their_own_values(count: int, receivers: Receiv
     assert column(Ship, "notes") == [[n] if n % 3 else [] for n in range(count)]
 
 
+VALUES_OF_THE_OTHERS: dict[str, tuple[Any, Callable[[int], int]]] = {
+    "a constant": (7, lambda n: 7),
+    "an expression": (F("speed") + 1, lambda n: n + 1),
+}
+
+
+@pytest.mark.parametrize(("value", "made"), VALUES_OF_THE_OTHERS.values(), ids=VALUES_OF_THE_OTHERS)
+def test_of_many_rows_those_between_the_changed_ones_get_the_callers_value(
+    value: Any, made: Callable[[int], int], receivers: Receivers
+) -> None:
+    count = BRANCHES // 2
+    rows(Ship, *({"name": str(n), "speed": n} for n in range(count)))
+
+    def change(ship: Ship) -> None:
+        if int(ship.name) % 2:
+            ship.tonnage = -1
+
+    receivers.before_saves(Ship, change)
+    Ship.objects.update(tonnage=value)
+    assert column(Ship, "tonnage") == [-1 if n % 2 else made(n) for n in range(count)]
+
+
 def test_a_value_that_a_receiver_gives_to_all_rows_is_written_to_all(receivers: Receivers) -> None:
     ships(1, 2, 3)
     receivers.before_saves(Ship, lambda ship: setattr(ship, "tonnage", 77))

@@ -22,6 +22,7 @@ from signal_patch.dispatch.values.per_row import PerRow
 from signal_patch.dispatch.values.plan import chooses_by_other_rows, reads_assigned, reads_other_rows
 from signal_patch.dispatch.values.tracking import Changes, ChangeTracker
 from signal_patch.dispatch.writing import updating
+from signal_patch.dispatch.writing.instances import InstanceWriter
 from signal_patch.dispatch.writing.refresh import Written
 from signal_patch.dispatch.writing.rehearsal import rehearse, try_out
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from django.db.models import Field, Model
 
     from signal_patch.dispatch.signals.sending import SavedRow
+    from signal_patch.dispatch.writing.instances import IsDjangos
     from signal_patch.options import Options
 
     ModelField = Field[Any, Any]
@@ -46,10 +48,12 @@ def bulk_update(
     batch_size: int | None,
     options: Options,
     original: Callable[..., int],
+    is_djangos: IsDjangos,
 ) -> int:
     """Update the rows of the caller's instances and send their signals.
 
-    `original` is Django's own `bulk_update()`, unbound, and gets the caller's `batch_size`. Returns the
+    `original` is Django's own `bulk_update()`, unbound, and gets the caller's `batch_size`. `is_djangos` tells
+    whether a class has Django's own method of a name, with nothing but this library's around it. Returns the
     number of rows matched. An instance without a row gets no `post_save`. Raises what `original` raises,
     before any signal, and what a receiver raises, with no row changed.
     """
@@ -61,7 +65,7 @@ def bulk_update(
     # Without objects, Django checks the names of the fields and executes nothing.
     original(queryset, (), names, batch_size=batch_size)
     using = querysets.database_for_write(queryset)
-    operation = BulkUpdate(queryset, using, senders, options, original, objs, names, batch_size)
+    operation = BulkUpdate(queryset, using, senders, options, original, objs, names, batch_size, is_djangos)
     operation.refuse()
     rounds.check(options, senders)
     return operation.execute()
@@ -94,6 +98,7 @@ class BulkUpdate(BulkSave[GivenBatch]):
         objs: tuple[Any, ...],
         names: list[str],
         batch_size: int | None,
+        is_djangos: IsDjangos,
     ) -> None:
         super().__init__(queryset, using, senders, options, original)
         self.objs = objs
@@ -105,6 +110,9 @@ class BulkUpdate(BulkSave[GivenBatch]):
         self.expressions = InstanceExpressions(self, self.fields, self.size)
         # The named fields for which only the row can tell what became of an instance's value.
         self.unknown: list[ModelField] = []
+        self.writer = InstanceWriter(
+            queryset, using, self.fields, self._size_of_statement(), self.connection, is_djangos
+        )
 
     # What Django refuses, and the batches.
 
@@ -265,7 +273,8 @@ class BulkUpdate(BulkSave[GivenBatch]):
         # Django's statement would narrow a queryset that returns itself as its clone to the written rows.
         is_single = len(batch.keys) == self.total
         queryset = self.queryset if is_single else querysets.copied(self.queryset)
-        matched = self._original(queryset, batch.instances)
+        write = self.writer.write if self.writer.takes(batch) else self._original
+        matched = write(queryset, batch.instances)
         if matched > distinct:
             updating.refuse_twins(QuerySet(self.model, using=self.using), batch.keys)
         return matched

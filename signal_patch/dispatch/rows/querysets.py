@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FEW = 50
 # Used where the database sets no limit. A statement with this many keys has some hundred kilobytes.
 LOCKED_AT_ONCE = 10_000
+# A batch is selected with one extra row, and LIMIT accepts no number above sys.maxsize.
+UNLIMITED = sys.maxsize - 1
 
 
 def database_for_write(queryset: Any) -> str:
@@ -131,8 +133,7 @@ def largest_batch(using: str, model: type[Model]) -> int:
     connection = connections[using]
     limit = backends.of(connection).max_parameters(connection)
     if limit is None:
-        # A batch is selected with one extra row, and LIMIT accepts no number above sys.maxsize.
-        return sys.maxsize - 1
+        return UNLIMITED
     return max(1, limit // 2 // len(fields_of(model)))
 
 

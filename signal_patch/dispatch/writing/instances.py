@@ -1,0 +1,144 @@
+"""What instances hold, written as Django's `bulk_update()` writes it, by a cheaper statement.
+
+Django makes a Case of a When for each instance and column, which costs more than all the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import CheckConstraint, Value
+from django.db.models.expressions import SQLiteNumericMixin
+from django.db.models.functions import Cast
+
+from signal_patch.dispatch import backends
+from signal_patch.dispatch.backends.base import are_int64, are_of_type
+from signal_patch.dispatch.rows import querysets
+from signal_patch.dispatch.rows.keys import fields_of
+from signal_patch.dispatch.signals import in_flight
+from signal_patch.dispatch.values import columns
+from signal_patch.dispatch.values.per_row import PerRow
+
+if TYPE_CHECKING:
+    from django.db.models import Field, Model
+
+    from signal_patch.dispatch.rows.selection import Batch
+
+    ModelField = Field[Any, Any]
+    # Whether a class has Django's own method of a name, with nothing but this library's around it.
+    IsDjangos = Callable[[type[Any], str], bool]
+
+# What Django's bulk_update() is, and what it calls (QuerySet.bulk_update, Django 5.2 to 6.1).
+METHODS = ("bulk_update", "using", "filter", "update", "_chain", "_clone")
+
+
+class InstanceWriter:
+    """Writes some fields of instances to the rows of a queryset, where Django's own statement would.
+
+    `size` is how many instances Django's own statement has.
+    """
+
+    def __init__(
+        self,
+        queryset: Any,
+        using: str,
+        fields: Sequence[ModelField],
+        size: int,
+        connection: Any,
+        is_djangos: IsDjangos,
+    ) -> None:
+        self.model = queryset.model
+        self.using = using
+        self.fields = fields
+        self.connection = connection
+        self.size = self._largest()
+        if queryset.query.where or any(map(_may_collide, fields)):
+            # Which rows match, and which values collide, depends on what was written before.
+            self.size, is_exact = size, size <= self.size
+        else:
+            is_exact = True
+        self.is_possible = (
+            is_exact
+            and all(is_djangos(type(queryset), name) for name in METHODS)
+            # cacheops' querysets, and Django's own after _disable_cloning(), are their own clones.
+            and queryset._chain() is not queryset
+            and all(map(columns.is_plain, fields_of(self.model)))
+            and all(map(self._is_writable, fields))
+        )
+
+    def _largest(self) -> int:
+        """Return how many rows one statement can write."""
+        limit = backends.of(self.connection).max_parameters(self.connection)
+        # The key and the value of each column, and less than another one for each.
+        each = (len(self.fields) + 1) * (len(fields_of(self.model)) + 2)
+        return querysets.UNLIMITED if limit is None else max(1, limit // each)
+
+    def _is_writable(self, field: ModelField) -> bool:
+        """Return whether Django's statement finds the field's column by the key of the model itself."""
+        # Options.get_path_to_parent(), Django 5.2 to 6.1.
+        path = self.model._meta.get_path_to_parent(columns.concrete(field.model))
+        return all(info.join_field.primary_key for info in path) and (
+            field.generated or columns.takes_expressions(field, self._value(field, {}), self.connection)
+        )
+
+    def takes(self, batch: Batch) -> bool:
+        """Return whether these instances can be written so: not if one holds an expression."""
+        keys = [instance.pk for instance in batch.instances]
+        # A receiver may have taken a key away, or changed it.
+        if not self.is_possible or keys != batch.keys or (are_of_type(keys, int) and not are_int64(keys)):
+            return False
+        names = [field.attname for field in self.fields]
+        return not any(
+            hasattr(getattr(instance, name), "resolve_expression")
+            for name in names
+            for instance in batch.instances
+        )
+
+    def write(self, queryset: Any, instances: Iterable[Model]) -> int:
+        """Write what the instances hold, and return how many rows were matched."""
+        by_key: dict[Any, Model] = {}
+        for instance in instances:
+            # Of two for a row, Django's statement takes the first.
+            by_key.setdefault(instance.pk, instance)
+        keys = [*by_key]
+        parts = (keys[start : start + self.size] for start in range(0, len(keys), self.size))
+        with in_flight.silence(self.model):
+            return sum(self._write(queryset, {key: by_key[key] for key in part}) for part in parts)
+
+    def _write(self, queryset: Any, instances: dict[Any, Model]) -> int:
+        values = {
+            field.attname: self._value(
+                field, {key: getattr(instance, field.attname) for key, instance in instances.items()}
+            )
+            for field in self.fields
+        }
+        matched: int = querysets.with_keys(queryset.using(self.using), [*instances]).update(**values)
+        return matched
+
+    def _value(self, field: ModelField, values: dict[Any, Any]) -> Any:
+        value = GivenValues(columns.concrete(field.model), field, values, Value(None))
+        if self.connection.features.requires_casted_case_in_updates:
+            return Cast(value, output_field=field)
+        return value
+
+
+class GivenValues(SQLiteNumericMixin, PerRow):
+    """The values of instances, converted as a Case is, and cast as Django's `bulk_update()` casts it."""
+
+    def _typed(self, sql: str, connection: Any) -> str:  # noqa: ARG002  # as PerRow's
+        return sql
+
+
+def _may_collide(field: Any) -> bool:
+    """Return whether a value of the field may be refused because of another row's."""
+    opts = field.model._meta
+    return bool(
+        field.unique
+        or any(field.name in names for names in opts.unique_together)
+        or any(
+            field.name in (getattr(constraint, "fields", None) or [field.name])
+            for constraint in opts.constraints
+            if not isinstance(constraint, CheckConstraint)
+        )
+    )
