@@ -313,13 +313,13 @@ def ours(owner: type, name: str) -> Patch | None:
 
 
 def is_djangos(queryset_class: type[Any], name: str, *, leaving_out: Collection[type[Any]] = ()) -> bool:
-    """Return whether a class has Django's own method of that name, with nothing but ours around it.
+    """Return whether a class has Django's own method of that name, wrapped by this library at most.
 
-    That of the classes to leave out is not looked at.
+    Methods of the classes in `leaving_out` are skipped.
     """
     owner = next(kind for kind in queryset_class.__mro__ if name in vars(kind) and kind not in leaving_out)
     method = vars(owner)[name]
-    # A proxy claims to be a function, and a copy of the attributes of one tells no more.
+    # Not by its attributes, which functools.wraps() copies.
     method = method.__wrapped__ if _is_ours(method) else method
     return type(method) is FunctionType and method.__globals__ is vars(query)
 

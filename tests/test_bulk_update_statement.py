@@ -1,4 +1,4 @@
-"""`bulk_update()` by a statement of this library's: the rows are those that Django's own would leave."""
+"""`bulk_update()` writes by its own statement and leaves the rows that Django's statement leaves."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
 
-# Enough that the branches of a CASE are in groups.
+# Enough rows for a CASE whose branches are in groups.
 MANY = 80
 
 Values = Callable[[int], dict[str, Any]]
@@ -209,7 +209,7 @@ def test_the_callers_batch_size_costs_no_statements(receivers: Receivers) -> Non
 
 
 def test_unique_values_move_in_the_statements_that_the_caller_asks_for(receivers: Receivers) -> None:
-    """In one statement, in the order of the rows, each would meet the next."""
+    """In a single statement, which writes the rows in their order, each value would collide with the next."""
     rows(Shelf, *({"label": f"{place}", "room": 1, "place": place} for place in range(MANY)))
     receivers.record(Shelf)
     shelves = changed(Shelf.objects.all(), lambda i: {"place": i + 1})[::-1]
@@ -290,7 +290,7 @@ def test_a_key_that_a_receiver_takes_away_is_refused_as_django_refuses_it(receiv
         Ship.objects.bulk_update(fleet, ["speed"])
 
 
-# Where somebody has methods of their own
+# Methods that are not Django's own
 
 
 class OwnUpdate(QuerySet[Any]):
@@ -341,7 +341,7 @@ def test_methods_of_a_querysets_own_are_called_as_djangos_statement_calls_them(
         with switch(), transaction.atomic():
             fleet = changed(Ship.objects.all(), lambda i: {"speed": i})
             queryset_class(Ship).bulk_update(fleet, ["speed"], batch_size=MANY // 2)
-            # Ours has calls more, for what Django refuses.
+            # There are more calls with signals: they check what Django refuses.
             counts.append(len(queryset_class.calls))
     assert counts[1] >= counts[0] > 0
 
@@ -376,6 +376,6 @@ def test_another_librarys_method_beneath_is_called(
             fleet = changed(Ship.objects.all(), lambda i: {"speed": i * 2})
             Ship.objects.bulk_update(fleet, ["speed"], batch_size=MANY // 2)
         disable()
-    # One call is for what Django refuses.
+    # One of the calls checks what Django refuses.
     assert len(calls) >= 2
     assert column(Ship, "speed") == [i * 2 for i in range(MANY)]

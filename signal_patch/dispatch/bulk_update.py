@@ -52,8 +52,8 @@ def bulk_update(
 ) -> int:
     """Update the rows of the caller's instances and send their signals.
 
-    `original` is Django's own `bulk_update()`, unbound, and gets the caller's `batch_size`. `is_djangos` tells
-    whether a class has Django's own method of a name, with nothing but this library's around it. Returns the
+    `original` is Django's own `bulk_update()`, unbound, and gets the caller's `batch_size`. `is_djangos`
+    tells whether a class has Django's own method of that name, wrapped by this library at most. Returns the
     number of rows matched. An instance without a row gets no `post_save`. Raises what `original` raises,
     before any signal, and what a receiver raises, with no row changed.
     """

@@ -80,7 +80,7 @@ class HeldRows:
         if table is None or not table.is_worth_while or not fields or post_save.has_listeners(model):
             return False
         key = table.key
-        # By identity: to compare fields takes long.
+        # By identity, because comparing fields is slow.
         if any(field is key for field in fields):
             key = None
         if not (
@@ -219,7 +219,7 @@ class Insert:
         self.returning = [key] if returns_keys else None
         compiler = self._compiler([])
         self.prepare = compiler.prepare_value
-        # Where no backend has a preparation of its own, that of a plain value is the field's.
+        # Unless the backend prepares values itself, the field prepares a plain value.
         is_djangos = type(compiler).prepare_value is SQLInsertCompiler.prepare_value
         self.columns = [
             (field, field.attname, field.pre_save, field.get_db_prep_save if is_djangos else None)

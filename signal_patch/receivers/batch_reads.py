@@ -78,7 +78,7 @@ class Shape:
         # Whether it reads one table only, which the compiler knows.
         self.is_usable = True
         self.rows: dict[Any, Row] | None = None
-        # Whether nobody can change what is in the rows.
+        # Whether all values in the rows are immutable.
         self.is_unchanging = False
         self.compiled: dict[str, Any] = {}
         self.answered = self.losses = 0

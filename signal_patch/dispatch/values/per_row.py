@@ -74,10 +74,10 @@ class PerRow(Expression):
         return self._typed(" ".join([*parts, end]), connection), tuple(params)
 
     def _groups(self) -> list[list[Any]]:
-        """Return the keys in groups, in ascending order, or none if they are not to be grouped.
+        """Return the keys in ascending groups, or nothing if they are not to be grouped.
 
-        The database tries one branch after the other. So where the keys are numbers, there is one branch for
-        each group, up to its last key, with a CASE of its own. What other rows get stands in each of these.
+        A database tries the branches of a CASE in turn. If the keys are numbers, the outer CASE therefore has
+        one branch for each group, with a CASE of its own. Each of these repeats the value for other rows.
         """
         size = math.isqrt(len(self.values))
         keys = [*self.values]
@@ -95,7 +95,7 @@ class PerRow(Expression):
         _, condition = case_over_key(self.model, connection)
         key_params = params_of_key(self.model, connection)
         prepare = self.column.get_db_prep_save
-        # By the class of the value, on which SQLite's cast depends (Value.as_sql(), Django 5.2 to 6.1).
+        # By the value's class, which SQLite's cast depends on (Value.as_sqlite(), Django 5.2 to 6.1).
         known: dict[type, str] = {}
         has_own_sql = hasattr(self.column, "get_placeholder") or hasattr(self.column, "get_placeholder_sql")
 

@@ -1,6 +1,6 @@
-"""What instances hold, written as Django's `bulk_update()` writes it, by a cheaper statement.
+"""Write what instances hold, as Django's `bulk_update()` writes it, by a cheaper statement.
 
-Django makes a Case of a When for each instance and column, which costs more than all the rest.
+For each column Django builds a Case with a When for each instance, which takes longer than everything else.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from signal_patch.dispatch.rows.selection import Batch
 
     ModelField = Field[Any, Any]
-    # Whether a class has Django's own method of a name, with nothing but this library's around it.
+    # Whether a class has Django's own method of that name, wrapped by this library at most.
     IsDjangos = Callable[[type[Any], str], bool]
 
-# What Django's bulk_update() is, and what it calls (QuerySet.bulk_update, Django 5.2 to 6.1).
+# bulk_update() and the methods that it calls (QuerySet.bulk_update, Django 5.2 to 6.1).
 METHODS = ("bulk_update", "using", "filter", "update", "_chain", "_clone")
 
 
 class InstanceWriter:
-    """Writes some fields of instances to the rows of a queryset, where Django's own statement would.
+    """Writes some fields of instances to those rows of a queryset that Django's statement would write.
 
-    `size` is how many instances Django's own statement has.
+    `size` is the number of instances in one statement of Django's.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class InstanceWriter:
         self.connection = connection
         self.size = self._largest()
         if queryset.query.where or any(map(_may_collide, fields)):
-            # Which rows match, and which values collide, depends on what was written before.
+            # Which rows match, and which values collide, depends on what earlier statements wrote.
             self.size, is_exact = size, size <= self.size
         else:
             is_exact = True
@@ -70,12 +70,12 @@ class InstanceWriter:
     def _largest(self) -> int:
         """Return how many rows one statement can write."""
         limit = backends.of(self.connection).max_parameters(self.connection)
-        # The key and the value of each column, and less than another one for each.
+        # A key and a value for each column; the groups of a CASE and the WHERE need less than one more each.
         each = (len(self.fields) + 1) * (len(fields_of(self.model)) + 2)
         return querysets.UNLIMITED if limit is None else max(1, limit // each)
 
     def _is_writable(self, field: ModelField) -> bool:
-        """Return whether Django's statement finds the field's column by the key of the model itself."""
+        """Return whether the field's table has the model's key, and its column takes expressions."""
         # Options.get_path_to_parent(), Django 5.2 to 6.1.
         path = self.model._meta.get_path_to_parent(columns.concrete(field.model))
         return all(info.join_field.primary_key for info in path) and (
@@ -83,9 +83,9 @@ class InstanceWriter:
         )
 
     def takes(self, batch: Batch) -> bool:
-        """Return whether these instances can be written so: not if one holds an expression."""
+        """Return whether a batch can be written this way. It cannot if an instance holds an expression."""
         keys = [instance.pk for instance in batch.instances]
-        # A receiver may have taken a key away, or changed it.
+        # A receiver may have removed or changed a key.
         if not self.is_possible or keys != batch.keys or (are_of_type(keys, int) and not are_int64(keys)):
             return False
         names = [field.attname for field in self.fields]
@@ -99,7 +99,7 @@ class InstanceWriter:
         """Write what the instances hold, and return how many rows were matched."""
         by_key: dict[Any, Model] = {}
         for instance in instances:
-            # Of two for a row, Django's statement takes the first.
+            # If two instances have the same key, Django's statement takes the first.
             by_key.setdefault(instance.pk, instance)
         keys = [*by_key]
         parts = (keys[start : start + self.size] for start in range(0, len(keys), self.size))
@@ -124,9 +124,9 @@ class InstanceWriter:
 
 
 class GivenValues(SQLiteNumericMixin, PerRow):
-    """The values of instances, converted as a Case is, and cast as Django's `bulk_update()` casts it."""
+    """The values of instances, with the conversions of Django's Case; Django's Cast goes around it."""
 
-    def _typed(self, sql: str, connection: Any) -> str:  # noqa: ARG002  # as PerRow's
+    def _typed(self, sql: str, connection: Any) -> str:  # noqa: ARG002  # the signature of PerRow
         return sql
 
 
