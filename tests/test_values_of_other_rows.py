@@ -84,23 +84,51 @@ READING: dict[str, tuple[Callable[[], dict[str, Any]], list[int]]] = {
         [4, 5, 6],
     ),
     "raw SQL": (lambda: {"speed": RawSQL("(SELECT SUM(r.speed) FROM tests_ship r)", ())}, [6, 6, 6]),
+    "and a column that is assigned before": (lambda: {"tonnage": 5, "speed": _next_below()}, [0, 1, 2]),
 }
 
 
+def _next_below() -> Any:
+    below = Coalesce(Subquery(fastest(speed__lt=OuterRef("speed"))), 0)
+    return Case(When(tonnage__gte=0, then=below), default=Value(-1))
+
+
+@pytest.mark.parametrize("lock", [True, False], ids=["locked", "not locked"])
 @of_every_size
 @pytest.mark.parametrize(("values", "expected"), READING.values(), ids=READING)
 def test_values_that_read_other_rows_are_computed_before_the_first_write(
-    values: Callable[[], dict[str, Any]], expected: list[int], batch_size: int, receivers: Receivers
+    values: Callable[[], dict[str, Any]],
+    expected: list[int],
+    batch_size: int,
+    lock: bool,
+    receivers: Receivers,
 ) -> None:
     three_ships()
-    with bulk_signals(batch_size=batch_size):
+    with bulk_signals(batch_size=batch_size, lock=lock):
         if is_refused(lambda: Ship.objects.update(**values()), receivers):
             return
     truth = Truth(receivers, Ship)
-    with bulk_signals(batch_size=batch_size):
+    with bulk_signals(batch_size=batch_size, lock=lock):
         assert Ship.objects.update(**values()) == 3
     assert column(Ship, "speed") == expected
     assert truth.holds()
+
+
+@reads_its_own_table
+@pytest.mark.parametrize("lock", [True, False], ids=["locked", "not locked"])
+@of_every_size
+def test_expressions_of_instances_that_read_other_rows_and_a_column_assigned_before(
+    batch_size: int, lock: bool, receivers: Receivers
+) -> None:
+    fleet = three_ships()
+    for ship in fleet:
+        ship.tonnage, ship.speed = 5, _next_below()
+    log = receivers.record(Ship)
+    with bulk_signals(batch_size=batch_size, lock=lock):
+        assert Ship.objects.bulk_update(fleet, ["tonnage", "speed"]) == 3
+    assert column(Ship, "speed") == [0, 1, 2]
+    for signal in ("pre_save", "post_save"):
+        assert [sent.values["speed"] for sent in log.of(signal)] == [0, 1, 2]
 
 
 @of_every_size

@@ -443,9 +443,13 @@ class InstanceExpressions:
         """Return what the statement gets: the expression, or the value from the rehearsal.
 
         If the row is not locked, the value might undo a change by another transaction. But if a receiver has
-        changed the row, the expression might read that change instead of what was assigned before it.
+        changed the row, the expression might read that change instead of what was assigned before it. And an
+        expression that reads other rows would read those that earlier batches have written.
         """
-        return self.rehearsed.get((field, key), expression) if self.lock or changed else expression
+        if (field, key) not in self.rehearsed:
+            return expression
+        writes_value = self.lock or changed or reads_other_rows(expression, self.model)
+        return self.rehearsed[field, key] if writes_value else expression
 
     def precompute(self) -> None:
         """Replace expressions that read other rows by the values that they have before the first write."""

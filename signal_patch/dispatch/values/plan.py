@@ -51,7 +51,8 @@ class Plan:
     `previews` and `precomputed` are expressions to select along with the rows, by alias. The precomputed ones
     read other rows, so they are evaluated before the first write, and their values are written as constants.
 
-    `to_rehearse` are the fields whose expressions read columns that the statement has assigned before.
+    `to_rehearse` are the fields whose expressions read columns that the statement has assigned before. Some
+    of them also `reads_other_rows`.
     `new_keys` are expressions for the new key of a row. `mistyped` are the fields that get an expression of
     another type, which they may not be able to read. If an expression `reads_joined_table`, the database
     refuses the statement as soon as it has a row.
@@ -69,6 +70,7 @@ class Plan:
     precomputed: dict[str, BaseExpression] = dataclass_field(default_factory=dict)
     precomputed_fields: dict[str, ModelField] = dataclass_field(default_factory=dict)
     to_rehearse: dict[str, ModelField] = dataclass_field(default_factory=dict)
+    reads_other_rows: set[str] = dataclass_field(default_factory=set)
     new_keys: dict[ModelField, BaseExpression] = dataclass_field(default_factory=dict)
     mistyped: list[ModelField] = dataclass_field(default_factory=list)
     reads_joined_table: bool = False
@@ -95,11 +97,12 @@ class Plan:
         """Take the values of the rehearsed fields from each batch, after the precomputed ones.
 
         If the rows are locked, these values are written. Otherwise the expressions are written, so that a
-        change by another transaction in the meantime is not undone.
+        change by another transaction in the meantime is not undone. But an expression that reads other rows
+        would read those that earlier batches have written.
         """
         for name, field in self.to_rehearse.items():
             self.precomputed_fields[name] = field
-            if is_locked:
+            if is_locked or name in self.reads_other_rows:
                 del self.statement[name]
 
     def assign(self, batch: Batch, connection: BaseDatabaseWrapper) -> None:
@@ -222,6 +225,8 @@ class _Planner:
         statement = resolved if query is self.query else value
         if self._reads_assigned(target, resolved):
             result.to_rehearse[name] = target
+            if _reads_other_rows(resolved):
+                result.reads_other_rows.add(name)
         elif _reads_other_rows(resolved):
             column = columns.as_precomputed(statement, target, self.connection)
             result.precomputed[f"signal_patch_frozen_{len(result.precomputed)}"] = column
