@@ -10,6 +10,7 @@ from collections import Counter
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import django
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import DatabaseError, IntegrityError, connection, connections, transaction
@@ -652,6 +653,18 @@ class TestNobodyListens:
         receivers.connect(signal, lambda **arguments: None, sender)
         with bulk_signals(atomic=False), transaction.atomic(), pytest.raises(RuntimeError):
             model.objects.all().delete()
+
+    @pytest.mark.skipif(django.VERSION < (6, 1), reason="the rules are those of Django 6.1")
+    def test_who_hears_of_rows_that_the_database_removes_listens(self, receivers: Receivers) -> None:
+        from tests.database_cascade_models import Depot, Rack
+
+        depots = rows(Depot, {}, {}, {})
+        racks = rows(Rack, *({"depot": depot} for depot in depots))
+        log = receivers.record(Rack)
+        with bulk_signals(atomic=False, batch_size=2):
+            assert Depot.objects.all().delete()[1]["tests.Rack"] == 3
+        # Django deletes the rows of a batch in an order of its own.
+        assert {sent.values["id"] for sent in log.of("post_delete")} == {rack.pk for rack in racks}
 
     def test_who_hears_of_rows_that_are_only_changed_does_not(self, receivers: Receivers) -> None:
         receivers.connect(post_delete, lambda **arguments: None, Ship)
