@@ -123,6 +123,14 @@ class _Kind(Enum):
     MACHINERY = "machinery"
 
 
+# Where Django's related managers are: their `set()` calls bulk operations in a transaction of its own.
+_RELATED_MANAGERS: Final = tuple(
+    os.path.join(os.path.dirname(django.__file__), *path)  # noqa: PTH118, PTH120  # as co_filename has it
+    for path in (
+        ("db", "models", "fields", "related_descriptors.py"),
+        ("contrib", "contenttypes", "fields.py"),
+    )
+)
 _MACHINERY: Final = tuple(
     os.path.dirname(file) + os.sep  # noqa: PTH120  # in the form of co_filename
     for file in (__file__, django.__file__, asgiref.__file__, os.__file__)
@@ -158,6 +166,21 @@ def call_site() -> Site | None:
             library = frame
         frame = frame.f_back
     return awaited_at or (_site(library) if library else None)
+
+
+def is_related_manager() -> bool:
+    """Say whether a method of a related manager, such as `set()`, makes the operation that asks."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _is_between(frame.f_code):
+        if frame.f_code.co_filename in _RELATED_MANAGERS:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _is_between(code: CodeType) -> bool:
+    """Return whether a function may stand between an operation and who makes it, as overrides do."""
+    return code.co_name in ("update", "delete") or _kind_of(code.co_filename) is _Kind.MACHINERY
 
 
 def definition_site() -> Site | None:

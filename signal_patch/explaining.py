@@ -13,7 +13,7 @@ from django.db.models.query import ModelIterable
 from django.db.models.signals import post_init, pre_init
 
 from signal_patch import scopes
-from signal_patch.dispatch.rows import loading, querysets
+from signal_patch.dispatch.rows import loading, querysets, ranges
 from signal_patch.dispatch.signals import in_flight, sending
 from signal_patch.dispatch.values.plan import may_read_itself, plan_values
 from signal_patch.options import Options, changed
@@ -48,6 +48,8 @@ class Explanation:
     statements: int | None
     # By signal name, in the order in which they are called.
     receivers: dict[str, list[str]]
+    # Whether each batch is a transaction (`atomic=False`).
+    commits_batches: bool = False
     locks_rows: bool = False
     # Why Django itself makes the instances, which is slower; empty if this library makes them.
     slow_loading: list[str] = field(default_factory=list)
@@ -78,7 +80,7 @@ class Explanation:
         for name, paths in self.receivers.items():
             yield name, ", ".join(paths)
         if self.sends:
-            yield "batches", str(self.batches)
+            yield "batches", f"{self.batches}{', each committed' if self.commits_batches else ''}"
             yield "statements", "" if self.statements is None else f"at most {self.statements}"
             yield "locks", "the rows, in the order of their keys" if self.locks_rows else "nothing beforehand"
             yield "slow loading", ", ".join(self.slow_loading)
@@ -116,9 +118,15 @@ def explain(
     size = _size(queryset, using, operation, options)
     batches = -(-count // size) if size else min(count, 1)
     per_batch, once = facts.pop("per_batch", None), facts.pop("once", 0)
-    # With several batches, a statement reads the keys of all rows. If the rows are to be locked and the
-    # caller orders them, the first batch is also loaded twice.
-    choosing = batches > 1 and 1 + bool(queryset.query.order_by and facts.get("locks_rows"))
+    commits = options is not None and not options.atomic
+    if commits:
+        # A statement reads the keys of each batch.
+        choosing = batches
+        facts["warnings"] = [*_refusals(queryset, operation, values), *facts.get("warnings", [])]
+    else:
+        # With several batches, a statement reads the keys of all rows. If the rows are to be locked and the
+        # caller orders them, the first batch is also loaded twice.
+        choosing = batches > 1 and 1 + bool(queryset.query.order_by and facts.get("locks_rows"))
     return Explanation(
         model=queryset.model,
         operation=operation,
@@ -128,8 +136,17 @@ def explain(
         batches=batches,
         statements=None if per_batch is None else batches * per_batch + once + choosing,
         receivers=_receivers(queryset, operation),
+        commits_batches=commits,
         **facts,
     )
+
+
+def _refusals(queryset: QuerySet[Any], operation: str, values: dict[str, Any]) -> list[str]:
+    """Return why an operation with `atomic=False` will be refused."""
+    reasons = [*ranges.refusals(queryset)]
+    if operation == "update":
+        reasons += ranges.refusals_of_values(queryset, values)
+    return [f"refused with atomic=False: {reason}" for reason in reasons]
 
 
 def _decision(queryset: QuerySet[Any], operation: str) -> tuple[str, Options | None]:
@@ -159,7 +176,7 @@ def _count(queryset: QuerySet[Any], using: str) -> int:
 def _size(queryset: QuerySet[Any], using: str, operation: str, options: Options | None) -> int | None:
     if options is None:
         return None
-    if operation == "delete":
+    if operation == "delete" and (options.atomic or options.delete_batch_size is not None):
         return options.delete_batch_size
     return min(options.batch_size, querysets.largest_batch(using, queryset.model))
 

@@ -99,9 +99,9 @@ class SignalEnhancedQuerySetMixins(Base):
         options = self._signal_options("delete")
         # If the switch is on as well, the patched delete() beneath makes the batches.
         split_beneath = scopes.options_for(self.model, "delete") is not None
-        if split_beneath or options is None or options.delete_batch_size is None:
+        if split_beneath or options is None or not options.splits_delete:
             return super().delete()
-        return dispatch.delete_in_batches(self, options.delete_batch_size, options, _next_delete)
+        return dispatch.delete_queryset(self, options, _next_delete)
 
     delete.alters_data = True  # type: ignore[attr-defined]  # as Django marks its own
     delete.queryset_only = True  # type: ignore[attr-defined]  # as Django marks its own

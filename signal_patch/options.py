@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 Operation: TypeAlias = Literal["update", "bulk_update", "bulk_create", "delete"]
 OPERATIONS: frozenset[Operation] = frozenset(get_args(Operation))
 
-Progress = Callable[[int, int], object]
+# Those that `atomic=False` commits batch by batch.
+SPLITTABLE: frozenset[Operation] = frozenset({"update", "delete"})
+
+# Of the rows done and the rows in all; and of `key`, if it takes one, where batches are committed.
+Progress = Callable[..., object]
 
 
 class Keywords(TypedDict, total=False):
@@ -32,6 +36,7 @@ class Keywords(TypedDict, total=False):
     prefetch: Iterable[str]
     batch_inserts: Iterable[Spec]
     batch_reads: bool
+    atomic: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,7 @@ class Options:
     prefetch: Iterable[str] = ()
     batch_inserts: Iterable[Spec] = ()
     batch_reads: bool = False
+    atomic: bool = True
 
     def __post_init__(self) -> None:
         # The class is frozen, and has slots, so there is no other way to normalize its values.
@@ -67,6 +73,17 @@ class Options:
         if self.batch_reads and not self.lock:
             raise ValueError("batch_reads needs lock=True: others may change rows that are not locked")
         object.__setattr__(self, "batch_inserts", named(self.batch_inserts, "batch_inserts"))
+        _check_switch("atomic", self.atomic)
+        if not self.atomic and self.operations.isdisjoint(SPLITTABLE):
+            raise ValueError(
+                f"atomic=False is for {_listed(sorted(SPLITTABLE))}, and operations has neither: "
+                f"{_listed(sorted(self.operations))}"
+            )
+
+    @property
+    def splits_delete(self) -> bool:
+        """Whether a `delete()` of a queryset is not left to Django as it stands."""
+        return self.delete_batch_size is not None or not self.atomic
 
     @classmethod
     def from_keywords(cls, keywords: Keywords) -> Options:
@@ -157,6 +174,15 @@ def _check_progress(progress: object) -> None:
     elif callable(progress) and not _takes_two(progress):
         name = getattr(progress, "__qualname__", repr(progress))
         raise TypeError(f"progress must take two arguments, (done, total); {name} does not")
+
+
+def takes_key(function: Progress) -> bool:
+    """Return whether a function can be given `key` by name."""
+    try:
+        signature(function).bind(0, 0, key=0)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _takes_two(function: Progress) -> bool:

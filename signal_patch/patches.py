@@ -158,9 +158,9 @@ def delete_queryset(
 ) -> Any:
     options = scopes.options_for(queryset.model, "delete")
     # Django refuses arguments.
-    if options is None or options.delete_batch_size is None or args or keywords:
+    if options is None or not options.splits_delete or args or keywords:
         return wrapped(queryset, *args, **keywords)
-    return dispatch.delete_in_batches(queryset, options.delete_batch_size, options, wrapped)
+    return dispatch.delete_queryset(queryset, options, wrapped)
 
 
 def save_base(wrapped: Callable[..., Any], instance: Model, args: Arguments, keywords: Keywords) -> Any:

@@ -1,7 +1,8 @@
 """The signal `bulk_dispatched`, the limits on rows, and the receivers of the model signals.
 
 `bulk_dispatched` is meant for metrics. It is sent after each batch of a bulk operation that has sent signals,
-inside the operation's transaction. Django logs exceptions of its receivers. Its arguments:
+inside the operation's transaction or, with `atomic=False`, after each commit. Django logs exceptions of its
+receivers. Its arguments:
 
 - `sender`: the model; `using`: the alias of the database
 - `operation`: "update", "bulk_update", "bulk_create" or "delete"

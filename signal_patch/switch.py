@@ -34,7 +34,7 @@ def enable(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywor
     A model is a class, `"app_label.Model"` or `"app_label"`, and includes every model that inherits from it.
     Models that are on already stay on; if a model is turned on twice, the later options apply. The options
     are `operations`, `batch_size`, `lock`, `write_back`, `progress`, `delete_batch_size`, `prefetch`,
-    `batch_inserts` and `batch_reads`.
+    `batch_inserts`, `batch_reads` and `atomic`.
 
     Wrong arguments raise an error before anything changes. Labels given before the models are loaded are
     checked when they are loaded. The names in `prefetch` are checked when an operation begins, so name only

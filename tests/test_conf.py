@@ -208,11 +208,11 @@ class TestSettings:
         [
             (
                 {"MODEL": ["tests"], "models": []},
-                r"SIGNAL_PATCH\['MODEL'\]: unknown key; did you mean 'MODELS'\? \(valid are AUTOENABLE",
+                r"SIGNAL_PATCH\['MODEL'\]: unknown key; did you mean 'MODELS'\? \(valid are ATOMIC",
             ),
             (
                 {"size": 5},
-                r"SIGNAL_PATCH\['size'\]: unknown key; valid are AUTOENABLE, BATCH_INSERTS, ",
+                r"SIGNAL_PATCH\['size'\]: unknown key; valid are ATOMIC, AUTOENABLE, BATCH_INSERTS, ",
             ),
             (["tests"], r"SIGNAL_PATCH must be a dictionary, not \['tests'\]"),
             (None, "SIGNAL_PATCH must be a dictionary, not None"),

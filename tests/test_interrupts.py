@@ -99,6 +99,11 @@ def update_with_an_expression() -> None:
     Ship.objects.update(speed=F("speed") + 1)
 
 
+def update_batch_by_batch() -> None:
+    with bulk_signals(Port, atomic=False, batch_size=1):
+        Port.objects.update(name="x")
+
+
 def update_by_the_mixin() -> None:
     Foghorn.objects.update(name="x")
 
@@ -172,7 +177,10 @@ def sends_everything(log: Log) -> bool:
 
 
 def run_in_transaction(operation: Operation, at: int = 0) -> tuple[list[str], Interrupt | None]:
-    with transaction.atomic():
+    # As in the transaction of a TestCase, what commits batch by batch is not refused.
+    block: Any = transaction.atomic()
+    block._from_testcase = True
+    with block:
         ran = run(operation, at)
         close_cursors(ran[1])
         transaction.set_rollback(True)
@@ -204,6 +212,7 @@ def places(operation: Operation) -> list[int]:
     [
         update,
         update_with_an_expression,
+        update_batch_by_batch,
         update_by_the_mixin,
         update_where_only_update_is_on,
         bulk_update,

@@ -83,6 +83,16 @@ def _delete_in_batches(ship: Ship) -> object:
         return Ship.objects.filter(pk=ship.pk).delete()
 
 
+def _update_batch_by_batch(ship: Ship) -> object:
+    with bulk_signals(atomic=False):
+        return Ship.objects.update(speed=1)
+
+
+def _delete_batch_by_batch(ship: Ship) -> object:
+    with bulk_signals(atomic=False):
+        return Ship.objects.filter(pk=ship.pk).delete()
+
+
 # The operation, the table that it reads, and the statement that it begins with.
 WRITING: dict[str, tuple[Callable[[Ship], object], str, str]] = {
     "update": (
@@ -112,6 +122,12 @@ WRITING: dict[str, tuple[Callable[[Ship], object], str, str]] = {
     ),
     "SET_NULL": (_sink, "tests_captain", 'UPDATE "tests_captain" SET "ship_id" = "ship_id" WHERE 0'),
     "delete in batches": (_delete_in_batches, "tests_ship", 'DELETE FROM "tests_ship" WHERE 0'),
+    "update batch by batch": (
+        _update_batch_by_batch,
+        "tests_ship",
+        'UPDATE "tests_ship" SET "speed" = "speed" WHERE 0',
+    ),
+    "delete batch by batch": (_delete_batch_by_batch, "tests_ship", 'DELETE FROM "tests_ship" WHERE 0'),
 }
 
 

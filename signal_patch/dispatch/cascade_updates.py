@@ -7,6 +7,7 @@ them (Collector.delete, Django 5.2 to 6.1).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,7 @@ def update_batch(
     with transaction.atomic(using=using, savepoint=False):
         for start in range(0, len(ordered), size):
             chosen = querysets.with_keys(all_rows, ordered[start : start + size])
-            update(chosen, values, options, _update_by_django)
+            update(chosen, values, replace(options, atomic=True), _update_by_django)
 
 
 def _update_by_django(queryset: QuerySet[Any], /, **values: Any) -> int:

@@ -7,15 +7,16 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from django.db import transaction
-from django.db.models import QuerySet
+from django.db import connections, transaction
+from django.db.models import QuerySet, deletion
 from django.db.models.signals import post_delete, pre_delete
 
-from signal_patch.dispatch import cascade_updates, transactions
+from signal_patch.dispatch import cascade_updates, commits, transactions
 from signal_patch.dispatch.database_cascade import CheckAfterPreDelete, DatabaseCascade, DatabaseRelations
 from signal_patch.dispatch.progress import current_report, reporting
 from signal_patch.dispatch.rows import choosing, querysets
 from signal_patch.dispatch.rows.keys import fields_of
+from signal_patch.dispatch.rows.ranges import between, refusals
 from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from signal_patch.options import Options
 
     Deleted = tuple[int, dict[str, int]]
+
+
+_REMOVING = (deletion.CASCADE, getattr(deletion, "DB_CASCADE", deletion.CASCADE))  # Django 6.1
+_KEEPING = (*_REMOVING, deletion.PROTECT, deletion.RESTRICT, deletion.DO_NOTHING)
 
 
 def delete(
@@ -105,22 +110,85 @@ def _rounds(collector: Collector, decide: Decide) -> AbstractContextManager[Any]
     return rounds.Rounds(collector.using, next(iter(on.values())), [*on]).open_delete(collector)
 
 
-def delete_in_batches(
-    queryset: QuerySet[Any], size: int, options: Options, original: Callable[..., Deleted]
+def delete_queryset(queryset: QuerySet[Any], options: Options, original: Callable[..., Deleted]) -> Deleted:
+    """Delete the rows of a queryset: in one transaction or in several, all at once or in batches.
+
+    `original` is Django's own `delete()`, unbound; it sends the signals. Returns the sum of what it
+    returns, and raises what it raises.
+    """
+    using = querysets.database_for_write(queryset)
+    if not options.atomic and _may_be_heard(queryset) and commits.are_asked_for(options, using):
+        return _delete_in_transactions(queryset, using, options, original)
+    if options.delete_batch_size is not None:
+        return _delete_in_batches(queryset, using, options.delete_batch_size, options, original)
+    return original(queryset)
+
+
+def _may_be_heard(queryset: QuerySet[Any]) -> bool:
+    """Return whether somebody listens to what a delete of such rows removes or, further down, changes.
+
+    (Options.all_parents and private_fields, deletion.get_candidate_relations_to_delete, Django 5.2 to 6.1.)
+    """
+    reached: set[Any] = set()
+    found: set[Any] = {*sending.senders(queryset)}
+    while found:
+        reached |= found
+        relations: list[Any] = [
+            relation
+            for model in found
+            for relation in deletion.get_candidate_relations_to_delete(model._meta)
+        ]
+        changed = [relation.related_model for relation in relations if relation.on_delete not in _KEEPING]
+        if sending.hears_deletes(found) or sending.hears_saves(changed):
+            return True
+        removed = [relation.related_model for relation in relations if relation.on_delete in _REMOVING]
+        generic = [
+            field.remote_field.model
+            for model in found
+            for field in model._meta.private_fields
+            if hasattr(field, "bulk_related_objects")
+        ]
+        parents = [parent for model in found for parent in model._meta.all_parents]
+        found = {*removed, *generic, *parents} - reached
+    return False
+
+
+def _delete_in_transactions(
+    queryset: QuerySet[Any], using: str, options: Options, original: Callable[..., Deleted]
 ) -> Deleted:
-    """Delete the rows of a queryset, `size` at a time, in one transaction.
+    """Delete the rows batch by batch, each in a transaction of its own."""
+    # Django's refusals come first, with no row deleted.
+    nothing = original(querysets.none(queryset))
+    commits.refuse(queryset, "delete", refusals(queryset))
+    by_model: Counter[str] = Counter(nothing[1])
+
+    lock = options.lock and connections[using].features.has_select_for_update
+
+    def delete_batch(keys: list[Any], after: Any) -> int:
+        if lock and keys:
+            keys = querysets.keys_of(commits.chosen(between(queryset, after, keys[-1]), using, lock=True))
+        by_model.update(original(querysets.with_keys(querysets.all_rows(queryset, using), keys))[1])
+        return len(keys)
+
+    field = fields_of(queryset.model)[0]
+    batches = commits.Batches("delete", queryset, using, options, transactions.DELETE, field)
+    batches.run(delete_batch, options.delete_batch_size or options.batch_size)
+    queryset._result_cache = None
+    return by_model.total(), dict(by_model)
+
+
+def _delete_in_batches(
+    queryset: QuerySet[Any], using: str, size: int, options: Options, original: Callable[..., Deleted]
+) -> Deleted:
+    """Delete the rows, `size` at a time, in one transaction.
 
     Django loads all rows of a delete, and all rows that it cascades to, before it deletes the first one. With
     batches, only the rows of one batch are in memory. This is an option, because it makes two differences:
     RESTRICT refuses a row whose other parent would be deleted in a later batch, and the signals' `origin` is
     the queryset of the batch.
-
-    `original` is Django's own `delete()`, unbound; it sends the signals. Returns the sum of its results, and
-    raises what it raises, with no row deleted.
     """
     # What Django refuses (a slice, for example) is refused first, with no row deleted.
     nothing = original(querysets.none(queryset))
-    using = querysets.database_for_write(queryset)
     by_model: Counter[str] = Counter(nothing[1])
     reported = reporting("delete", queryset.model, using, options.progress)
     with transaction.atomic(using=using, savepoint=False), reported as report:

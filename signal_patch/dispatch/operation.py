@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -84,7 +85,7 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
     def run(self) -> int:
         """Save batch after batch, and return how many rows were matched."""
         matched = done = 0
-        with reporting(self.name, self.model, self.using, self.options.progress) as report:
+        with self.reporting() as report:
             self.report = report
             report.senders.update(dict.fromkeys(self.senders))
             for batch in self.batches():
@@ -96,6 +97,9 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
                 # Free this batch before the next one is loaded.
                 del batch
         return matched
+
+    def reporting(self) -> AbstractContextManager[Report]:
+        return reporting(self.name, self.model, self.using, self.options.progress)
 
     @abstractmethod
     def batches(self) -> Iterator[AnyBatch]:
@@ -110,7 +114,7 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
         """Save the rows of a batch with their signals, and return how many were matched."""
         # In a variable, too, because the context only has a weak reference.
         flight = self.flight = self.new_flight(batch)
-        self.report.already_in_flight += len(batch.keys) - len(batch.to_signal)
+        self.report.count_in_flight(len(batch.keys) - len(batch.to_signal))
         with in_flight.flying(flight):
             self.assign(batch)
             changes = self.send_pre_save(batch)

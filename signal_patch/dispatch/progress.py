@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from django.db import connections
 
 from signal_patch.callers import call_site
+from signal_patch.options import takes_key
 from signal_patch.signals import TooManyRows, bulk_dispatched, limits, logger
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ _current: ContextVar[Report | None] = ContextVar("signal_patch_report", default=
 
 class Report:
     """The report of one bulk operation. Call it after each batch with the rows done and the rows in all.
+
+    Where batches are committed, also give it the primary key up to which they are.
 
     Seconds count from its creation. Statements are only counted if `bulk_dispatched` has receivers, and
     without the statements of receivers.
@@ -62,6 +65,11 @@ class Report:
     def seconds(self) -> float:
         return perf_counter() - self._started
 
+    @property
+    def needs_total(self) -> bool:
+        """Whether somebody asks for the number of rows before they are all done."""
+        return self.show is not _nothing or self.is_heard or limits.max_rows is not None
+
     def begin(self, total: int) -> None:
         """Raise TooManyRows for more rows than the setting MAX_ROWS allows; call it before any signal."""
         if limits.max_rows is not None and total > limits.max_rows:
@@ -70,13 +78,20 @@ class Report:
                 "in parts, or without signals, under no_bulk_signals()"
             )
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int, key: Any = None) -> None:
         self._rows_of_batch = done - self.done
         self.done, self.total = done, total
         self.batches += 1
-        self.show(done, total)
+        if key is not None and takes_key(self.show):
+            self.show(done, total, key=key)
+        else:
+            self.show(done, total)
         if self.is_heard and done < total:
             self._send(finished=False)
+
+    def count_in_flight(self, rows: int) -> None:
+        """Count rows for which nothing is sent, as their signals are being sent already."""
+        self.already_in_flight += rows
 
     def end(self) -> None:
         """Report that all rows of the operation have had their signals."""
@@ -132,6 +147,24 @@ class Report:
             site=self.site,
             finished=finished,
         )
+
+
+class PartOfReport(Report):
+    """What a batch reports to whose operation tells of it when it is committed."""
+
+    def __init__(self, whole: Report) -> None:
+        super().__init__(whole.operation, whole.model, whole.using)
+        self._whole = whole
+        self.senders = whole.senders
+
+    def begin(self, total: int) -> None:
+        pass
+
+    def __call__(self, done: int, total: int, key: Any = None) -> None:
+        pass
+
+    def count_in_flight(self, rows: int) -> None:
+        self._whole.count_in_flight(rows)
 
 
 @contextmanager

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, cast
 
-from django.db.models import QuerySet, Value
-from django.db.models.lookups import Exact
+from django.db.models import QuerySet
 from django.db.models.signals import pre_save
 from django.db.models.sql import Query
 
-from signal_patch.dispatch import backends, transactions
+from signal_patch.dispatch import backends, commits, transactions
 from signal_patch.dispatch.operation import BulkSave
+from signal_patch.dispatch.progress import PartOfReport, Report, current_report
 from signal_patch.dispatch.rows import querysets
 from signal_patch.dispatch.rows.keys import fields_of, is_part
+from signal_patch.dispatch.rows.ranges import between, refusals, refusals_of_values
 from signal_patch.dispatch.rows.selection import Batch, Selection
 from signal_patch.dispatch.signals import in_flight, rounds, sending
 from signal_patch.dispatch.values import columns
@@ -52,8 +54,36 @@ def update(
     if is_void(queryset, values, using):
         return original(queryset, **values)
     rounds.check(options, senders)
-    matched = Update(queryset, using, senders, options, original, values).execute()
+    if commits.are_asked_for(options, using):
+        matched = _update_in_transactions(queryset, values, using, senders, options, original)
+    else:
+        matched = Update(queryset, using, senders, options, original, values).execute()
     queryset._result_cache = None
+    return matched
+
+
+def _update_in_transactions(
+    queryset: QuerySet[Any],
+    values: dict[str, Any],
+    using: str,
+    senders: list[type[Model]],
+    options: Options,
+    original: Callable[..., int],
+) -> int:
+    """Update the rows batch by batch, each in a transaction of its own."""
+    commits.refuse(queryset, "update", [*refusals(queryset), *refusals_of_values(queryset, values)])
+    matched = 0
+
+    def update_batch(keys: list[Any], after: Any) -> int:
+        nonlocal matched
+        rows = between(queryset, after, keys[-1]) if keys else querysets.nowhere(queryset)
+        batch = UpdateOfBatch(rows, using, senders, options, original, values)
+        matched += batch.execute()
+        return batch.total
+
+    field = columns.first_written(queryset.model, values)
+    batches = commits.Batches("update", queryset, using, options, transactions.UPDATE, field)
+    batches.run(update_batch, options.batch_size)
     return matched
 
 
@@ -75,9 +105,7 @@ class Update(BulkSave[Batch]):
         self.values = values
 
     def begin(self) -> None:
-        transactions.begin_write(
-            self.using, transactions.UPDATE, columns.first_written(self.model, self.values)
-        )
+        self.begin_write()
         self.plan = self._plan()
         # The rehearsed values by key, once they are known.
         self.rehearsed: dict[Any, tuple[Any, ...]] | None = None
@@ -92,6 +120,10 @@ class Update(BulkSave[Batch]):
             self.plan.precomputed,
             self._replaced(),
         )
+
+    def begin_write(self) -> None:
+        field = columns.first_written(self.model, self.values)
+        transactions.begin_write(self.using, transactions.UPDATE, field)
 
     def _plan(self) -> Plan:
         pre_save_heard = sending.is_heard(pre_save, self.senders)
@@ -150,8 +182,7 @@ class Update(BulkSave[Batch]):
         The database then refuses what only the database can refuse. Because of the condition, a row that
         another transaction has just inserted is not changed without its signals.
         """
-        nowhere = QuerySet.filter(querysets.copied(self.queryset), Exact(Value(1), Value(0)))
-        return self._run_unchanged(nowhere)
+        return self._run_unchanged(querysets.nowhere(self.queryset))
 
     def _run_unchanged(self, queryset: QuerySet[Any]) -> int:
         """Run Django's statement, which changes no row."""
@@ -234,3 +265,14 @@ class Update(BulkSave[Batch]):
             refresh_fields=self.plan.refresh_fields,
             unassigned=self.plan.unassigned,
         )
+
+
+class UpdateOfBatch(Update):
+    """The update of one of the batches that are committed one by one."""
+
+    def begin_write(self) -> None:
+        # The rows of the batch have been chosen since.
+        pass
+
+    def reporting(self) -> AbstractContextManager[Report]:
+        return nullcontext(PartOfReport(cast("Report", current_report(self.name, self.model))))

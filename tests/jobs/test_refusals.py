@@ -170,6 +170,12 @@ def test_options_of_the_signals_are_checked_at_the_start(monkeypatch: pytest.Mon
         Increase.start()
 
 
+def test_steps_are_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Increase, "signal_options", {"atomic": False})
+    with pytest.raises(ValueError, match="signal_options has atomic=False, and a step is one transaction"):
+        Increase.start()
+
+
 def test_two_jobs_of_one_name_are_refused() -> None:
     job_over(Item.objects, {"n": 1})
     with pytest.raises(ValueError, match="two bulk jobs are called 'tried': "):

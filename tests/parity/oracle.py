@@ -66,9 +66,14 @@ class _Stop(Exception):
 
 @contextmanager
 def undone(alias: str) -> Iterator[None]:
-    """Roll back the block, also after an exception."""
+    """Roll back the block, also after an exception.
+
+    Like that of a TestCase, it may enclose durable blocks (Atomic._from_testcase, Django 5.2 to 6.1).
+    """
+    block: Any = transaction.atomic(using=alias)
+    block._from_testcase = True
     try:
-        with transaction.atomic(using=alias):
+        with block:
             yield
             raise _Undo
     except _Undo:

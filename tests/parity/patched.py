@@ -34,7 +34,11 @@ def receiving(scenario: Call) -> Receivers:
 
 
 def switched_on(scenario: Call) -> int:
-    options: dict[str, Any] = {"write_back": scenario.write_back, "lock": scenario.lock}
+    options: dict[str, Any] = {
+        "write_back": scenario.write_back,
+        "lock": scenario.lock,
+        "atomic": scenario.atomic,
+    }
     if scenario.batched:
         options |= {"batch_inserts": ["tests", "parity"], "batch_reads": scenario.lock}
     with bulk_signals(batch_size=scenario.batch_size, **options):

@@ -119,6 +119,7 @@ class Call(ABC):
     lock: bool = True
     # Whether the inserts and reads of receivers are batched.
     batched: bool = False
+    atomic: bool = True
     # Whether the order of the rows is unambiguous.
     total_order: bool = True
 

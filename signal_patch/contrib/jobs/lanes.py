@@ -8,7 +8,8 @@ from django.apps import apps
 
 from signal_patch.contrib.jobs.keys import Scale, from_text, to_text
 from signal_patch.contrib.jobs.models import Lane
-from signal_patch.contrib.jobs.operations import between, in_key_order
+from signal_patch.contrib.jobs.operations import in_key_order
+from signal_patch.dispatch.rows.ranges import between
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet

@@ -11,6 +11,7 @@ from django.db import connections
 from django.db.models import QuerySet
 
 from signal_patch import bulk_signals, no_bulk_signals
+from signal_patch.dispatch.rows import ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,7 @@ class Operation(ABC):
 
     def between(self, after: Any, upto: Any) -> QuerySet[Any]:
         """Return the rows with a key beyond `after`, unless it is None, and not beyond `upto`."""
-        return between(self.queryset.using(self.using), after, upto)
+        return ranges.between(self.queryset.using(self.using), after, upto)
 
     def keys(self) -> QuerySet[Any, Any]:
         return in_key_order(self.queryset.using(self.using))
@@ -51,23 +52,11 @@ class Operation(ABC):
 
     def refusals(self) -> Iterator[str]:
         """Give the reasons why the rows cannot be dealt with range by range."""
-        query = self.queryset.query
         if self.model._meta.is_composite_pk:
             yield "the model has a composite primary key, and a lane is a range of one column"
-        if query.is_sliced:
-            yield "the queryset is sliced, and a slice of each range is not a slice of the whole"
-        if query.combinator:
-            yield f"the queryset is a {query.combinator}(), which Django cannot narrow to a range"
-        if query.distinct or query.distinct_fields:
-            yield "the queryset has distinct(), which compares rows of different ranges"
-        if query.order_by or query.extra_order_by:
-            yield "the queryset has an explicit order; a job takes its rows in the order of the primary key"
-        if query.group_by is not None:
-            yield "the queryset has an aggregate, which is computed over rows of different ranges"
-        if query.where.contains_over_clause:
-            yield "the queryset filters by a window, which is computed over rows of different ranges"
-        if query.extra_tables:
-            yield "the queryset names other tables in extra(), which Django's update() does not take"
+        if not self.options.get("atomic", True):
+            yield "signal_options has atomic=False, and a step is one transaction"
+        yield from ranges.refusals(self.queryset)
 
     @abstractmethod
     def change(self, rows: QuerySet[Any]) -> int: ...
@@ -105,19 +94,7 @@ class Update(Operation):
         with no_bulk_signals():
             # With no row to change, Django refuses what it refuses anyway, with its own error.
             QuerySet.update(QuerySet.none(self.queryset), **self.values)
-        for name in sorted(self.values):
-            if self.model._meta.get_field(name).primary_key:
-                yield f"{name!r} is the primary key: a row that moves may be visited twice, or not at all"
-            elif self._reads_other_rows(self.values[name]):
-                yield f"the value of {name!r} reads other rows, which steps before this one may have changed"
-
-    def _reads_other_rows(self, value: Any) -> bool:
-        if isinstance(value, QuerySet):
-            return True
-        if not hasattr(value, "resolve_expression"):
-            return False
-        # Joins, aggregates and windows Django has refused.
-        return any(getattr(part, "subquery", False) for part in _parts(self._resolved(value)))
+        yield from ranges.refusals_of_values(self.queryset, self.values)
 
     def _resolved(self, expression: Any) -> Any:
         return expression.resolve_expression(self.queryset.query.chain(), allow_joins=False, for_save=True)
@@ -151,20 +128,8 @@ def database_for_write(queryset: Any) -> str:
     return str(clone.db)
 
 
-def between(queryset: QuerySet[Any], after: Any, upto: Any) -> QuerySet[Any]:
-    """Narrow a queryset to the keys beyond `after`, unless it is None, and not beyond `upto`."""
-    rows = queryset.filter(pk__lte=upto)
-    return rows if after is None else rows.filter(pk__gt=after)
-
-
 def in_key_order(queryset: QuerySet[Any]) -> QuerySet[Any, Any]:
     return queryset.order_by("pk").values_list("pk", flat=True)
-
-
-def _parts(expression: Any) -> Iterator[Any]:
-    yield expression
-    for source in filter(None, expression.get_source_expressions()):
-        yield from _parts(source)
 
 
 def _with_parameters(sql: str, parameters: Any) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
-from django.db.models import Q, QuerySet
+from django.db.models import Q, QuerySet, Value
+from django.db.models.lookups import Exact
 from django.db.models.query import ModelIterable
 from django.db.models.sql import Query
 
@@ -60,6 +61,14 @@ def none(queryset: Any) -> Any:
     clone = copied(queryset)
     clone.query.set_empty()
     return clone
+
+
+def nowhere(queryset: QuerySet[Any]) -> QuerySet[Any]:
+    """Return a queryset that matches no row, which only the database finds out.
+
+    A statement for it is sent, so that the database refuses what it refuses.
+    """
+    return QuerySet.filter(copied(queryset), Exact(Value(1), Value(0)))
 
 
 def all_rows(queryset: Any, using: str) -> Any:

@@ -98,6 +98,12 @@ def is_any_in_flight(using: str, model: type[Model]) -> bool:
     return any(flight.database == database and flight.has_rows_of(owner) for flight in _flying())
 
 
+def is_anything_in_flight(using: str) -> bool:
+    """Return whether signals of any row of a database are being sent right now."""
+    database = database_of(using)
+    return any(flight.database == database for flight in _flying())
+
+
 def is_key(key: Any) -> bool:
     """Return whether a row may have the key, which none has while a part of it is yet to be generated."""
     parts = key if isinstance(key, tuple) else (key,)

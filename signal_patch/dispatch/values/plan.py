@@ -344,6 +344,18 @@ def chooses_by_other_rows(queryset: QuerySet[Any]) -> bool:
     return _reads_other_rows(queryset.query.where)
 
 
+def value_reads_other_rows(value: Any, queryset: QuerySet[Any], target: ModelField) -> bool:
+    """Return whether what an `update()` of the queryset is given for a field depends on other rows.
+
+    Of raw SQL nobody knows. (UpdateQuery, Django 5.2 to 6.1.)
+    """
+    if not hasattr(value, "resolve_expression"):
+        return False
+    query = queryset.query.chain(UpdateQuery)
+    query.get_initial_alias()
+    return _reads_other_rows(resolved_to_save(value, _resolving(query, target)))
+
+
 def _reads_other_rows(resolved: Any) -> bool:
     kinds = (Query, QuerySet, Subquery, RawSQL, ExtraWhere)
     return any(isinstance(node, kinds) for node in nodes(resolved))

@@ -4,12 +4,11 @@ import argparse
 import os
 import random
 import sys
-import tempfile
 import time
 from datetime import timedelta
-from pathlib import Path
 
-from tests.database import CHOICES, VARIABLE, databases
+from tests.database import CHOICES
+from tests.jobs.kills.database import new_database, new_items
 
 ENGINES = ("processes", "celery-rabbitmq", "celery-redis", "tasks")
 
@@ -24,19 +23,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    os.environ[VARIABLE] = given.db
-    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.jobs.kills.settings"
-    with tempfile.TemporaryDirectory() as folder:
-        name = f"{os.environ.get('SIGNAL_PATCH_DB_NAME', 'signal_patch')}_kills"
-        os.environ["JOBS_DATABASE"] = str(Path(folder, name)) if given.db == "sqlite" else name
-        _create_database(given.db, name)
-        # Their imports read the settings.
-        import django
-
-        django.setup()
-        from django.core.management import call_command
-
-        call_command("migrate", run_syncdb=True, verbosity=0)
+    with new_database(given.db):
         passed = _run(given.engine, given.rows, given.kills, given.seed)
     print(f"{int(passed)} passed, {int(not passed)} failed")
     return int(not passed)
@@ -51,19 +38,13 @@ def _run(engine: str, rows: int, kills: int, seed: int) -> bool:
     from tests.jobs.models import Audit, Item
 
     os.environ["JOBS_BROKER"] = BROKERS.get(engine, "")
-    Audit.objects.all().delete()
-    Item.objects.all().delete()
-    Item.objects.bulk_create([Item() for _ in range(rows)], batch_size=2000)
-    if engine.startswith("celery"):
-        from tests.jobs.kills.celery_app import app
-
-        app.control.purge()
+    new_items(engine, rows)
     # A schedule that looks after runners more often than one would.
     control.ALIVE = timedelta(seconds=3)  # type: ignore[attr-defined]
     choice = random.Random(seed)
     began = time.monotonic()
     job = RetireSlowly.start(engine=engine.partition("-")[0], runners=3)
-    workers = Workers(engine, job.pk, choice)
+    workers = Workers(engine, job.pk, 3, choice)
     killed = 0
     seen = -1
     try:
@@ -101,31 +82,6 @@ def _count() -> object:
     from django.db.models import Count
 
     return Count("pk")
-
-
-def _create_database(db: str, name: str) -> None:
-    settings = databases()["default"]
-    if db == "postgres":
-        import psycopg
-
-        where = {"host": settings["HOST"], "port": settings["PORT"], "user": settings["USER"]}
-        with psycopg.connect(
-            **where, password=settings["PASSWORD"], dbname="postgres", autocommit=True
-        ) as server:
-            server.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-            server.execute(f'CREATE DATABASE "{name}"')
-    if db == "mariadb":
-        import MySQLdb  # type: ignore[import-untyped]
-
-        server = MySQLdb.connect(
-            host=settings["HOST"],
-            port=int(settings["PORT"]),
-            user=settings["USER"],
-            password=settings["PASSWORD"],
-        )
-        server.query(f"DROP DATABASE IF EXISTS `{name}`")
-        server.query(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4")
-        server.close()
 
 
 if __name__ == "__main__":

@@ -10,20 +10,10 @@ import sys
 from pathlib import Path
 
 COMMANDS = {
-    "processes": ["-m", "django", "bulk_jobs", "run", "{job}", "--processes", "3"],
+    "processes": ["-m", "django", "bulk_jobs", "run", "{job}", "--processes", "{count}"],
     "celery": [
-        *(
-            "-m",
-            "celery",
-            "-A",
-            "tests.jobs.kills.celery_app",
-            "worker",
-            "--pool",
-            "solo",
-            "--loglevel",
-            "ERROR",
-        ),
-        *("--without-gossip", "--without-mingle", "-n", "{name}@kills"),
+        *("-m", "celery", "-A", "tests.jobs.kills.celery_app", "worker", "--pool", "solo"),
+        *("--loglevel", "ERROR", "--without-gossip", "--without-mingle", "-n", "{name}@kills"),
     ],
     "tasks": ["-m", "django", "db_worker", "--interval", "0.1", "--no-startup-delay"],
 }
@@ -33,20 +23,19 @@ BROKERS = {
     "celery-redis": "redis://127.0.0.1:6379/9",
 }
 
-# Of the engine "processes" one command is enough: it has processes of its own.
-COUNTS = {"processes": 1}
-
 
 class Workers:
     """The workers of an engine: killed, they are started again."""
 
-    def __init__(self, engine: str, job_id: int, choice: random.Random) -> None:
+    def __init__(self, engine: str, job_id: int, count: int, choice: random.Random) -> None:
         self._engine = engine.partition("-")[0]
         self._environment = {**os.environ, "JOBS_BROKER": BROKERS.get(engine, "")}
         self._job_id = job_id
+        self._count = count
         self._choice = choice
         self._started = 0
-        self._running = [self._start() for _ in range(COUNTS.get(self._engine, 3))]
+        # Of the engine "processes" one command is enough: it has processes of its own.
+        self._running = [self._start() for _ in range(1 if engine == "processes" else count)]
 
     def kill_one(self) -> bool:
         """Kill one of the processes that work, if there is one."""
@@ -70,7 +59,7 @@ class Workers:
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._started += 1
-        words = {"job": self._job_id, "name": f"w{self._started}"}
+        words = {"job": self._job_id, "name": f"w{self._started}", "count": self._count}
         command = [word.format(**words) for word in COMMANDS[self._engine]]
         return subprocess.Popen(
             [sys.executable, *command],
