@@ -238,15 +238,19 @@ def test_a_proxy_has_the_unique_constraints_of_its_model(receivers: Receivers) -
 
 
 @pytest.mark.skipif("connection.vendor != 'postgresql'", reason="only PostgreSQL returns system columns")
-def test_postgresql_needs_one_statement(receivers: Receivers) -> None:
+@pytest.mark.parametrize("lock", [False, True])
+def test_postgresql_needs_one_statement_and_one_that_locks(lock: bool, receivers: Receivers) -> None:
     receivers.record(Shelf)
     # The first upsert of a table also asks what kind of table it is.
     Shelf.objects.bulk_create([Shelf(label="a")], **upserting("label", update_fields=["width"]))
-    with transaction.atomic(), CaptureQueriesContext(connection) as queries:
-        Shelf.objects.bulk_create(
-            [Shelf(label="a"), Shelf(label="b")], **upserting("label", update_fields=["width"])
-        )
-    assert len(statements(queries)) == 1
+    objs = [Shelf(label="a"), Shelf(label="b")]
+    with (
+        transaction.atomic(),
+        CaptureQueriesContext(connection) as queries,
+        signal_patch.bulk_signals(lock=lock),
+    ):
+        Shelf.objects.bulk_create(objs, **upserting("label", update_fields=["width"]))
+    assert len(statements(queries)) == 1 + lock
 
 
 @pytest.fixture

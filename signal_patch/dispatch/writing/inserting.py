@@ -12,7 +12,7 @@ from django.db.models.constants import OnConflict
 
 from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows.keys import fields_of
-from signal_patch.dispatch.rows.querysets import copied, current, keys_of, lock
+from signal_patch.dispatch.rows.querysets import copied, current, keys_of, lock, locked
 from signal_patch.dispatch.signals import in_flight
 from signal_patch.dispatch.values import columns
 from signal_patch.dispatch.writing import made_keys
@@ -79,16 +79,18 @@ class Inserter:
 
         The statement itself locks them in the order of the instances, so two upserts could deadlock.
         """
-        if not (self.updates and self.lock):
+        if not (self.updates and self.lock) or len(objs) == 1:
             return
-        all_rows: QuerySet[Any] = QuerySet(self.model, using=self.using)
-        keys = {
-            key
+        all_rows: QuerySet[Any] = QuerySet(self.model, using=self.using).order_by("pk")
+        parts = [
+            all_rows.filter(condition)
             for unique in self._unique_sets()
             for condition in conditions(objs, unique)
-            for key in keys_of(all_rows.filter(condition))
-        }
-        lock(all_rows, keys)
+        ]
+        if len(parts) == 1:
+            keys_of(locked(parts[0], ()))
+        else:
+            lock(all_rows, {key for part in parts for key in keys_of(part)})
 
     def _unique_sets(self) -> list[UniqueSet]:
         target = self._fields("unique_fields")
