@@ -16,6 +16,7 @@ from signal_patch import bulk_signals
 from tests.cascade_models import Harbour, Note
 from tests.fleet import column, of_every_size, rows, ships
 from tests.models import Berth, Officer, Port, Sailor, Ship
+from tests.receiver_models import Slip
 from tests.recording import field_values
 
 if TYPE_CHECKING:
@@ -196,3 +197,65 @@ def test_a_parent_row_may_be_named(receivers: Receivers) -> None:
     with bulk_signals(prefetch=["person_ptr"]):
         Officer.objects.update(rank="r")
     assert seen == ["o"]
+
+
+class TestRowsWithoutAKey:
+    """The instances of `bulk_create()`, which nothing can refer to before they have keys."""
+
+    def test_what_refers_to_them_is_loaded_before_post_save(self, receivers: Receivers) -> None:
+        moored_ships(1)
+        seen: list[Any] = []
+        queries: list[int] = []
+
+        def look(instance: Ship, **arguments: Any) -> None:
+            with CaptureQueriesContext(connection) as captured:
+                assert instance.berth is not None
+                seen.append((instance.berth.number, [sailor.name for sailor in instance.crew.all()]))
+            queries.append(len(captured))
+
+        receivers.connect(post_save, look, Ship)
+        berth = Berth.objects.get()
+        with bulk_signals(prefetch=["crew", "berth__port"]), CaptureQueriesContext(connection) as captured:
+            Ship.objects.bulk_create([Ship(berth_id=berth.pk), Ship(pk=1000, berth_id=berth.pk)])
+        assert seen == [(0, []), (0, [])]
+        assert queries == [0, 0]
+        statements = [query["sql"] for query in captured if query["sql"].startswith("SELECT")]
+        # Those of rows with a key are loaded before pre_save.
+        assert [sum(name in sql for sql in statements) for name in ("tests_berth", "tests_port")] == [1, 1]
+        assert sum("tests_sailor" in sql for sql in statements) == 2
+
+    def test_a_receiver_of_pre_save_finds_what_they_refer_to(self, receivers: Receivers) -> None:
+        (berth,) = rows(Berth, {"number": 3})
+        seen: list[Any] = []
+        receivers.connect(pre_save, lambda instance, **arguments: seen.append(instance.berth), Ship)
+        with bulk_signals(prefetch=["crew", "berth"]):
+            Ship.objects.bulk_create([Ship(berth_id=berth.pk), Ship(berth=berth), Ship()])
+        assert seen == [berth, berth, None]
+        assert Ship.objects.count() == 3
+
+    def test_an_unsaved_related_object_is_refused_as_by_django(self, receivers: Receivers) -> None:
+        receivers.connect(pre_save, lambda instance, **arguments: None, Ship)
+        with bulk_signals(prefetch=["berth", "crew"]), pytest.raises(ValueError, match="unsaved related obj"):
+            Ship.objects.bulk_create([Ship(berth=Berth(number=3))])
+
+    def test_a_row_of_the_same_batch_is_found_at_post_save(self, receivers: Receivers) -> None:
+        first = Slip(number=1)
+        second = Slip(number=2, before_id=first.pk)
+        seen: list[Any] = []
+        receivers.connect(post_save, lambda instance, **arguments: seen.append(instance.before), Slip)
+        with bulk_signals(prefetch=["before"]):
+            Slip.objects.bulk_create([first, second])
+        assert seen == [None, first]
+
+    def test_generic_relations_of_both_directions(self, receivers: Receivers) -> None:
+        (harbour,) = rows(Harbour, {"name": "h"})
+        seen: list[Any] = []
+        receivers.connect(post_save, lambda instance, **arguments: seen.append(instance.target), Note)
+        receivers.connect(
+            post_save, lambda instance, **arguments: seen.append(list(instance.notes.all())), Harbour
+        )
+        kind = ContentType.objects.get_for_model(Harbour)
+        with bulk_signals(Note, prefetch=["target"]), bulk_signals(Harbour, prefetch=["notes"]):
+            Note.objects.bulk_create([Note(content_type=kind, object_id=harbour.pk)])
+            Harbour.objects.bulk_create([Harbour(name="i")])
+        assert seen == [harbour, []]

@@ -163,7 +163,7 @@ class BulkCreate(BulkSave[Batch]):
     @in_receivers
     def send_pre_save(self, batch: Batch) -> dict[Any, Changes]:
         objs = [obj for _, obj in batch.to_signal]
-        self.rounds.begin_batch(objs)
+        self.rounds.begin_batch_of_new(objs)
         with self.rounds.open(pre_save):
             sending.send_each(pre_save, self.senders, self.using, self._each_in_flight(objs))
         # The INSERT writes all fields, so no comparison is needed.
@@ -190,4 +190,6 @@ class BulkCreate(BulkSave[Batch]):
             saved = [row for key, row in zip(keys, saved, strict=True) if key not in already_in_flight]
         # The rows have their keys now, and rows that were left out are no longer in flight.
         self.flight.hold_only(self.model, keys)
+        if self.hears_post_save:
+            self.rounds.continue_batch_of_new(obj for obj, *_ in saved)
         return super().send_post_save(saved)

@@ -1,4 +1,4 @@
-"""The names that the option `prefetch` takes."""
+"""The names that the option `prefetch` takes, and related objects of instances without rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.core.exceptions import FieldError
-from django.db.models import Model
+from django.db.models import ForeignObject, Model, prefetch_related_objects
 from django.db.models.constants import LOOKUP_SEP
 
 
@@ -17,6 +17,42 @@ def check(model: type[Model], names: Iterable[str]) -> None:
     """
     for name in names:
         _check(model, name)
+
+
+def load_before_insert(instances: list[Any], names: Iterable[str]) -> None:
+    """Load the related objects of instances whose rows do not exist yet, as far as they can be loaded.
+
+    Only a row with a key can be referred to.
+    """
+    by_name = {
+        name: _fields(type(instance)).get(name.partition(LOOKUP_SEP)[0])
+        for instance in instances[:1]
+        for name in names
+    }
+    own = [name for name, field in by_name.items() if field is not None]
+    prefetch_related_objects(instances, *own)
+    with_keys = [instance for instance in instances if instance._is_pk_set()]
+    prefetch_related_objects(with_keys, *(name for name in by_name if name not in own))
+    for field in by_name.values():
+        if isinstance(field, ForeignObject):
+            _forget_missing(instances, field)
+
+
+def _fields(model: type[Model]) -> dict[str, Any]:
+    """Return the relations of a model that its own columns hold: foreign keys, generic ones included."""
+    return {
+        field.name: field
+        for field in model._meta.get_fields()
+        if not field.auto_created and (field.many_to_one or field.one_to_one)
+    }
+
+
+def _forget_missing(instances: list[Any], field: Any) -> None:
+    """Let the objects be loaded later that do not exist yet, such as those of the same batch."""
+    for instance in instances:
+        refers = None not in field.get_local_related_value(instance)
+        if refers and field.get_cached_value(instance, default=None) is None:
+            instance._state.fields_cache.pop(field.cache_name, None)
 
 
 def _check(model: type[Model], name: str) -> None:

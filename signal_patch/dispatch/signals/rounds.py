@@ -114,6 +114,21 @@ class Rounds:
         if self.options.prefetch:
             prefetch_related_objects(list(instances), *self.options.prefetch)
 
+    def begin_batch_of_new(self, instances: list[Model]) -> None:
+        """Load, before the first signal, what can be loaded for instances whose rows do not exist yet."""
+        if self.options.prefetch:
+            from signal_patch.receivers import prefetching
+
+            prefetching.load_before_insert(instances, self.options.prefetch)
+
+    def continue_batch_of_new(self, instances: Iterable[Any]) -> None:
+        """Load the rest, before the first `post_save`. What is loaded already takes no statement."""
+        if self.options.prefetch:
+            # Where the database does not tell the key of a new row, nothing can refer to the instance.
+            prefetch_related_objects(
+                [instance for instance in instances if instance._is_pk_set()], *self.options.prefetch
+            )
+
     def open(self, signal: ModelSignal) -> AbstractContextManager[None]:
         """Open a round; the signal is sent inside the block, for the rows in flight."""
         if self.is_needed or has_list_receivers(signal, self.senders):
