@@ -24,9 +24,9 @@ class SignalPatchConfig(AppConfig):
 
     def ready(self) -> None:
         # Imported here, because Django imports this module before the models are loaded.
-        from signal_patch.checks import check_models, check_patches, check_quiet, check_setting
+        from signal_patch.checks import ALL
 
-        for check in (check_setting, check_models, check_quiet, check_patches):
+        for check in ALL:
             checks.register(check)
         setting_changed.connect(_follow_overrides, dispatch_uid="signal_patch")
         try:

@@ -63,6 +63,21 @@ def check_quiet(**_: Any) -> list[checks.CheckMessage]:
     ]
 
 
+def check_observe_ignore(**_: Any) -> list[checks.CheckMessage]:
+    """W004: OBSERVE_IGNORE names something that is not there."""
+    if check_setting():
+        return []
+    return [
+        checks.Warning(
+            f"SIGNAL_PATCH['OBSERVE_IGNORE'] names {path!r}, which cannot be found.",
+            hint="Write the dotted path of a package, module, class or function, or remove it.",
+            id="signal_patch.W004",
+        )
+        for path in Settings().observe_ignore
+        if not _may_exist(path)
+    ]
+
+
 def check_patches(**_: Any) -> list[checks.CheckMessage]:
     """W001: the switch is on, but a patched method has been replaced."""
     if not scopes.process.rules.on():
@@ -97,5 +112,26 @@ def _is_function(path: str) -> bool:
     return callers.code_at(path) is not None
 
 
+def _may_exist(path: str) -> bool:
+    """Return whether a package, module, class or function may have this dotted path.
+
+    Imports no module, because a script may do its work when it is imported.
+    """
+    name, *parts = path.split(".")
+    if name == "__main__" or name not in sys.modules:
+        return name == "__main__" or find_spec(name) is not None
+    found: Any = sys.modules[name]
+    for part in parts:
+        is_package = hasattr(found, "__path__")
+        name = f"{name}.{part}"
+        found = sys.modules.get(name) or getattr(found, part, None)
+        if found is None:
+            return is_package and find_spec(name) is not None
+    return True
+
+
 def _dotted_path(function: Any) -> str:
     return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"
+
+
+ALL = (check_setting, check_models, check_quiet, check_observe_ignore, check_patches)

@@ -13,6 +13,7 @@ from signal_patch.options import Keywords, Options
 from signal_patch.specs import named, suggestion
 
 _NAMES = ("MODELS", "EXCLUDE")
+_MODEL_OPTIONS = ("BATCH_INSERTS",)
 _OPTIONS = tuple(field.name.upper() for field in fields(Options))
 _VALID = (*_NAMES, *_OPTIONS, "AUTOENABLE", "QUIET", "OBSERVE", "OBSERVE_IGNORE", "WARN_ROWS", "MAX_ROWS")
 _OBSERVE = (True, False, "log", "raise", "collect")
@@ -71,7 +72,7 @@ class Settings:
         given = self._given()
         return [
             f"SIGNAL_PATCH[{name!r}]: {error}"
-            for name in _NAMES
+            for name in (*_NAMES, *_MODEL_OPTIONS)
             for error in map(_wrong, given.get(name, []))
             if error
         ]
@@ -150,6 +151,9 @@ def _check_options(given: dict[str, Any]) -> None:
         keywords[name] = value
         try:
             Options.from_keywords(keywords)  # type: ignore[arg-type]  # some of the keys of Keywords
+        except LookupError:
+            # A label that names nothing, which `wrong_names()` reports.
+            del keywords[name]
         except (TypeError, ValueError, ImportError) as error:
             raise _wrong_value(name.upper(), str(error)) from error
 

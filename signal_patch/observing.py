@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from signal_patch.signals import Listener, listeners
 from signal_patch.specs import is_never_signalled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from django.db.models import Model
 
@@ -83,7 +84,7 @@ class Observation:
 
     def __init__(self, action: Action = "log", ignore: Iterable[str] = ()) -> None:
         self.action = action
-        self.ignore = tuple(ignore)
+        self.ignore = _paths(ignore)
         self._lock = Lock()
         self._missed: dict[object, Missed] = {}
         self._suppressed: dict[object, Missed] = {}
@@ -183,7 +184,7 @@ def observe_process(action: Action | None, ignore: Iterable[str] = ()) -> None:
     """Observe the whole process, or stop observing it if the action is None."""
     with scopes.lock:
         if action is not None:
-            process.action, process.ignore = _checked(action), tuple(ignore)
+            process.action, process.ignore = _checked(action), _paths(ignore)
         _observers.discard(process)
         if action is not None:
             _observers.add(process)
@@ -213,6 +214,13 @@ class _Observers:
         with scopes.lock:
             self.open = tuple(other for other in self.open if other is not observation)
             switch.set_observer(_run if self.open else None)
+
+
+def _paths(ignore: object) -> tuple[str, ...]:
+    given = None if isinstance(ignore, str) or not isinstance(ignore, Iterable) else tuple(ignore)
+    if given is None or not all(isinstance(path, str) for path in given):
+        raise TypeError(f"ignore must be a list of dotted paths, such as ['shop.jobs'], not {ignore!r}")
+    return given
 
 
 # What the setting OBSERVE collects. It stays when the setting changes.

@@ -9,7 +9,7 @@ from django.core.management.base import SystemCheckError
 from django.db.models import QuerySet
 
 from signal_patch import disable, enable
-from signal_patch.checks import check_models, check_patches, check_setting
+from signal_patch.checks import check_models, check_observe_ignore, check_patches, check_setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,9 +40,9 @@ def test_a_wrong_setting_is_e001(settings: Settings, setting: Any) -> None:
     assert check_models() == []
 
 
-@pytest.mark.parametrize("key", ["MODELS", "EXCLUDE"])
+@pytest.mark.parametrize("key", ["MODELS", "EXCLUDE", "BATCH_INSERTS"])
 def test_each_label_that_names_nothing_is_e002(settings: Settings, key: str) -> None:
-    settings.SIGNAL_PATCH = {key: ["tests.Bok", "tests.Book", "shop", "a.b.c"]}
+    settings.SIGNAL_PATCH = {key: ["tests.Bok", "tests.Book", "shop", "library.a"], "ATOMIC": True}
 
     assert ids(check_setting()) == ["signal_patch.E002"] * 3
     assert check_setting()[0].msg.startswith(f"SIGNAL_PATCH[{key!r}]: 'tests.Bok': app 'tests' has no such")
@@ -90,6 +90,29 @@ class TestReplacedPatches:
         disable()
 
         assert check_patches() == []
+
+
+def test_a_path_to_ignore_that_is_not_there_is_w004(settings: Settings) -> None:
+    there = [
+        "__main__",
+        "__main__.main",
+        "tests",
+        "tests.test_checks",
+        "tests.test_checks.ids",
+        "tests.models.Book.full_clean",
+        # Modules that are not loaded.
+        "turtledemo",
+        "xml.dom.pulldom",
+        "antigravity.fly",
+    ]
+    wrong = ["shopp", "tests.modles", "tests.models.Bok", "tests.models.Book.savee", "tests.test_checks.x.y"]
+    settings.SIGNAL_PATCH = {"OBSERVE_IGNORE": [*there, *wrong]}
+
+    found = check_observe_ignore()
+    assert ids(found) == ["signal_patch.W004"] * len(wrong)
+    assert [repr(path) in message.msg for path, message in zip(wrong, found, strict=True)] == [True] * 5
+    settings.SIGNAL_PATCH = {"OBSERVE_IGNORE": 3}
+    assert check_observe_ignore() == []
 
 
 def test_the_app_registers_the_checks(settings: Settings) -> None:

@@ -87,6 +87,10 @@ class TestTheApp:
         [
             ({"MODELS": ["tests.Bok"]}, r"SIGNAL_PATCH\['MODELS'\]: 'tests.Bok': .*did you mean 'Book'\?"),
             ({"EXCLUDE": ["a.b.c"]}, r"SIGNAL_PATCH\['EXCLUDE'\]: 'a.b.c' is not a label"),
+            (
+                {"BATCH_INSERTS": ["tests.Bok"]},
+                r"SIGNAL_PATCH\['BATCH_INSERTS'\]: 'tests.Bok': .*did you mean 'Book'\?",
+            ),
             ({"BATCH_SIZE": 0}, r"SIGNAL_PATCH\['BATCH_SIZE'\]: batch_size must be at least 1, not 0"),
         ],
     )
@@ -170,6 +174,10 @@ class TestTheCommandCheck:
         ("setting", "error"),
         [
             ({"MODELS": ["library.Bok"]}, "(signal_patch.E002) SIGNAL_PATCH['MODELS']: 'library.Bok': app"),
+            (
+                {"BATCH_INSERTS": ["library.Bok"]},
+                "(signal_patch.E002) SIGNAL_PATCH['BATCH_INSERTS']: 'library.Bok': app",
+            ),
             ({"BATCH_SIZE": 0}, "(signal_patch.E001) SIGNAL_PATCH['BATCH_SIZE']: batch_size must be"),
         ],
     )
