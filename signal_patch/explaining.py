@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
+from inspect import isclass, unwrap
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from django.db import connections
 from django.db.models import Model, QuerySet
+from django.db.models.constants import LOOKUP_SEP
 from django.db.models.manager import BaseManager
 from django.db.models.query import ModelIterable
 from django.db.models.signals import post_init, pre_init
 
 from signal_patch import scopes
-from signal_patch.dispatch.rows import loading, querysets, ranges
+from signal_patch.dispatch import backends
+from signal_patch.dispatch.rows import loading, querysets, ranges, related
 from signal_patch.dispatch.signals import in_flight, sending
 from signal_patch.dispatch.values.plan import may_read_itself, plan_values
 from signal_patch.options import Options, changed
@@ -21,7 +25,7 @@ from signal_patch.signals import listeners
 from signal_patch.specs import is_never_signalled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 Explained: TypeAlias = Literal["update", "delete"]
 
@@ -97,36 +101,41 @@ def explain(
     """Return what `update(**values)` or `delete()` of a queryset would do here and now.
 
     It changes nothing and sends nothing. It runs one statement, which counts the rows. Raises what Django
-    raises for the queryset or the values, and ValueError for the other operations, which take instances.
+    raises for the queryset or the values, TypeError for anything but a queryset or a manager and for values
+    of a delete, and ValueError for the other operations, which take instances.
 
         print(explain(Book.objects.filter(status="draft"), status="sold"))
     """
     if operation not in get_args(Explained):
         valid = ", ".join(map(repr, get_args(Explained)))
         raise ValueError(f"explain() knows the operations {valid}, not {operation!r}")
+    if not isinstance(queryset, QuerySet | BaseManager):
+        raise TypeError(f"explain() takes a queryset or a manager; {_instead(queryset)}")
+    if operation == "delete" and values:
+        raise TypeError(f"a delete takes no values, but these are given: {', '.join(values)}")
     queryset = queryset.all()
     decided_by, options = _decision(queryset, operation)
     using = querysets.database_for_write(queryset)
     facts: dict[str, Any] = {}
-    if operation == "update":
+    if operation == "delete":
+        _refuse_delete(queryset)
+    else:
         # On an empty queryset, Django checks the arguments and executes nothing.
         with in_flight.silence(queryset.model):
             querysets.none(queryset).update(**values)
-        if options is not None:
-            facts = _facts_of_update(queryset, values, using, options)
     count = _count(queryset, using)
+    if operation == "update" and not values:
+        why = ["without values, update() executes nothing"]
+        return Explanation(queryset.model, operation, decided_by, options, count, 0, 0, {}, warnings=why)
     size = _size(queryset, using, operation, options)
     batches = -(-count // size) if size else min(count, 1)
-    per_batch, once = facts.pop("per_batch", None), facts.pop("once", 0)
     commits = options is not None and not options.atomic
+    statements = None
+    if operation == "update" and options is not None:
+        facts, costs = _facts_of_update(queryset, values, using, options)
+        statements = costs.in_all(batches, commits=commits)
     if commits:
-        # A statement reads the keys of each batch.
-        choosing = batches
         facts["warnings"] = [*_refusals(queryset, operation, values), *facts.get("warnings", [])]
-    else:
-        # With several batches, a statement reads the keys of all rows. If the rows are to be locked and the
-        # caller orders them, the first batch is also loaded twice.
-        choosing = batches > 1 and 1 + bool(queryset.query.order_by and facts.get("locks_rows"))
     return Explanation(
         model=queryset.model,
         operation=operation,
@@ -134,11 +143,66 @@ def explain(
         options=options,
         rows=count,
         batches=batches,
-        statements=None if per_batch is None else batches * per_batch + once + choosing,
+        statements=statements,
         receivers=_receivers(queryset, operation),
         commits_batches=commits,
         **facts,
     )
+
+
+def _instead(given: object) -> str:
+    if not (isclass(given) and issubclass(given, Model)):
+        return f"{type(given).__qualname__} is neither"
+    manager = getattr(given, "_default_manager", None)
+    return f"give one, such as {given.__qualname__}.{manager.name if manager else 'objects'}.all()"
+
+
+class _AcceptedError(Exception):
+    """Django would delete the rows now."""
+
+
+def _refuse_delete(queryset: QuerySet[Any]) -> None:
+    """Raise what Django's `delete()` raises for a queryset.
+
+    It copies the queryset when it has checked everything (QuerySet._chain, Django 5.2 to 6.1), which ends it
+    here, before it opens a transaction.
+    """
+
+    def accept() -> None:
+        raise _AcceptedError
+
+    checked = querysets.copied(queryset)
+    # Set on this copy alone, which nobody else has.
+    checked.__dict__["_chain"] = accept
+    with suppress(_AcceptedError):
+        unwrap(QuerySet.delete)(checked)
+
+
+@dataclass(frozen=True)
+class _Costs:
+    """The statements of an update.
+
+    `loads` are those that load related objects, of which a batch without rows has none. `again` says whether
+    the first batch is loaded twice if there are several.
+    """
+
+    per_batch: int
+    loads: int
+    once: int
+    beginning: int
+    again: bool
+
+    def in_all(self, batches: int, *, commits: bool) -> int:
+        """Return the maximum."""
+        loads = batches * self.loads
+        # Without rows, there is still a statement that finds none, and one that changes none.
+        batches = max(batches, 1)
+        if commits:
+            # A statement reads the keys of each batch.
+            return loads + batches * (self.per_batch + self.once + self.beginning + 1)
+        # With several batches, a statement reads the keys of all rows.
+        several = 1 + (1 + self.loads) * self.again if batches > 1 else 0
+        return loads + batches * self.per_batch + self.once + self.beginning + several
 
 
 def _refusals(queryset: QuerySet[Any], operation: str, values: dict[str, Any]) -> list[str]:
@@ -168,7 +232,10 @@ def _decision(queryset: QuerySet[Any], operation: str) -> tuple[str, Options | N
 
 
 def _count(queryset: QuerySet[Any], using: str) -> int:
-    chosen = QuerySet.values(QuerySet.order_by(queryset), "pk")
+    unordered = QuerySet.order_by(querysets.copied(queryset))
+    # Nothing is to be locked, and outside a transaction nothing can be.
+    unordered.query.select_for_update = False
+    chosen = QuerySet.values(unordered, "pk")
     all_rows: QuerySet[Any] = querysets.all_rows(queryset, using)
     return QuerySet.filter(all_rows, pk__in=chosen).count()
 
@@ -194,9 +261,10 @@ def _receivers(queryset: QuerySet[Any], operation: str) -> dict[str, list[str]]:
 
 def _facts_of_update(
     queryset: QuerySet[Any], values: dict[str, Any], using: str, options: Options
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], _Costs]:
+    connection = connections[using]
     shown = "pre_save" in _receivers(queryset, "update")
-    plan = plan_values(queryset, values, using, connections[using], pre_save_heard=shown)
+    plan = plan_values(queryset, values, using, connection, pre_save_heard=shown)
     again = [
         *plan.refresh_fields,
         *(column for column in queryset.model._meta.concrete_fields if column.generated),
@@ -204,19 +272,48 @@ def _facts_of_update(
     # Django looks up the keys of the parents' rows, and writes each parent's table in a separate statement.
     parents = len(queryset.model._meta.get_parent_list())
     # A lookup of the keys, a statement for each table, and the rollback.
-    trying = 3 + parents if may_read_itself(plan, queryset, connections[using]) else 0
-    return {
+    trying = 3 + parents if may_read_itself(plan, queryset, connection) else 0
+    ordered, locks = bool(queryset.query.order_by), options.lock and connection.features.has_select_for_update
+    may_join = not plan.precomputed and (not locks or connection.features.has_select_for_update_of)
+    costs = _Costs(
         # One loads the batch, one writes it, and one reads what only the database knows.
-        "per_batch": 2 + (1 + parents if parents else 0) + bool(again),
+        per_batch=2 + (1 + parents if parents else 0) + bool(again),
+        loads=_statements_for_related(queryset, using, options, may_join=may_join),
         # One puts the rows in the caller's order, and one computes values that read other rows.
-        "once": int(bool(queryset.query.order_by)) + bool(plan.precomputed) + trying,
-        "locks_rows": options.lock and connections[using].features.has_select_for_update,
+        once=ordered + bool(plan.precomputed) + trying,
+        beginning=int(backends.of(connection).begins_with_statement(connection)),
+        # If the rows are to be locked and the caller orders them, the first batch is loaded twice.
+        again=ordered and locks,
+    )
+    facts = {
+        "locks_rows": locks,
         "slow_loading": _slow_loading(queryset),
         "precomputed": [column.name for column in plan.precomputed_fields.values()],
         "computed": [column.name for _, column, _ in plan.previewed],
         "read_again": [column.name for column in again],
         "warnings": _warnings(),
     }
+    return facts, costs
+
+
+def _statements_for_related(queryset: QuerySet[Any], using: str, options: Options, *, may_join: bool) -> int:
+    """Return how many statements load the related objects of a batch: one for each step of a lookup.
+
+    Where joins may not load those of `select_related()`, statements do. A generic foreign key counts as one
+    model.
+    """
+    found = related.of(queryset, using)
+    joined = may_join and not related.has_raw_sql(queryset.query)
+    steps, selected = {*_steps([*found.lookups, *options.prefetch])}, {*_steps(found.paths)}
+    return len(steps - selected if joined else steps | selected)
+
+
+def _steps(lookups: Iterable[Any], before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for lookup in lookups:
+        # A Prefetch has its path, and perhaps a queryset with lookups of its own (Django 5.2 to 6.1).
+        path = (*before, *getattr(lookup, "prefetch_through", lookup).split(LOOKUP_SEP))
+        yield from (path[:length] for length in range(len(before) + 1, len(path) + 1))
+        yield from _steps(getattr(getattr(lookup, "queryset", None), "_prefetch_related_lookups", ()), path)
 
 
 def _slow_loading(queryset: Any) -> list[str]:

@@ -8,15 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.exceptions import FieldDoesNotExist
-from django.db import connection
-from django.db.models import F, OuterRef, Subquery
+from django.db import NotSupportedError, connection
+from django.db.models import F, Model, OuterRef, Prefetch, Subquery
 from django.db.models.functions import Coalesce, Now
 from django.db.models.signals import post_delete, post_init, post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 
 from signal_patch import bulk_signals, disable, enable, explain, no_bulk_signals
-from tests.fleet import column, is_write_lock, rows, ships
-from tests.models import Berth, Book, Cargo, Crane, Foghorn, Logbook, Machine, Novel, Publisher, Ship
+from tests.fleet import column, rows, ships
+from tests.models import (
+    Berth,
+    Book,
+    Cargo,
+    Crane,
+    Foghorn,
+    Logbook,
+    Machine,
+    Novel,
+    Port,
+    Publisher,
+    Sailor,
+    Ship,
+)
 from tests.refusals import reads_its_own_table
 
 if TYPE_CHECKING:
@@ -166,9 +179,35 @@ class TestAnUpdate:
             assert queryset().update(**values) == found.rows
         ends = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE")
         executed = [query["sql"] for query in queries]
-        counted = [sql for sql in executed if not sql.startswith(ends) and not is_write_lock(sql)]
+        counted = [sql for sql in executed if not sql.startswith(ends)]
         assert found.statements is not None
         assert len(counted) <= found.statements <= len(counted) + found.batches + 2
+
+    @pytest.mark.parametrize("count", [0, 5])
+    @pytest.mark.parametrize(
+        "queryset",
+        [
+            lambda: Ship.objects.select_related("berth__port"),
+            lambda: Ship.objects.order_by("-name").select_related("berth__port"),
+            lambda: Ship.objects.prefetch_related(Prefetch("crew", Sailor.objects.prefetch_related("ship"))),
+            lambda: Ship.objects.prefetch_related("berth").extra(where=["1 = 1"]),
+        ],
+    )
+    def test_the_statements_that_load_related_objects_are_counted(self, queryset: Any, count: int) -> None:
+        berths = rows(Berth, *({"number": number, "port": port} for number, port in self._ports(count)))
+        fleet = rows(Ship, *({"speed": berth.number, "berth": berth} for berth in berths))
+        rows(Sailor, *({"ship": ship, "name": "a"} for ship in fleet))
+        enable(batch_size=2, prefetch=["berth__port", "crew"])
+        found = explain(queryset(), name="z")
+        with CaptureQueriesContext(connection) as queries:
+            assert queryset().update(name="z") == found.rows == count
+        executed = [query["sql"] for query in queries]
+        counted = [sql for sql in executed if not sql.startswith(("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE"))]
+        assert found.statements is not None
+        assert len(counted) <= found.statements <= len(counted) + found.batches + 2
+
+    def _ports(self, count: int) -> list[tuple[int, Port]]:
+        return list(enumerate(rows(Port, *({"code": str(number)} for number in range(count)))))
 
     @pytest.mark.parametrize(
         ("queryset", "values", "reason"),
@@ -215,6 +254,66 @@ def test_a_delete(delete_batch_size: int | None, receivers: Receivers) -> None:
     assert (found.rows, found.batches, found.statements) == (3, 2 if delete_batch_size else 1, None)
     disable()
     assert explain(Book.objects.all(), "delete").sends
+
+
+@pytest.mark.parametrize(
+    ("queryset", "message"),
+    [
+        (lambda: Book.objects.values("title"), r"Cannot call delete\(\) after \.values\(\)"),
+        (lambda: Book.objects.all()[:5], "Cannot use 'limit' or 'offset' with delete"),
+        (lambda: Book.objects.distinct("title"), r"Cannot call delete\(\) after \.distinct"),
+        (lambda: Book.objects.union(Book.objects.all()), r"delete\(\) after union\(\) is not supported"),
+    ],
+)
+@pytest.mark.parametrize("on", [True, False])
+def test_what_djangos_delete_refuses_is_refused(on: bool, queryset: Any, message: str) -> None:
+    if on:
+        enable(delete_batch_size=2)
+    with CaptureQueriesContext(connection) as queries:
+        with pytest.raises((TypeError, NotSupportedError), match=message):
+            queryset().delete()
+        with pytest.raises((TypeError, NotSupportedError), match=message):
+            explain(queryset(), "delete")
+    assert not queries
+
+
+def test_a_delete_takes_no_values() -> None:
+    with pytest.raises(TypeError, match="a delete takes no values, but these are given: title, price"):
+        explain(Book.objects.all(), "delete", title="a", price=3)
+
+
+def test_without_values_nothing_is_executed(receivers: Receivers) -> None:
+    receivers.connect(post_save, receiver, Book)
+    rows(Book, {}, {})
+    enable()
+    found = explain(Book.objects.all())
+    assert (found.sends, found.rows, found.batches, found.statements) == (False, 2, 0, 0)
+    assert "  warning      without values, update() executes nothing" in str(found).splitlines()
+    with CaptureQueriesContext(connection) as queries:
+        assert Book.objects.update() == 0
+    assert not queries
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (Book, r"takes a queryset or a manager; give one, such as Book\.objects\.all\(\)"),
+        (Model, r"such as Model\.objects\.all\(\)"),
+        (Book(), "takes a queryset or a manager; Book is neither"),
+        ("tests.Book", "str is neither"),
+    ],
+)
+def test_what_is_no_queryset_is_refused(given: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        explain(given, title="a")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("operation", ["update", "delete"])
+def test_a_queryset_that_locks_is_explained_outside_a_transaction(operation: Any) -> None:
+    rows(Book, {}, {})
+    values = {"title": "a"} if operation == "update" else {}
+    assert explain(Book.objects.select_for_update(), operation, **values).rows == 2
 
 
 def test_a_polymorphic_model_has_the_receivers_of_its_subclasses(receivers: Receivers) -> None:

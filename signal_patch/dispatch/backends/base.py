@@ -138,6 +138,10 @@ class Backend:
         nothing here.
         """
 
+    def begins_with_statement(self, connection: Any) -> bool:
+        """Return whether `begin_write()` executes its statement."""
+        return False
+
     def limit_idle_time(self, seconds: float, connection: Any) -> None:
         """Make the database end this transaction if the client stays silent for so long, where it can."""
 

@@ -79,11 +79,13 @@ class SQLite(Backend):
         at once with "database is locked", whatever the timeout. With a write-ahead log, what it has read
         would be out of date.
         """
-        # In these modes BEGIN has already taken the lock (DatabaseWrapper.transaction_mode, Django 5.2 to
-        # 6.1).
-        if connection.transaction_mode not in ("IMMEDIATE", "EXCLUSIVE"):
+        if self.begins_with_statement(connection):
             with connection.cursor() as cursor:
                 cursor.execute(statement)
+
+    def begins_with_statement(self, connection: Any) -> bool:
+        """In two modes BEGIN takes the lock (DatabaseWrapper.transaction_mode, Django 5.2 to 6.1)."""
+        return connection.transaction_mode not in ("IMMEDIATE", "EXCLUSIVE")
 
     def plain_table_question(self) -> str | None:
         """SQLite lists triggers and views in its schema tables."""
