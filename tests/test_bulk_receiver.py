@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
+from django.core.signals import request_started
 from django.db import connection, transaction
 from django.db.models import F
-from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
+from django.db.models.signals import ModelSignal, m2m_changed, post_delete, post_save, pre_delete, pre_save
 from django.dispatch import receiver
 from django.test.utils import CaptureQueriesContext
 
@@ -541,6 +542,67 @@ def test_a_function_that_does_not_take_what_signals_may_send_is_refused() -> Non
         def look(sender: Any, instances: Any) -> None: ...
 
     assert not post_save.has_listeners(Ship)
+
+
+def _of_one(sender: Any, instance: Any, **kwargs: Any) -> None: ...
+
+
+def _of_one_by_default(sender: Any, instance: Any = None, **kwargs: Any) -> None: ...
+
+
+def _of_none(sender: Any) -> None: ...
+
+
+def _of_what_is_not_sent(instances: Any, created: bool, **kwargs: Any) -> None: ...
+
+
+@pytest.mark.parametrize("function", [_of_one, _of_one_by_default, _of_none, _of_what_is_not_sent])
+def test_a_function_that_does_not_take_a_list_is_refused_at_once(function: Any) -> None:
+    message = rf"write {function.__name__}\(sender, instances, \*\*kwargs\)"
+    with pytest.raises(TypeError, match=message):
+        bulk_receiver([post_save, pre_save], sender=Ship)(function)
+    assert not post_save.has_listeners(Ship)
+
+
+def test_what_a_signal_gives_besides_may_be_a_parameter(receivers: Receivers) -> None:
+    seen: list[bool] = []
+
+    def look(instances: Any, created: bool, **kwargs: Any) -> None:
+        seen.append(created)
+
+    heard = bulk_receiver(post_save)(look)
+    post_save.disconnect(heard)
+    receivers.connect(post_save, heard, Ship)
+    Ship.objects.create().save()
+    assert seen == [True, False]
+
+
+@pytest.mark.parametrize("sender", [[Ship], (Ship, Berth), 3])
+def test_a_sender_that_is_not_one_model_is_refused(sender: Any) -> None:
+    with pytest.raises(TypeError, match=r"sender must be one model class or its label 'app_label\.Model'"):
+        bulk_receiver(post_save, sender=sender)
+
+
+def test_the_decorator_without_a_signal_is_refused() -> None:
+    decorate: Any = bulk_receiver
+    with pytest.raises(TypeError, match=r"write the signal: @bulk_receiver\(post_save, sender=…\)"):
+
+        @decorate
+        def look(sender: Any, instances: Any, **kwargs: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("signal", "name"),
+    [
+        (m2m_changed, "m2m_changed"),
+        (request_started, "request_started"),
+        (ModelSignal(), "this ModelSignal"),
+        ("post_save", "'post_save'"),
+    ],
+)
+def test_a_wrong_signal_is_named(signal: Any, name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} gives no lists"):
+        bulk_receiver(signal)
 
 
 def test_the_process_wide_switch_gives_lists_too(receivers: Receivers) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import update_wrapper
+from inspect import isclass, isroutine, signature
 from typing import Any
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction
@@ -16,6 +18,15 @@ from signal_patch.dispatch.signals.rounds import ListReceiver
 Function = Callable[..., Any]
 
 _VALID = {"pre_save": pre_save, "post_save": post_save, "pre_delete": pre_delete, "post_delete": post_delete}
+
+# What every signal gives, and each besides (Model.save_base and Collector.delete, Django 5.2 to 6.1).
+_EVERY = ("signal", "sender", "instances", "using")
+_OTHERS: dict[Any, tuple[str, ...]] = {
+    pre_save: ("raw", "update_fields"),
+    post_save: ("created", "raw", "update_fields"),
+    pre_delete: ("origin",),
+    post_delete: ("origin",),
+}
 
 
 def bulk_receiver(
@@ -33,19 +44,25 @@ def bulk_receiver(
     `connect_arguments` are those of `Signal.connect()`. What comes back takes the function's place, and is
     what `Signal.disconnect()` wants. Signals hold it by a weak reference, as they hold other receivers.
 
-    ValueError: another signal, or a function that does not accept keyword arguments.
+    TypeError: a function that cannot be called so, or a sender that is not one model. ValueError: another
+    signal, or a function that does not accept keyword arguments.
 
         @bulk_receiver(post_save, sender="shop.Product")
         def reindex(sender, instances, **kwargs):
             index.add_all(instances)
     """
+    if isroutine(signal):
+        raise TypeError("write the signal: @bulk_receiver(post_save, sender=\N{HORIZONTAL ELLIPSIS})")
     signals: Sequence[Any] = signal if isinstance(signal, list | tuple) else [signal]
     for given in signals:
         if given not in _VALID.values():
-            raise ValueError(f"{given!r} gives no lists; valid are {', '.join(_VALID)}")
+            raise ValueError(f"{_name(given)} gives no lists; valid are {', '.join(_VALID)}")
+    _check_sender(connect_arguments.get("sender"))
 
     def connect(function: Function) -> BulkReceiver:
         receiver = function if isinstance(function, BulkReceiver) else _receiver(function)
+        for given in signals:
+            _check_signature(receiver.function, given)
         for given in signals:
             given.connect(receiver, **connect_arguments)
         return receiver
@@ -53,9 +70,47 @@ def bulk_receiver(
     return connect
 
 
+def _name(given: object) -> str:
+    """Return the name of a signal, which the signal itself does not know."""
+    if not isinstance(given, Signal):
+        return repr(given)
+    modules = [module for name, module in sys.modules.copy().items() if name.endswith("signals")]
+    names = (name for module in modules for name, value in vars(module).items() if value is given)
+    return next(names, f"this {type(given).__qualname__}")
+
+
+def _check_sender(sender: object) -> None:
+    if not (sender is None or isinstance(sender, str) or isclass(sender)):
+        raise TypeError(
+            "sender must be one model class or its label 'app_label.Model'; for several models, leave it out "
+            "or decorate once for each"
+        )
+
+
+def _check_signature(function: Function, signal: Any) -> None:
+    takes = signature(function)
+    # Otherwise a parameter with a default value would only ever have this value.
+    is_for_lists = "instances" in takes.parameters or "instance" not in takes.parameters
+    try:
+        takes.bind(**dict.fromkeys([*_EVERY, *_OTHERS[signal]]))
+    except TypeError:
+        is_for_lists = False
+    if not is_for_lists:
+        name = getattr(function, "__name__", "receiver")
+        raise TypeError(
+            f"{name}{takes} does not fit the signal: write {name}(sender, instances, **kwargs), where kwargs "
+            f"holds signal, using, {', '.join(_OTHERS[signal])}"
+        )
+
+
 def _receiver(function: Function) -> BulkReceiver:
     if not func_accepts_kwargs(function):
-        raise ValueError(f"{function!r} must accept keyword arguments (**kwargs), as every signal receiver")
+        name = getattr(function, "__name__", "receiver")
+        error = TypeError if "instances" not in signature(function).parameters else ValueError
+        raise error(
+            f"{name}() must accept keyword arguments (**kwargs), as every signal receiver: write "
+            f"{name}(sender, instances, **kwargs)"
+        )
     return AsyncBulkReceiver(function) if iscoroutinefunction(function) else BulkReceiver(function)
 
 
