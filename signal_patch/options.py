@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from importlib import import_module
 from inspect import signature
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
 
-from signal_patch.specs import Spec, named
+from signal_patch.specs import Spec, closest, label_of, named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,8 +96,17 @@ class Options:
 
 def changed(options: Options | None) -> dict[str, str]:
     """Return the options that differ from the defaults, as they are written in code."""
+    return {name: _written(value) for name, value in _changed(options).items()}
+
+
+def changed_as_json(options: Options | None) -> dict[str, Any]:
+    """Return the options that differ from the defaults, as values of JSON. Models become labels."""
+    return {name: _as_json(value) for name, value in _changed(options).items()}
+
+
+def _changed(options: Options | None) -> dict[str, Any]:
     return {
-        field.name: _written(getattr(options, field.name))
+        field.name: getattr(options, field.name)
         for field in fields(Options)
         if options is not None and getattr(options, field.name) != field.default
     }
@@ -108,6 +116,14 @@ def _written(value: object) -> str:
     if isinstance(value, frozenset):
         return repr(sorted(value))
     return getattr(value, "__qualname__", repr(value))
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, tuple):
+        return list(map(label_of, value))
+    return _written(value) if callable(value) else value
 
 
 def check_operation(operation: str) -> None:
@@ -120,9 +136,9 @@ def check_operation(operation: str) -> None:
 
 
 def _suggestion(wrong: str, valid: Sequence[str]) -> str:
-    close = get_close_matches(wrong, valid, n=1)
+    meant = closest(wrong, valid)
     names = f"valid are {_listed(valid)}"
-    return f"; did you mean {close[0]!r}? ({names})" if close else f"; {names}"
+    return f"; did you mean {meant!r}? ({names})" if meant else f"; {names}"
 
 
 def _option_meant(unknown: str, valid: list[str]) -> str:

@@ -176,6 +176,12 @@ def _model(label: str, app_label: str, model_name: str) -> type[Model]:
 def suggestion(wrong: str, names: Iterable[str]) -> str:
     """Return the end of a message about a wrong name: the closest valid name, and all valid names."""
     valid = sorted(names)
-    close = get_close_matches(wrong, valid, n=1)
+    meant = closest(wrong, valid)
     listed = f"valid are {', '.join(valid) or 'none'}"
-    return f"; did you mean {close[0]!r}? ({listed})" if close else f"; {listed}"
+    return f"; did you mean {meant!r}? ({listed})" if meant else f"; {listed}"
+
+
+def closest(wrong: str, valid: Iterable[str]) -> str | None:
+    """Return the valid name that is closest to a wrong one, whatever the case, or None."""
+    by_lowered = {name.lower(): name for name in valid}
+    return next((by_lowered[name] for name in get_close_matches(wrong.lower(), by_lowered, n=1)), None)

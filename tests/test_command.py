@@ -111,11 +111,25 @@ def test_the_entries_of_the_process_in_their_order() -> None:
     assert all("tests/test_command.py:" in line for line in head)
     entries = json.loads(text("--json"))["process"]
     assert [(entry["models"], entry["on"], entry["options"]) for entry in entries] == [
-        ("every model", True, {"batch_size": "50"}),
+        ("every model", True, {"batch_size": 50}),
         ("tests.Foghorn", False, {}),
         ("tests.Book", False, {}),
-        ("auth", True, {"lock": "False"}),
+        ("auth", True, {"lock": False}),
     ]
+
+
+def test_the_options_in_json_have_their_types(receivers: Receivers) -> None:
+    receivers.connect(post_save, receiver, Publisher)
+    options = {
+        "operations": ["delete", "update"],
+        "delete_batch_size": 5,
+        "write_back": False,
+        "prefetch": ["books"],
+        "batch_inserts": ["tests.Book", "auth"],
+        "batch_reads": True,
+    }
+    enable(Publisher, progress=progress, **options)  # type: ignore[arg-type]  # the values of a dictionary
+    assert report("tests.Publisher")["options"] == {**options, "progress": "progress"}
 
 
 def test_what_the_setting_turned_on_says_so(settings: Settings, receivers: Receivers) -> None:
@@ -136,7 +150,7 @@ def test_a_mixin_says_where_its_class_is(receivers: Receivers) -> None:
 
     enable(Foghorn, batch_size=9)
     found = report("tests.Foghorn")
-    assert found["options"] == {"batch_size": "9"}
+    assert found["options"] == {"batch_size": 9}
     assert [reason.split(",")[0] for reason in found["on_by"]] == [
         "enable()",
         "the mixin of objects: FoghornQuerySet",
@@ -148,11 +162,16 @@ def test_a_model_is_on_missed_or_silent(receivers: Receivers) -> None:
     receivers.connect(post_save, receiver, Publisher)
     enable(Publisher, "auth.Group")
 
-    assert {"tests.Publisher", "tests.Book", "auth.Group"} & blocks().keys() == {"tests.Publisher"}
-    assert blocks("--all")["tests.Book"] == [
+    labels = {"tests.Publisher", "tests.Book", "auth.Group"}
+    assert labels & blocks().keys() == {"tests.Publisher", "tests.Book"}
+    assert blocks()["tests.Book"] == [
         "tests.Book  MISSED",
         "  post_save   tests.test_command.receiver",
     ]
+    assert labels & {model["model"] for model in json.loads(text("--json"))["models"]} == {
+        "tests.Publisher",
+        "tests.Book",
+    }
     assert blocks("--all")["auth.Group"][0] == "auth.Group  SILENT"
     assert len(json.loads(text("--json", "--all"))["models"]) == len(apps.get_models())
     assert "(--all" not in text("--all")

@@ -71,6 +71,7 @@ def test_operations_may_be_any_collection_and_become_a_frozenset(names: Any) -> 
             TypeError,
             r"unknown option 'models': models are positional arguments, as in enable\('shop.Book'",
         ),
+        ({"operations": ["UPDATE"]}, ValueError, r"unknown operation 'UPDATE'; did you mean 'update'\?"),
         ({"operations": ["aupdate"]}, ValueError, r"unknown operation 'aupdate'; did you mean 'update'\?"),
         (
             {"progress": lambda done: None},

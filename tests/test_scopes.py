@@ -329,6 +329,7 @@ class TestWrongModels:
             ("tests.Bok", LookupError, r"'tests.Bok': app 'tests' has no such model; did you mean 'Book'\?"),
             ("tests.Xyzzyx", LookupError, "'tests.Xyzzyx': .*valid are .*Article, .*Book, .*BookProxy"),
             ("test", LookupError, r"no installed app has the label 'test'; did you mean 'tests'\?"),
+            ("TESTS.Book", LookupError, r"no installed app has the label 'TESTS'; did you mean 'tests'\?"),
             ("shop.Book", LookupError, "'shop.Book': no installed app has the label 'shop'"),
             (
                 "django.contrib.auth",

@@ -7,7 +7,7 @@ from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError
 
 from signal_patch import scopes
-from signal_patch.options import OPERATIONS, Options, changed
+from signal_patch.options import OPERATIONS, Options, changed, changed_as_json
 from signal_patch.signals import Listener, listeners
 from signal_patch.specs import covers, label_of, named
 
@@ -29,7 +29,7 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--all", action="store_true", help="Also list models that are MISSED or SILENT.")
+        parser.add_argument("--all", action="store_true", help="Also list models that are SILENT.")
         parser.add_argument(
             "--model",
             action="append",
@@ -45,7 +45,7 @@ class Command(BaseCommand):
     def handle(self, *_: Any, **given: Any) -> None:
         chosen = _chosen(given["model"])
         reports = [Report(model) for model in apps.get_models() if _is_chosen(model, chosen)]
-        shown = [report for report in reports if report.state == ON or given["all"] or chosen]
+        shown = [report for report in reports if report.state != SILENT or given["all"] or chosen]
         if given["json"]:
             self.stdout.write(json.dumps(_as_json(shown), indent=2))
         else:
@@ -122,7 +122,7 @@ class Report:
             "model": self.label,
             "state": self.state,
             "operations": self.operations,
-            "options": changed(self.options) if self.operations else {},
+            "options": changed_as_json(self.options) if self.operations else {},
             "on_by": self.reasons() if self.operations else [],
             "receivers": {
                 name: [{"path": path, "async": is_async} for path, is_async in receivers]
@@ -153,7 +153,7 @@ def _as_json(shown: list[Report]) -> dict[str, Any]:
             {
                 "models": label_of(spec),
                 "on": options is not None,
-                "options": changed(options),
+                "options": changed_as_json(options),
                 "by": _origin(spec),
             }
             for spec, options in scopes.process.rules.entries.items()
