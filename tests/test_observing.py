@@ -215,8 +215,8 @@ class TestWhatIsIntended:
     @pytest.mark.parametrize("ignore", ["__main__", [1], 3, None])
     def test_what_is_no_list_of_paths_is_refused(self, ignore: Any) -> None:
         message = r"ignore must be a list of dotted paths, such as \['shop.jobs'\], not "
-        with pytest.raises(TypeError, match=message), observe(ignore=ignore):
-            pass
+        with pytest.raises(TypeError, match=message):
+            observe(ignore=ignore).__enter__()
 
     def test_another_line_is_not_ignored(self, heard: list[Book]) -> None:
         with observe(ignore=["tests.test_observing.exp"]) as observation:
