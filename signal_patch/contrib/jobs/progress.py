@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class LaneProgress:
     lane: Lane
-    # Of the lane, from 0 to 1.
+    # The processed share of the lane, from 0 to 1.
     share: float
 
     @property
@@ -27,10 +27,10 @@ class LaneProgress:
 
 @dataclass(frozen=True)
 class Progress:
-    """What can be told without a look at the rows: shares are of the range of the key, not of the rows in it.
+    """A job's progress, computed without reading the rows: shares are of the range of keys, not of the rows.
 
-    `rate` is rows a second, `seconds_left` what the rest will take with as many workers; both are None while
-    nobody works.
+    `rate` is in rows per second. `seconds_left` is an estimate for the current number of workers. Both are
+    None while nobody works.
     """
 
     share: float

@@ -16,7 +16,7 @@ from signal_patch.contrib.jobs.explaining import explain
 from signal_patch.contrib.jobs.models import Job
 from signal_patch.contrib.jobs.progress import progress_of
 
-# Errors whose message is all that somebody at a terminal needs.
+# Errors whose message says enough, so that no traceback is needed.
 _EXPLAINED = (
     FieldError,
     ImproperlyConfigured,
@@ -127,7 +127,7 @@ class Command(BaseCommand):
 
     @contextmanager
     def _reporting(self, job: Job) -> Iterator[Callable[[], None]]:
-        """Yield a function that shows how far the job is: in a bar if tqdm is there, else in lines."""
+        """Yield a function that shows the job's progress: a bar if tqdm is installed, otherwise lines."""
         if find_spec("tqdm") is None:
             yield lambda: self.stdout.write(str(progress_of(job)))
             return
