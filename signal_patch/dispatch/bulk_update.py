@@ -53,7 +53,7 @@ def bulk_update(
     """Update the rows of the caller's instances and send their signals.
 
     `original` is Django's own `bulk_update()`, unbound, and gets the caller's `batch_size`. `is_djangos`
-    tells whether a class has Django's own method of that name, wrapped by this library at most. Returns the
+    tells whether a class's method of that name is Django's own, possibly wrapped by this library. Returns the
     number of rows matched. An instance without a row gets no `post_save`. Raises what `original` raises,
     before any signal, and what a receiver raises, with no row changed.
     """
@@ -108,7 +108,7 @@ class BulkUpdate(BulkSave[GivenBatch]):
         self.update_fields = frozenset(field.name for field in self.fields)
         self.size = min(options.batch_size, querysets.largest_batch(using, self.model))
         self.expressions = InstanceExpressions(self, self.fields, self.size)
-        # The named fields for which only the row can tell what became of an instance's value.
+        # The named fields with values whose stored form cannot be predicted and is read from the row.
         self.unknown: list[ModelField] = []
         self.writer = InstanceWriter(
             queryset, using, self.fields, self._size_of_statement(), self.connection, is_djangos
@@ -187,8 +187,8 @@ class BulkUpdate(BulkSave[GivenBatch]):
     def _size(self) -> int:
         """Return how many instances form a batch: as many as in Django's own batches if a key is given twice.
 
-        The effect of the second instance, and how often its row is counted, depend on whether one statement
-        has both (QuerySet.bulk_update, Django 5.2 to 6.1).
+        The effect of the second instance, and how often its row is counted, depend on whether both are in one
+        statement (QuerySet.bulk_update, Django 5.2 to 6.1).
         """
         if len({obj.pk for obj in self.objs}) == len(self.objs):
             return self.size
@@ -299,7 +299,7 @@ def _assign_stored(
 ) -> list[ModelField]:
     """Turn the constants and keys on instances into the values that their rows will hold.
 
-    Returns the fields with a value for which only the row can tell what becomes of it.
+    Returns the fields that have a value whose stored form cannot be predicted.
     """
     objs = list(objs)
     unknown: dict[ModelField, None] = {}
@@ -328,8 +328,8 @@ def _assign_one_stored(
     if stored is UNKNOWN:
         return False
     if is_key and not _is_same_parameter(field, stored, value, connection):
-        # If a decimal key is rounded to the scale of its column, it may name another row than in Django's
-        # statement.
+        # A decimal key that is rounded to the scale of its column may match a different row than in
+        # Django's statement.
         return True
     # A list that is equal stays the caller's own object.
     if stored is not value and not (columns.is_opaque(field) and stored == value):
@@ -380,7 +380,7 @@ class InstanceExpressions:
     def give_back(self) -> None:
         """Put the noted expressions back on their instances, after all changes to the rows were rolled back.
 
-        A caller that tries again means the expressions, not the values that they gave.
+        If the caller tries again, the expressions must be evaluated again.
         """
         for obj, field, expression in self.given:
             columns.assign(obj, field, expression)
@@ -472,7 +472,7 @@ class InstanceExpressions:
         return [obj for obj in self.computed if id(obj) in reading]
 
     def rehearse(self, objs: Sequence[Model], statement: Callable[[], int]) -> None:
-        """Rehearse Django's statement, for the values of expressions that read columns assigned before."""
+        """Rehearse Django's statement to evaluate expressions that read columns it assigns earlier."""
         needing = {(field, obj.pk) for obj in self.computed for field in self._reading_assigned(obj)}
         if not needing:
             return

@@ -1,4 +1,4 @@
-"""`atomic=False`: each batch in a transaction of its own, so that no lock is held for longer."""
+"""`atomic=False`: each batch is a transaction of its own and releases its locks when it commits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Committed(NamedTuple):
-    """What an operation had committed when it failed: so many rows, up to this primary key."""
+    """What an operation had committed when it failed: the number of rows, and the last primary key."""
 
     rows: int
     key: Any
@@ -36,11 +36,11 @@ class Committed(NamedTuple):
 
 
 def are_asked_for(options: Options, using: str) -> bool:
-    """Return whether an operation is to commit batch by batch; RuntimeError where it cannot.
+    """Return whether an operation must commit batch by batch; RuntimeError if it cannot.
 
-    What a receiver or a related manager does inside a transaction belongs to that transaction. That of a
-    TestCase is none, as for `atomic(durable=True)` (BaseDatabaseWrapper.atomic_blocks and
-    Atomic._from_testcase, Django 5.2 to 6.1).
+    Operations of receivers and related managers inside a transaction belong to that transaction. The
+    transaction of a TestCase does not count, as for `atomic(durable=True)`
+    (BaseDatabaseWrapper.atomic_blocks and Atomic._from_testcase, Django 5.2 to 6.1).
     """
     if options.atomic:
         return False
@@ -59,23 +59,23 @@ def are_asked_for(options: Options, using: str) -> bool:
 
 
 def refuse(queryset: QuerySet[Any], operation: str, reasons: Iterable[str]) -> None:
-    """Raise a ValueError with the reasons why an operation cannot be done batch by batch, if any."""
+    """Raise a ValueError if there are reasons why an operation cannot be done batch by batch."""
     if found := "; ".join(reasons):
         label = queryset.model._meta.label
         raise ValueError(f"{label}.{operation}() is not possible with atomic=False: {found}")
 
 
 def chosen(queryset: QuerySet[Any], using: str, *, lock: bool = False) -> Any:
-    """Return a queryset of the rows, once each and in the order of their keys; locked, if asked."""
+    """Return a queryset of the rows, each once, in the order of their keys; `lock` locks them."""
     choice = Choice(using, lock=lock, computes=False)
     rows = choice.rows(queryset)
     return querysets.locked(rows, choice.locked_tables[:1]) if lock else rows
 
 
 class Batches:
-    """The rows of an operation, each batch chosen and committed before the next is looked for.
+    """The rows of an operation. Each batch is selected and committed before the next is selected.
 
-    `statement` is one of the module `transactions`, `field` a column that it may name.
+    `statement` is one of those in the module `transactions`; `field` is a column that it may use.
     """
 
     def __init__(
@@ -99,11 +99,11 @@ class Batches:
         self.committed = Committed(0, None)
 
     def run(self, change: Callable[[list[Any], Any], int], batch_size: int) -> None:
-        """Have each batch changed, and tell of it when it is committed.
+        """Change and commit batch after batch, and report progress after each commit.
 
-        `change` gets the keys of the batch, and the last key before them or None, and returns how many rows
-        there were. It is called once with no keys if there is no row. Whatever it raises, `bulk_committed`
-        of the exception is what has been committed.
+        `change` gets the keys of the batch and the last key before them, or None, and returns the number of
+        rows. If there are no rows, it is called once with an empty list. An exception gets the attribute
+        `bulk_committed`, which says what has been committed.
         """
         size = min(batch_size, querysets.largest_batch(self.using, self.model))
         with reporting(self.name, self.model, self.using, self.options.progress) as report:
@@ -122,7 +122,7 @@ class Batches:
         in_testcase = connections[self.using].in_atomic_block
         with transaction.atomic(using=self.using, durable=True):
             if not in_testcase:
-                # Before the hooks of receivers: one that fails does not undo the commit.
+                # Registered before the hooks of receivers: if one of them fails, the batch is still committed.
                 transaction.on_commit(self._note, using=self.using)
             transactions.begin_write(self.using, self.statement, self.field)
             keys = self._keys(size + 1)
@@ -148,7 +148,7 @@ class Batches:
         return QuerySet.count(chosen(self.queryset, self.using))
 
     def _tell(self, error: BaseException, report: Report) -> None:
-        """Say what has been committed: as an attribute, in the traceback and, for all Pythons, in the log."""
+        """Say what has been committed: in an attribute, in a note (from Python 3.11) and in the log."""
         error.bulk_committed = self.committed  # type: ignore[attr-defined]  # documented in the README
         message = f"{report.name} with atomic=False has failed; committed before: {self.committed}"
         if hasattr(error, "add_note"):  # Python 3.11

@@ -1,7 +1,7 @@
-"""Rows that receivers save one by one, inserted together at the end of the round.
+"""Insert rows that receivers save one by one together, at the end of the round.
 
-Such a row is *held*: Django believes it inserted, and whatever might find out that it is not has it inserted
-first, with all that were saved before it.
+Such a row is *held*: Django treats it as inserted. Before anything could notice that it is missing, it is
+inserted together with all other held rows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     # Values by the names of the attributes that hold them.
     Row = dict[str, Any]
 
-# Whoever has looked at so many rows of a model at once, one after the other, will look at the next ones too.
+# After this many INSERTs of a single row in succession, rows of that model are no longer held.
 LOSSES: Final = 3
 
 _MUTABLE = (list, dict, set, bytearray)
@@ -43,7 +43,7 @@ _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE)\b", re.IGNORECASE)
 
 @contextmanager
 def holding(models: Iterable[Spec], using: str) -> Iterator[HeldRows]:
-    """Hold rows of the models, or of what the labels stand for, for the length of the block."""
+    """Hold rows of the models that the specs cover, within the block."""
     held = HeldRows(models, using)
     wrappers = held.connection.execute_wrappers
     wrappers.append(held.watch)
@@ -52,12 +52,12 @@ def holding(models: Iterable[Spec], using: str) -> Iterator[HeldRows]:
         held.write()
     finally:
         held.discard()
-        # Not the last one: a receiver may have left another behind.
+        # Not pop(): a receiver may have added a wrapper without removing it.
         wrappers.remove(held.watch)
 
 
 class HeldRows:
-    """The rows that receivers have saved in a round, and that are not inserted yet."""
+    """The rows that receivers have saved in a round and that are not inserted yet."""
 
     def __init__(self, models: Iterable[Spec], using: str) -> None:
         self.models = models
@@ -66,7 +66,7 @@ class HeldRows:
         self.thread = get_ident()
         self.savepoints = _savepoints(self.connection)
         self.tables: dict[type[Model], Table | None] = {}
-        # By model and by whether its key is known: all, and in their order those that have rows now.
+        # By model and by whether the keys are known. `inserts` has only those with rows, in their order.
         self.known: dict[Place, Insert] = {}
         self.inserts: dict[Place, Insert] = {}
         self.is_writing = False
@@ -85,7 +85,7 @@ class HeldRows:
             key = None
         if not (
             self._is_here(using)
-            # Django 5.2 has a key returned that it knows.
+            # Django 5.2 asks for the key to be returned even if it is known.
             and all(field is table.key for field in returning)
             and (instance._is_pk_set() if key is None else self._may_wait_for(key))
         ):
@@ -94,7 +94,7 @@ class HeldRows:
         return True
 
     def _table(self, model: Any) -> Table | None:
-        """Return the table of a model, or None if its rows are not to be held, or are in several tables."""
+        """Return the table of a model, or None if its rows are in several tables or must not be held."""
         concrete = model._meta.concrete_model
         if concrete._meta.parents or not any(covers(spec, model) for spec in self.models):
             return None
@@ -111,7 +111,7 @@ class HeldRows:
         )
 
     def _may_wait_for(self, key: ModelField) -> bool:
-        """Return whether the database tells the keys of many new rows, and whoever reads one is seen."""
+        """Return whether the keys of a multi-row INSERT can be known and reading one can be intercepted."""
         attribute = type(vars(key.model).get(key.attname))
         return made_keys.are_told(self.connection) and attribute in (DeferredAttribute, HeldKey)
 
@@ -120,7 +120,7 @@ class HeldRows:
         insert = self.known.get(place)
         if insert is None:
             insert = self.known[place] = Insert(table, fields, key, self.connection)
-        # A field may execute statements of its own here, before which all is written.
+        # A field may execute statements here, and watch() may insert the held rows before them.
         row = insert.row_of(instance)
         if not self._may_join(place, table):
             self.write()
@@ -133,7 +133,10 @@ class HeldRows:
             self.write()
 
     def _may_join(self, place: Place, table: Table) -> bool:
-        """Return whether a row, inserted with those before it, comes after all that it may refer to."""
+        """Return whether a row can be inserted together with the held rows of its model.
+
+        It cannot if rows of a model in `Table.earlier` would then be inserted after it.
+        """
         if place not in self.inserts or len(self.inserts) == 1:
             return True
         places = [*self.inserts]
@@ -157,11 +160,11 @@ class HeldRows:
             keys = insert.run()
         finally:
             _forget(instances)
-        for instance, key in zip(instances, keys, strict=False):  # none, where they are known
+        for instance, key in zip(instances, keys, strict=False):  # no keys if they were known
             setattr(instance, insert.key.attname, key)
 
     def discard(self) -> None:
-        """Forget the rows: the transaction is not to have them."""
+        """Forget the rows without inserting them."""
         for insert in self.inserts.values():
             _forget(insert.instances)
         self.inserts.clear()
@@ -179,34 +182,35 @@ class HeldRows:
         return any(name in lowered for insert in self.inserts.values() for name in insert.table.names)
 
 
-# Whose rows instances without a key are among, by id(): each of them is alive as long as it is held.
+# The HeldRows of each held instance without a key, by its id(): it stays alive while it is held.
 _waiting: Final[dict[int, HeldRows]] = {}
 
 
 class Table:
-    """What is to be known of a model whose rows are held."""
+    """Facts about a model whose rows are held."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.key: Any = model._meta.auto_field
         fields: list[Any] = model._meta.get_fields(include_hidden=True)
         referring = [field.related_model for field in fields if field.auto_created and not field.concrete]
-        # The tables that have the rows or refer to them, as any statement would name them: a name may have
-        # a schema before it, and quotes in it.
+        # The tables that have the rows or refer to them. A `db_table` may contain a schema and quotes, so
+        # only the last part of the name is compared with statements.
         names = (other._meta.db_table for other in [model, *referring])
         self.names = {re.findall(r"\w+", name)[-1].lower() for name in names}
-        # The models whose rows must not come later: a row refers to them, or they have the same counter.
+        # The models whose rows must not be inserted later: rows refer to them or take keys from the same
+        # sequence.
         self.earlier = {model, *(_concrete(f.related_model) for f in model._meta.fields if f.is_relation)}
         self.losses = 0
 
     @property
     def is_worth_while(self) -> bool:
-        """Whether rows wait for others, and are not looked at each at once."""
+        """Whether rows are still inserted together, instead of one at a time."""
         return self.losses < LOSSES
 
 
 class Insert:
-    """One INSERT of rows of one model, whose values are those that they had when they were saved."""
+    """One INSERT of rows of one model, with the values that they had when they were saved."""
 
     def __init__(
         self, table: Table, fields: list[ModelField], key: ModelField | None, connection: Any
@@ -219,7 +223,7 @@ class Insert:
         self.returning = [key] if returns_keys else None
         compiler = self._compiler([])
         self.prepare = compiler.prepare_value
-        # Unless the backend prepares values itself, the field prepares a plain value.
+        # The field prepares plain values, unless the backend overrides prepare_value().
         is_djangos = type(compiler).prepare_value is SQLInsertCompiler.prepare_value
         self.columns = [
             (field, field.attname, field.pre_save, field.get_db_prep_save if is_djangos else None)
@@ -231,8 +235,8 @@ class Insert:
     def row_of(self, instance: Model) -> Row:
         """Return the values of an instance as they are saved.
 
-        SQLInsertCompiler's pre_save_val() and prepare_value(), Django 5.2 to 6.1. What is wrong with a value
-        is an error of the save.
+        SQLInsertCompiler's pre_save_val() and prepare_value(), Django 5.2 to 6.1. An invalid
+        value raises its error in save().
         """
         row: Row = {}
         for field, name, pre_save, prepare in self.columns:
@@ -268,7 +272,7 @@ class Insert:
 
     def _execute(self, rows: list[Row]) -> list[Any]:
         compiler = self._compiler(rows)
-        # Prepared they are already.
+        # The values are already prepared.
         compiler.pre_save_val = _value_of
         compiler.prepare_value = _as_it_is
         try:
@@ -288,7 +292,7 @@ def _forget(instances: list[Model]) -> None:
 
 
 def _as_text(prepared: Any) -> Any:
-    """Return psycopg's JSON, which holds the value itself, with the text in its place (Django 5.2 to 6.1)."""
+    """Return psycopg's JSON wrapper with the serialized text instead of the value (Django 5.2 to 6.1)."""
     return hasattr(prepared, "dumps") and type(prepared)(prepared.dumps(prepared.obj), dumps=str)
 
 
@@ -305,7 +309,7 @@ def _as_it_is(field: ModelField, value: Any) -> Any:  # noqa: ARG001  # as SQLIn
 
 
 def _savepoints(connection: Any) -> list[str]:
-    """Return the savepoints that are open: those of `atomic(savepoint=False)` have no name."""
+    """Return the open savepoints, without the unnamed entries that `atomic(savepoint=False)` adds."""
     return [name for name in connection.savepoint_ids if name is not None]
 
 
@@ -313,11 +317,11 @@ def _concrete(model: Any) -> Any:
     return model._meta.concrete_model
 
 
-# What is patched. As the other patches, it goes on at first use and stays on, dormant, until all is off.
+# Like the other patches, HeldKey is installed at first use and stays, dormant, until all patches are removed.
 
 
 class HeldKey(DeferredAttribute):
-    """The attribute of a key that the database makes: whoever uses it has the row inserted first."""
+    """The attribute of a key that the database makes; using it inserts the held row first."""
 
     _lock: Final = RLock()
     _on: Final[dict[type[Model], tuple[str, DeferredAttribute]]] = {}
@@ -355,15 +359,15 @@ class HeldKey(DeferredAttribute):
 
 
 def write_before_use(instance: Model) -> None:
-    """Insert what is held, if the instance's row is among it."""
+    """Insert the held rows if the instance's row is one of them."""
     held = _waiting.get(id(instance))
-    # In another thread, its connection is not to be used.
+    # Another thread must not use this connection.
     if held is not None and connections[held.using] is held.connection:
         held.write()
 
 
 def insert(wrapped: Callable[..., Any], instance: Model, args: Any, keywords: Any) -> Any:
-    """Hold a row that Model.save() inserts, or have it inserted (Model._do_insert, Django 5.2 to 6.1)."""
+    """Hold the row that Model.save() inserts, or insert it (Model._do_insert, Django 5.2 to 6.1)."""
     _, using, fields, returning, raw = _arguments(*args, **keywords)
     if not raw:
         for round_ in in_flight.open_rounds():
@@ -377,7 +381,7 @@ def _arguments(manager: Any, using: Any, fields: Any, returning_fields: Any, raw
 
 
 def reduce(wrapped: Callable[..., Any], instance: Model, args: Any, keywords: Any) -> Any:
-    """Have a row inserted before its instance is pickled or copied."""
+    """Insert an instance's held row before the instance is pickled or copied."""
     write_before_use(instance)
     return wrapped(instance, *args, **keywords)
 

@@ -1,8 +1,8 @@
-"""Reads of the batch's rows, one by one, answered from one query for all of them.
+"""Answer receivers' reads of single rows of the batch from one query for all of them.
 
-Where receivers read a row by its key ("SELECT … WHERE id = 5"), the same query is run for all keys of the
-batch as soon as it comes a second time, and the next ones are answered from that. The rows are locked, so
-that nobody else changes them; whatever receivers do that may change them ends it.
+If receivers read a row by its key ("SELECT … WHERE id = 5") and a second such query follows, it is run for
+all keys of the batch, and further queries are answered from its rows. The rows are locked, so that no other
+transaction changes them. They are forgotten when a receiver runs a statement that may change them.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     Row = tuple[Any, ...]
     Keys = Mapping[type[Model], Iterable[Any]]
 
-# So many queries that differ in more than the key are looked out for.
+# At most this many queries that differ in more than the key are remembered.
 SHAPES: Final = 16
-# Reading ahead, a row costs less than this part of what it costs to read it by itself.
+# Reading a row ahead costs less than one part in this many of reading it by itself.
 WORTH: Final = 10
 # How often reading ahead may have cost more than it saved.
 LOSSES: Final = 1
-# The batch is read one by one where it is as small as this.
+# Batches of at most this many rows are not read ahead.
 FEW: Final = 2
 
 # What a query must not have, and what differs in queries of one shape (sql.Query, Django 5.2 to 6.1).
@@ -50,7 +50,7 @@ _NOT_PLAIN = (
     *("select_related", "explain_info", "_filtered_relations", "low_mark", "subquery"),
 )
 _NOT_COMPARED = ("where", "base_table", "_annotation_select_cache", "_extra_select_cache")
-# What the iterables of querysets ask a compiler for (SQLCompiler, Django 5.2 to 6.1).
+# The attributes of a compiler that the iterables of querysets use (SQLCompiler, Django 5.2 to 6.1).
 _COMPILED = ("select", "klass_info", "annotation_col_map", "col_count")
 _MUTABLE = (list, dict, set, bytearray)
 _PLAIN = (
@@ -60,7 +60,7 @@ _PLAIN = (
 
 
 class Read(NamedTuple):
-    """What tells a query by key from others: the key, which of the conditions names it, and the others."""
+    """A query by key: the key, the position of its condition, and the other conditions."""
 
     key: Any
     place: int
@@ -68,14 +68,14 @@ class Read(NamedTuple):
 
 
 class Shape:
-    """A query by key: what it has but the key, and the rows that it finds, by key, once they are read."""
+    """A query by key without its key, and the rows that it finds, by key, once they have been read."""
 
     def __init__(self, query: Any, read: Read) -> None:
         self.query = query.clone()
         self.place = read.place
         self.others = read.others
         self.traits = _traits(self.query)
-        # Whether it reads one table only, which the compiler knows.
+        # Whether it reads only one table. Only the compiler knows, so this is set when the query is compiled.
         self.is_usable = True
         self.rows: dict[Any, Row] | None = None
         # Whether all values in the rows are immutable.
@@ -95,7 +95,7 @@ class Shape:
         return self.is_usable and self.losses <= LOSSES
 
     def drop(self) -> None:
-        """Forget the rows, and note whether it was worth while to read them."""
+        """Forget the rows, and note whether reading them was worthwhile."""
         if self.rows is not None:
             self.losses += self.answered * WORTH < len(self.rows)
         self.rows = None
@@ -109,12 +109,12 @@ class BatchReads:
         self.connection: Any = connections[using]
         self.statements = Statements(self.connection)
         self.shapes: list[Shape] = []
-        # The keys that are answered for, by concrete model.
+        # The keys of the rows that may be answered, by concrete model.
         self.keys: dict[Any, set[Any]] = {}
 
     @contextmanager
     def answering(self, keys: Keys) -> Iterator[None]:
-        """Answer reads of the rows with these keys for the length of the block."""
+        """Answer reads of the rows with these keys within the block."""
         self.keys = {model: found for model, own in keys.items() if (found := _stored(model, own))}
         if not self.keys:
             yield
@@ -126,7 +126,7 @@ class BatchReads:
         try:
             yield
         finally:
-            # Not the last one: a receiver may have left another behind.
+            # Not pop(): a receiver may have added a wrapper without removing it.
             wrappers.remove(self.watch)
             if before is None:
                 del ops.compiler
@@ -154,7 +154,7 @@ class BatchReads:
         return {model._meta.db_table for model in self.keys}
 
     def _compilers(self, original: Callable[[str], Any]) -> Callable[[str], Any]:
-        """Return `connection.ops.compiler()` with a compiler that asks here first (Django 5.2 to 6.1)."""
+        """Return `connection.ops.compiler()` with a compiler that tries answer() first (5.2 to 6.1)."""
         base, reads = original("SQLCompiler"), self
 
         class Answering(base):  # type: ignore[misc,valid-type]  # each backend has its own
@@ -167,7 +167,7 @@ class BatchReads:
         return lambda name: Answering if name == "SQLCompiler" else original(name)
 
     def answer(self, compiler: Any, base: Any) -> list[Row] | None:
-        """Return the rows that a query finds, or None if it is to be run."""
+        """Return the rows that a query finds, or None if it must be run."""
         query = compiler.query
         # Django validates constraints by queries without a model.
         keys = self.keys.get(query.model._meta.concrete_model) if query.model else None
@@ -188,7 +188,7 @@ class BatchReads:
         return [row if shape.is_unchanging else tuple(map(_unshared, row))]
 
     def _seen(self, query: Any, read: Read) -> Shape | None:
-        """Return the shape of a query, or None if it comes for the first time."""
+        """Return the shape of a query, or None if this is the first such query."""
         traits = _traits(query)
         for shape in self.shapes:
             if shape.fits(query, read, traits):
@@ -211,16 +211,16 @@ def _read(shape: Shape, keys: Iterable[Any], base: Any, connection: Any) -> None
     query.add_q(Q(key_condition(query.model, list(keys), connection)))
 
     class Keyed(base):  # type: ignore[misc]  # each backend has its own
-        """Selects the key behind all else (SQLCompiler, Django 5.2 to 6.1)."""
+        """Selects the key as the last column (SQLCompiler, Django 5.2 to 6.1)."""
 
-        # So that execute_sql() leaves it there.
+        # Keeps execute_sql() from cutting the key off.
         has_extra_select = property(lambda self: False, lambda self, value: None)
 
         def get_extra_select(self, *args: Any) -> list[Any]:
             return [*super().get_extra_select(*args), (lookup.lhs, self.compile(lookup.lhs), None)]
 
         def get_from_clause(self) -> Any:
-            # By now it has what it joins: for its ordering, say, or for the columns of a parent.
+            # All joins have been added by now, such as those for the ordering or for a parent's columns.
             shape.is_usable = not foreign_joins(self.query)
             return super().get_from_clause()
 
@@ -238,7 +238,7 @@ def _read(shape: Shape, keys: Iterable[Any], base: Any, connection: Any) -> None
 
 
 def _stored(model: Any, keys: Iterable[Any]) -> set[Any] | None:
-    """Return the keys as conditions have them, or None if it is not worth while."""
+    """Return the keys as conditions hold them, or None if reading ahead is not worthwhile."""
     if is_composite(model):
         return None
     found = {model._meta.pk.get_prep_value(key) for key in keys}
@@ -246,7 +246,7 @@ def _stored(model: Any, keys: Iterable[Any]) -> set[Any] | None:
 
 
 def _parsed(query: Any) -> Read | None:
-    """Return what a query reads by key, from one table and without anything else of note, or None."""
+    """Return the parts of a plain query of one table by its key, or None for any other query."""
     where = query.where
     if type(query) is not Query or where.connector != AND or where.negated or not _is_of_one_table(query):
         return None
@@ -275,7 +275,7 @@ def _is_key(child: Any, pk: Any) -> bool:
 
 
 def _condition(child: Any) -> Any:
-    """Return a condition as something to compare, or None if it is more than a column against a value."""
+    """Return a condition in a comparable form, or None if it does not just compare columns with values."""
     if isinstance(child, WhereNode):
         parts = [_condition(part) for part in child.children]
         return None if None in parts else (child.connector, child.negated, parts)
@@ -297,7 +297,7 @@ def _typed(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         parts = [_typed(part) for part in value]
         return None if None in parts else parts
-    # True is not 1, though they are equal, where a column tells them apart.
+    # True == 1 in Python, but a column may distinguish them.
     return (type(value), value) if type(value) in _PLAIN else None
 
 
@@ -309,7 +309,7 @@ def _traits(query: Any) -> dict[str, Any]:
 
 
 def _is_compared_exactly(model: Any) -> bool:
-    """Return whether the database finds no keys equal that Python finds different, as it may with text."""
+    """Return whether keys that differ in Python also differ in the database; text keys may not."""
     pk = model._meta.pk
     while pk.remote_field is not None:
         pk = pk.target_field

@@ -34,15 +34,16 @@ def bulk_receiver(
 ) -> Callable[[Function], BulkReceiver]:
     """Connect the decorated function, plain or `async`, to a signal, as a receiver of lists of instances.
 
-    It is called with `instances` where a receiver has `instance`, and otherwise with the signal's arguments.
-    A `save()` or a `delete()` of one object gives a list of one, whether or not the switch is on. A bulk
-    operation calls it once for each batch, after the other receivers: once for each sender and each set of
-    equal other arguments. At `pre_save` that is before the write, and what the function changes is saved; at
-    `pre_delete` it is before any row is deleted; and always it is inside the operation's transaction.
+    It gets `instances` instead of `instance`; the other arguments are those of the signal. A `save()` or a
+    `delete()` of one object gives a list of one, whether or not the switch is on. A bulk operation calls it
+    for each batch, after the other receivers, once for each sender and each set of equal other arguments.
+    Calls for `pre_save` come before the write, and the function's changes are saved. Calls for `pre_delete`
+    come before any row is deleted. All calls are inside the operation's transaction.
 
     `signal` is one of `pre_save`, `post_save`, `pre_delete` and `post_delete`, or a list of them;
-    `connect_arguments` are those of `Signal.connect()`. What comes back takes the function's place, and is
-    what `Signal.disconnect()` wants. Signals hold it by a weak reference, as they hold other receivers.
+    `connect_arguments` are those of `Signal.connect()`. The decorator
+    replaces the function by a receiver; pass that to `Signal.disconnect()`. Signals hold it by a weak
+    reference, like other receivers.
 
     TypeError: a function that cannot be called so, or a sender that is not one model. ValueError: another
     signal, or a function that does not accept keyword arguments.
@@ -115,9 +116,9 @@ def _receiver(function: Function) -> BulkReceiver:
 
 
 class BulkReceiver(ListReceiver):
-    """A receiver as signals know it, in front of a function that gets lists.
+    """A signal receiver that calls a function with lists of instances.
 
-    Called with `instances`, it calls the function, so that code and tests can do so by its name.
+    Code and tests can also call it directly with `instances`, like the function itself.
     """
 
     __name__: str
@@ -138,7 +139,7 @@ class BulkReceiver(ListReceiver):
 
 
 class AsyncBulkReceiver(BulkReceiver):
-    """The same in front of a coroutine function."""
+    """A `BulkReceiver` for a coroutine function."""
 
     def __init__(self, function: Function) -> None:
         super().__init__(function)

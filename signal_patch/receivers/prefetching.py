@@ -13,7 +13,7 @@ from django.db.models.constants import LOOKUP_SEP
 def check(model: type[Model], names: Iterable[str]) -> None:
     """Raise FieldError for a name that `prefetch_related()` would not take.
 
-    Django itself finds out only where a row has a related one, which may be in a later batch.
+    Django itself raises an error only when a row has a related object, which may be in a later batch.
     """
     for name in names:
         _check(model, name)
@@ -68,7 +68,7 @@ def _check(model: type[Model], name: str) -> None:
             )
         owner = relations[part]
         if owner is None:
-            # What a generic foreign key leads to, only its rows know.
+            # Only the rows say which models a generic foreign key leads to.
             return
 
 
@@ -85,6 +85,6 @@ def _relations(model: type[Model]) -> dict[str, type[Model] | None]:
 
 
 def _is_of_the_project(model: type[Model], name: str) -> bool:
-    """Return whether an attribute is none of Django's fields, but may be prefetched for all we know."""
+    """Return whether a name is an attribute but not a concrete field; it may support prefetching."""
     columns = {name for field in model._meta.concrete_fields for name in (field.name, field.attname)}
     return name not in columns and hasattr(model, name)

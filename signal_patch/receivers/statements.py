@@ -1,4 +1,4 @@
-"""Which statements of receivers leave the rows of a batch as they are."""
+"""Which statements of receivers do not change the rows of a batch."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from signal_patch.dispatch import backends
 
 
 class Statements:
-    """Which statements leave all rows of the batch as they are."""
+    """Decides which statements do not change any row of the batch."""
 
-    # A name before a parenthesis, and those that are no functions, or functions that write nothing.
+    # Names before a parenthesis. KNOWN has those that are keywords, or functions that write nothing.
     CALLED: Final = re.compile(r'(\w+)["`]?\s*\(')
     KNOWN: Final = frozenset(
         {"IN", "AS", "AND", "OR", "NOT", "ON", "WHERE", "VALUES", "OVER", "EXISTS", "ANY", "UNNEST"}
@@ -19,7 +19,7 @@ class Statements:
     )
     SAVEPOINT: Final = re.compile(r"(RELEASE )?SAVEPOINT \S+$")
     INSERT: Final = re.compile(r'INSERT INTO ["`](\w+)["`] (?!.* ON (CONFLICT|DUPLICATE))', re.DOTALL)
-    # Comments, and what comes after another statement.
+    # Comments and further statements, which may hide a write.
     HIDDEN: Final = re.compile(r";|--|/\*|#")
 
     def __init__(self, connection: Any) -> None:

@@ -10,15 +10,15 @@
 
     RaisePrices.start(country="fr", runners=8)
 
-A job is written into the ledger, which lies in the database that holds the rows, and divided into *lanes*:
-ranges of the primary key, each with a cursor. A *step* is one transaction that locks a lane, changes its next
-rows, sends their signals and moves the cursor. Processes may be killed at any time, and messages may be lost
-or come twice: what counts is what has been committed.
+A job is recorded in the ledger, whose tables are in the same database as the rows to change. It is divided
+into *lanes*: ranges of the primary key, each with a cursor. A *step* is one transaction that locks a lane,
+changes its next rows, sends their signals and moves the cursor. Processes may be killed at any time, and
+messages may be lost or arrive twice: only what has been committed counts.
 
-The guarantee: if primary keys do not change, each row of the range fixed at the start that matches when its
-step runs is changed, and its effects in the same database commit, exactly once; effects outside it happen at
-least once, in `on_commit` at most once; a job is atomic per step, not as a whole. Rows that come into the
-range later are changed if their step has not run.
+The guarantee requires that primary keys do not change. The range of keys is fixed at the start. Each row in
+it that matches when its step runs is changed exactly once, and its effects in the same database commit
+exactly once. Effects outside the database happen at least once; in `on_commit`, at most once. A job is atomic
+per step, not as a whole. Rows that are added to the range later are changed if their step has not run.
 """
 
 from __future__ import annotations

@@ -34,10 +34,10 @@ def start(
     engine: str | None = None,
     started_by: str = "",
 ) -> Job:
-    """Write a job into the ledger, and ask its engine for runners once that has committed.
+    """Write a job into the ledger and, after the commit, ask its engine for runners.
 
-    The arguments are those of `BulkJob.start()`. If the engine cannot be reached, its error is raised and the
-    job is there all the same: `resume()` asks again.
+    The arguments are those of `BulkJob.start()`. If the engine cannot be reached, its error is raised, but
+    the job is in the ledger: `resume()` asks the engine again.
     """
     _check_runners(runners)
     _check_on_error(on_error)
@@ -70,7 +70,7 @@ def start(
 
 
 def pause(job_id: int) -> Job:
-    """Let no further step of a running job begin; steps that have begun are finished."""
+    """Begin no further steps of a running job; steps that have begun are finished."""
     return _turn(job_id, [Job.Status.RUNNING], Job.Status.PAUSED)
 
 
@@ -80,9 +80,10 @@ def cancel(job_id: int) -> Job:
 
 
 def resume(job_id: int, *, confirm: bool = False) -> Job:
-    """Go on with a job that is paused or has failed; of a running one, replace the runners that are gone.
+    """Continue a job that is paused or has failed; for a running job, replace the runners that are gone.
 
-    With `confirm` also one whose SQL is another than at its start: the rows that are left get the new SQL.
+    `confirm=True` also continues a job whose SQL has changed since its start. The new SQL applies to the
+    remaining rows.
     """
     with no_bulk_signals("signal_patch_jobs"), transaction.atomic(using=router.db_for_write(Job)):
         job = find(job_id, lock=True)
@@ -99,13 +100,15 @@ def resume(job_id: int, *, confirm: bool = False) -> Job:
         was_running = job.status == Job.Status.RUNNING
         job.status, job.error = Job.Status.RUNNING, ""
         job.save(update_fields=["status", "error", "sql", "fingerprint"])
+        # The rows that stopped the job are tried again.
+        job.failed_rows.filter(skipped=False).delete()
         # The runners of a job that was not running have ended, or are about to.
         _send(job, missing_runners(job) if was_running else job.runners)
     return job
 
 
 def find(job_id: int, *, lock: bool = False) -> Job:
-    """Return a job from the ledger, locked in the transaction around this, if asked; or Job.DoesNotExist."""
+    """Return a job from the ledger, or raise Job.DoesNotExist; `lock` locks it in the current transaction."""
     using = router.db_for_write(Job)
     jobs = Job.objects.using(using)
     if lock:
@@ -120,7 +123,7 @@ def find(job_id: int, *, lock: bool = False) -> Job:
 
 
 def resume_all() -> list[Job]:
-    """Replace the runners that are gone of all running jobs: to be called on a schedule."""
+    """Replace the missing runners of all running jobs. Call this on a schedule."""
     using = router.db_for_write(Job)
     with no_bulk_signals("signal_patch_jobs"), transaction.atomic(using=using):
         databases.begin_to_write(connections[using])
@@ -131,9 +134,9 @@ def resume_all() -> list[Job]:
 
 
 def checked(definition: type[BulkJob], parameters: dict[str, Any]) -> Operation:
-    """Return a job's operation; ValueError, with all reasons, if it cannot be done in steps.
+    """Return a job's operation, or raise ValueError with all reasons why it cannot be done in steps.
 
-    What Django's `update()` and `bulk_signals()` refuse is refused by their own errors.
+    Django's `update()` and `bulk_signals()` raise their own errors for what they refuse.
     """
     Options.from_keywords(definition.signal_options)
     operation = definition().operation(parameters)
@@ -156,7 +159,7 @@ def checked(definition: type[BulkJob], parameters: dict[str, Any]) -> Operation:
 
 
 def missing_runners(job: Job) -> int:
-    """Return how many runners a running job lacks: none, unless a lane lies idle."""
+    """Return how many runners a running job lacks; 0 unless a lane is idle."""
     lanes_left = Lane.objects.using(job._state.db).filter(job=job, done=False)
     skip_locked = connections[str(job._state.db)].features.has_select_for_update_skip_locked
     since = timezone.now() - ALIVE
@@ -211,8 +214,12 @@ def _check_status(job: Job, allowed: Iterable[str], change: str) -> None:
     if job.status not in allowed:
         raise ValueError(
             f"job {job.pk} is {job.status} and cannot be {change}; only a job that is "
-            f"{' or '.join(sorted(allowed))} can"
+            f"{' or '.join(sorted(map(_described, allowed)))} can"
         )
+
+
+def _described(status: str) -> str:
+    return "changed (its SQL is not the same as at its start)" if status == Job.Status.CHANGED else status
 
 
 def _check_runners(runners: object) -> None:

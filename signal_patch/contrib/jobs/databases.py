@@ -1,4 +1,4 @@
-"""What databases do differently: how a step begins, and which errors pass if it is tried again."""
+"""Differences between databases: how a step begins, and which errors are temporary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Trouble(Enum):
-    """An error that is nobody's fault and may not come again."""
+    """A kind of temporary error: the step may succeed if it is tried again."""
 
     CONFLICT = "conflict"
     TIMEOUT = "timeout"
@@ -47,15 +47,15 @@ _CODES: Final[dict[Any, Trouble]] = {
 
 
 def trouble(error: BaseException) -> Trouble | None:
-    """Return the passing trouble that an error, or one that it was raised from, comes from; else None."""
+    """Return the kind of temporary error that this error or one of its causes is, or None."""
     return next(filter(None, map(_trouble, _causes(error))), None)
 
 
 def begin_to_write(connection: BaseDatabaseWrapper) -> None:
     """Send the first statement of a transaction that reads before it writes.
 
-    SQLite cannot turn a transaction that reads into one that writes while another connection writes; begun
-    with a write, it waits its turn. The others lock the rows that they read.
+    On SQLite, a transaction that begins with a read cannot write while another connection writes. One that
+    begins with a write waits for the other connection. On other databases, reads lock the rows instead.
     """
     if not connection.features.has_select_for_update:
         Lane.objects.using(connection.alias).filter(pk=-1).update(done=True)
@@ -64,8 +64,8 @@ def begin_to_write(connection: BaseDatabaseWrapper) -> None:
 def begin_step(connection: BaseDatabaseWrapper, idle_seconds: float) -> None:
     """Send the first statements of a step's transaction.
 
-    A database that can is told to end the session if the worker is silent for too long, so that a frozen
-    worker gives back its lane and the locks on its rows.
+    If the database supports it, it ends the session of a worker that is silent for too long. A frozen worker
+    then loses its lane and the locks on its rows.
     """
     begin_to_write(connection)
     backends.of(connection).limit_idle_time(idle_seconds, connection)
@@ -80,10 +80,10 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _trouble(error: BaseException) -> Trouble | None:
     if not isinstance(error, Error):
         return None
-    # psycopg, psycopg2; the others give a number or a message.
+    # psycopg has `sqlstate`, psycopg2 has `pgcode`; other drivers give a number or a message.
     driver = error.__cause__
     state = getattr(driver, "sqlstate", getattr(driver, "pgcode", ""))
     if state is None and isinstance(error, OperationalError):
-        # It does not come from the server.
+        # The error does not come from the server.
         return Trouble.LOST_CONNECTION
     return _CODES.get(state or next(iter(error.args), None))

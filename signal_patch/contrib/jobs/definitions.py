@@ -1,4 +1,4 @@
-"""The classes that a job is written as."""
+"""The base classes of jobs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import inspect
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from django.db.models import QuerySet
+
 from signal_patch.contrib.jobs import registry
 from signal_patch.contrib.jobs.operations import Delete, Update
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from django.db.models import QuerySet
 
     from signal_patch.contrib.jobs.models import Job
     from signal_patch.contrib.jobs.operations import Operation
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class BulkJob(ABC):
-    """A bulk operation that is done in steps. Subclass `BulkUpdateJob` or `BulkDeleteJob`, not this class.
+    """A bulk operation that runs in steps. Subclass `BulkUpdateJob` or `BulkDeleteJob`, not this class.
 
-    `name` is what commands and the ledger call it: `app_label.ClassName`, unless the body says otherwise.
-    The first step of a lane changes `first_step` rows, later ones as many as take `target_seconds`. A worker
+    `name` identifies the job in commands and in the ledger; the default is `app_label.ClassName`. The first
+    step of a lane changes `first_step` rows; later steps are sized to take about `target_seconds`. A worker
     that is silent for `idle_seconds` inside a step loses its lane (PostgreSQL). `signal_options` are options
     of `bulk_signals()`.
     """
@@ -41,15 +41,15 @@ class BulkJob(ABC):
 
     @abstractmethod
     def queryset(self, *args: Any, **parameters: Any) -> QuerySet[Any]:
-        """Return the rows that are to be changed. It must depend on nothing but the parameters."""
+        """Return the rows to change. The queryset must depend on the parameters only."""
 
     def throttle(self) -> float | None:
-        """Return how many seconds to wait before the next step, or None; asked again after the wait."""
+        """Return how many seconds to wait before the next step, or None. Called again after the wait."""
         return None
 
     @abstractmethod
     def operation(self, parameters: dict[str, Any]) -> Operation:
-        """Return what is to be done, built anew; TypeError if the parameters are not those it takes."""
+        """Build the operation anew and return it; TypeError if the parameters do not fit."""
 
     @classmethod
     def start(
@@ -61,12 +61,12 @@ class BulkJob(ABC):
         started_by: str = "",
         **parameters: Any,
     ) -> Job:
-        """Write the job into the ledger, and ask the engine for so many runners once that has committed.
+        """Write the job into the ledger and, after the commit, ask the engine for this many runners.
 
         The parameters must be JSON. `on_error` says what happens when a row fails: the job stops, or the row
         is recorded and skipped ("skip"). `engine` is one of "processes", "celery" and "tasks", or the path of
         an `Engine` class; the setting `SIGNAL_PATCH_JOBS_ENGINE` is the default. ValueError, with the
-        reasons, for what cannot be done in steps.
+        reasons, if the job cannot be done in steps.
 
             RaisePrices.start(country="fr", runners=8)
         """
@@ -79,7 +79,7 @@ class BulkJob(ABC):
 
 
 class BulkUpdateJob(BulkJob, abstract=True):
-    """An `update()` that is done in steps.
+    """An `update()` that runs in steps.
 
     class RaisePrices(BulkUpdateJob):
         def queryset(self, *, country):
@@ -91,17 +91,17 @@ class BulkUpdateJob(BulkJob, abstract=True):
 
     @abstractmethod
     def values(self, *args: Any, **parameters: Any) -> dict[str, Any]:
-        """Return what `update()` is given. It must depend on nothing but the parameters."""
+        """Return the arguments of `update()`. They must depend on the parameters only."""
 
     def operation(self, parameters: dict[str, Any]) -> Operation:
-        rows = _called(self, self.queryset, parameters)
+        rows = _rows(self, parameters)
         return Update(rows, _called(self, self.values, parameters), self.signal_options)
 
 
 class BulkDeleteJob(BulkJob, abstract=True):
-    """A `delete()` that is done in steps.
+    """A `delete()` that runs in steps.
 
-    PROTECT and RESTRICT are found in the step in which they occur, when the steps before it have committed.
+    PROTECT and RESTRICT raise their errors in the step that meets them, after earlier steps have committed.
 
         class ForgetVisits(BulkDeleteJob):
             def queryset(self, *, before):
@@ -109,7 +109,14 @@ class BulkDeleteJob(BulkJob, abstract=True):
     """
 
     def operation(self, parameters: dict[str, Any]) -> Operation:
-        return Delete(_called(self, self.queryset, parameters), self.signal_options)
+        return Delete(_rows(self, parameters), self.signal_options)
+
+
+def _rows(job: BulkJob, parameters: dict[str, Any]) -> QuerySet[Any]:
+    rows = _called(job, job.queryset, parameters)
+    if not isinstance(rows, QuerySet):
+        raise TypeError(f"{job.name}: queryset() must return a queryset, not {type(rows).__name__}")
+    return rows
 
 
 def _called(job: BulkJob, method: Callable[..., Any], parameters: dict[str, Any]) -> Any:
@@ -118,6 +125,7 @@ def _called(job: BulkJob, method: Callable[..., Any], parameters: dict[str, Any]
         signature.bind(**parameters)
     except TypeError as error:
         raise TypeError(
-            f"{job.name}: {error} of {method.__name__}{signature}; given are {sorted(parameters) or 'none'}"
+            f"{job.name}: {error} of {method.__name__}{signature}; given are "
+            f"{sorted(parameters) or 'none'} (bulk_jobs takes them as --param NAME=VALUE)"
         ) from None
     return method(**parameters)

@@ -1,4 +1,4 @@
-"""Which row fails, and what becomes of the job then."""
+"""Which row made a step fail, and what happens to the job."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from signal_patch.contrib.jobs.steps import Result, Step
 
 
 def narrow_down(failed: Step, error: Exception) -> None:
-    """Look for the row because of which a step failed, and record it.
+    """Find the row that made a step fail, and record it.
 
-    The first half of the rows is tried in a step of its own. If it succeeds it stays committed, and the row
-    is among the others; else it is among these. Another worker may take the lane meanwhile: then the rest is
-    left to that one. Passing trouble is raised, as by any step; so is an error that came before any row
-    was tried, when it has stopped the job.
+    The first half of the rows runs as a step of its own. If it succeeds, it stays committed and the row is in
+    the second half; otherwise the row is in the first half. If another worker takes the lane meanwhile, that
+    worker does the rest. Temporary errors are raised, as by any step. An error that occurred before any row
+    was tried stops the job and is raised.
     """
     left = failed.size
     if not left:
@@ -42,7 +42,7 @@ def narrow_down(failed: Step, error: Exception) -> None:
 
 
 def record(failed: Step, error: Exception) -> None:
-    """Record the one row of a failed step, and skip it or stop the job, as was chosen at the start."""
+    """Record the only row of a failed step, then skip it or stop the job, as the job's `on_error` says."""
     with transaction.atomic(using=failed.using, durable=True):
         lane = replace(failed, limit=1).lock()
         key = failed.first_key()
@@ -61,7 +61,7 @@ def record(failed: Step, error: Exception) -> None:
 
 
 def stop(job_id: int, using: str, reason: str) -> None:
-    """Stop a job because of an error: it goes on when somebody resumes it."""
+    """Stop a job because of an error, until somebody resumes it."""
     Job.objects.using(using).filter(pk=job_id, status=Job.Status.RUNNING).update(
         status=Job.Status.FAILED, error=reason
     )
@@ -73,7 +73,7 @@ def summary(error: Exception) -> str:
 
 
 def _skip(lane: Lane, key: str) -> None:
-    # Where one row fails others may, and each costs its step some tries.
+    # More rows may fail after this one, and finding each takes fewer tries in a smaller step.
     Lane.objects.using(lane._state.db).filter(pk=lane.pk).update(
         cursor=key, done=key == lane.upto, step_size=pace.halved(lane.step_size)
     )

@@ -1,8 +1,7 @@
-"""Primary keys as text, and where they lie between two others.
+"""Primary keys as text, and the position of a key between two others.
 
-The database alone decides which of two keys comes first: by a collation, or, as MariaDB does with UUIDs, by
-an order of its own. What is computed here is only ever an estimate: of progress, and of where to look for a
-row at which a lane can be divided.
+Only the database decides which of two keys comes first. It may use a collation or, like MariaDB for UUIDs, an
+order of its own. What is computed here is an estimate: of progress, and of where to divide a lane.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from uuid import UUID
 if TYPE_CHECKING:
     from django.db.models import Model
 
-# Text is measured by so many characters beyond what both ends have in common.
+# Text is measured by this many characters after the prefix that both ends share.
 _LENGTH = 8
 _BASE = 0x110000
 _SURROGATES = range(0xD800, 0xE000)
@@ -39,14 +38,14 @@ class Scale:
         self._end = self._number(high)
 
     def share(self, key: Any) -> float:
-        """Return how far a key is along the way, from 0 to 1; 0 for keys of other types."""
+        """Return a key's position in the range, from 0 to 1; 0 for keys of other types."""
         width = self._end - self._start
         if width <= 0:
             return 0.0
         return min(max((self._number(key) - self._start) / width, 0.0), 1.0)
 
     def middle(self) -> Any:
-        """Return about the middle, or None for keys of other types."""
+        """Return a key near the middle of the range, or None for keys of other types."""
         number = (self._start + self._end) // 2
         if isinstance(self._low, int):
             return number
@@ -82,5 +81,5 @@ def _letters(number: int) -> str:
     for _ in range(_LENGTH):
         number, code = divmod(number, _BASE)
         letters.append(chr(_SURROGATES.start - 1 if code in _SURROGATES else code))
-    # A NUL is padding, and no database takes it.
+    # NUL is only padding and must not reach the database.
     return "".join(reversed(letters)).partition("\0")[0]

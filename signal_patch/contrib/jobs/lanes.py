@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from signal_patch.contrib.jobs.models import Job
     from signal_patch.contrib.jobs.operations import Operation
 
-# A key that cannot be computed is found by counting; so many rows are looked at, however long the lane is.
+# If the middle cannot be computed, it is found by counting at most this many rows of the lane.
 COUNTED_ROWS = 20_000
 
 
@@ -26,7 +26,7 @@ def range_of(operation: Operation) -> tuple[Any, Any] | None:
     keys = operation.keys()
     low = keys.first()
     high = keys.reverse().first()
-    # Rows may go between the two queries.
+    # Rows may be deleted between the two queries.
     return None if low is None or high is None else (low, high)
 
 
@@ -54,9 +54,9 @@ def by_size(job: Job, lanes: list[Lane]) -> list[Lane]:
 
 
 def divide(job: Job, operation: Operation, lane: Lane) -> Lane | None:
-    """Give the second half of what is left of a lane to a new one, and return that.
+    """Move the second half of a lane's remaining range to a new lane, and return the new lane.
 
-    None if it is not worth it: fewer rows are left than for two steps. The caller holds the lane's lock.
+    Returns None if too few rows remain for two steps. The caller holds the lane's lock.
     """
     if not is_divisible(operation, lane):
         return None
@@ -81,7 +81,7 @@ def divide(job: Job, operation: Operation, lane: Lane) -> Lane | None:
 
 
 def is_divisible(operation: Operation, lane: Lane) -> bool:
-    """Say whether enough rows are left of a lane for two steps."""
+    """Return whether a lane has enough remaining rows for two steps."""
     enough = 2 * lane.step_size
     return bool(in_key_order(_rows_left(operation, lane))[enough - 1 : enough])
 
@@ -94,7 +94,7 @@ class JobScale:
         self._scale = Scale(self._key(job.first_key), self._key(job.last_key))
 
     def remaining(self, lane: Lane) -> float:
-        """Return what is left of a lane as a share of the job's whole range."""
+        """Return the remaining part of a lane, as a share of the job's whole range."""
         return 0.0 if lane.done else self._width(lane.cursor, lane.upto)
 
     def width(self, lane: Lane) -> float:
@@ -110,7 +110,7 @@ class JobScale:
 
 
 def _row_near(rows: QuerySet[Any], upto: Any, middle: Any) -> Any:
-    """Return the key of the last row up to the middle: by the database's order, so always inside the lane."""
+    """Return the last key up to the middle. The database compares, so the key is always inside the lane."""
     if middle is None:
         return None
     return in_key_order(rows.filter(pk__lte=middle, pk__lt=upto)).reverse().first()
@@ -125,7 +125,7 @@ def _row_by_counting(rows: QuerySet[Any], upto: Any) -> Any:
 def _rows_left(operation: Operation, lane: Lane) -> QuerySet[Any]:
     """Return the table's rows between a lane's cursor and its end.
 
-    Any row will do to divide at, so the job's own condition, which may be slow, is not asked.
+    A lane can be divided at any row, so the job's own condition, which may be slow, is left out.
     """
     model = operation.model
     after = None if lane.cursor is None else from_text(model, lane.cursor)

@@ -1,4 +1,4 @@
-"""The ledger: what is to be done, how far it is, and which rows failed."""
+"""The ledger: the jobs, their progress, and the rows that failed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from django.db import models
 
-# A lane that nobody has moved for so long, and nobody has locked, lies idle.
+# A lane is idle if nobody has locked it and its last step is longer ago than this.
 ALIVE = timedelta(minutes=1)
 
 
@@ -19,7 +19,7 @@ class Job(models.Model):
         CANCELLED = "cancelled"
         # A row failed, and the job stops on errors.
         FAILED = "failed"
-        # The code builds another SQL than at the start: no step runs until somebody confirms it.
+        # The SQL has changed since the start: no step runs until somebody confirms it.
         CHANGED = "changed"
         DONE = "done"
 
@@ -51,11 +51,10 @@ class Job(models.Model):
 
 
 class Lane(models.Model):
-    """A range of the primary key that one step at a time works through, in the order of the key.
+    """A range of the primary key, processed in key order by one step at a time.
 
-    Keys are text, so that one table serves every type of key; None stands for no lower limit. A row belongs
-    to the lane if its key is beyond `after` and not beyond `upto`; it has been dealt with if its key is not
-    beyond `cursor`.
+    Keys are stored as text, so that one table serves every type of key. None means that there is no lower
+    limit. A row belongs to the lane if `after < key <= upto`; it has been processed if `key <= cursor`.
     """
 
     job = models.ForeignKey(Job, models.CASCADE, related_name="lanes")
@@ -66,10 +65,10 @@ class Lane(models.Model):
     rows = models.PositiveBigIntegerField(default=0)
     steps = models.PositiveIntegerField(default=0)
     seconds = models.FloatField(default=0)
-    # Rows of the next step, and the moving average that it comes from.
+    # The number of rows of the next step, and the average time per row that it is computed from.
     step_size = models.PositiveIntegerField()
     row_seconds = models.FloatField(null=True)
-    # How often the next step has been tried in vain, because of a deadlock or the like, and the last error.
+    # How often the next step has failed with a temporary error, such as a deadlock, and the last error.
     attempts = models.PositiveIntegerField(default=0)
     error = models.TextField(blank=True)
     worker = models.CharField(max_length=200, blank=True)

@@ -1,4 +1,4 @@
-"""What a job does to the rows of a range, and why some of it cannot be done range by range."""
+"""What a job does to the rows of a range, and why some operations cannot be done range by range."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Operation(ABC):
         self.options = options
 
     def between(self, after: Any, upto: Any) -> QuerySet[Any]:
-        """Return the rows with a key beyond `after`, unless it is None, and not beyond `upto`."""
+        """Return the rows with `after < key <= upto`; None as `after` means no lower limit."""
         return ranges.between(self.queryset.using(self.using), after, upto)
 
     def keys(self) -> QuerySet[Any, Any]:
@@ -39,19 +39,19 @@ class Operation(ABC):
         return in_key_order(self.between(after, upto))
 
     def run(self, rows: QuerySet[Any]) -> int:
-        """Change these rows, with their signals, and return how many of the model's there were."""
+        """Change these rows, send their signals, and return the number of rows of the model itself."""
         with bulk_signals(self.model, **self.options):
             return self.change(rows)
 
     def sql(self) -> str:
-        """Describe the operation by its SQL: what is the same twice does the same twice."""
+        """Describe the operation by its SQL. Operations with the same description do the same."""
         return f"{self.describe_change()}\n{self._select()}"
 
     def fingerprint(self) -> str:
         return sha256(self.sql().encode()).hexdigest()
 
     def refusals(self) -> Iterator[str]:
-        """Give the reasons why the rows cannot be dealt with range by range."""
+        """Yield the reasons why the rows cannot be processed range by range."""
         if self.model._meta.is_composite_pk:
             yield "the model has a composite primary key, and a lane is a range of one column"
         if not self.options.get("atomic", True):
@@ -92,7 +92,7 @@ class Update(Operation):
         if not self.values:
             yield "values() is empty"
         with no_bulk_signals():
-            # With no row to change, Django refuses what it refuses anyway, with its own error.
+            # Without rows, Django's update() changes nothing but still raises its own errors.
             QuerySet.update(QuerySet.none(self.queryset), **self.values)
         yield from ranges.refusals_of_values(self.queryset, self.values)
 
@@ -100,7 +100,7 @@ class Update(Operation):
         return expression.resolve_expression(self.queryset.query.chain(), allow_joins=False, for_save=True)
 
     def _compiled(self, name: str) -> str:
-        """Return the SQL of a value as the statement of an update() has it (Django 5.2 to 6.1)."""
+        """Return the SQL of a value as it appears in the statement of update() (Django 5.2 to 6.1)."""
         field: Any = self.model._meta.get_field(name)
         value = self.values[name]
         connection = connections[self.using]

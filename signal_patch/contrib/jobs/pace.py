@@ -1,4 +1,4 @@
-"""How many rows the next step takes, so that it lasts about as long as it should."""
+"""How many rows the next step changes, so that it takes about the target time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _GROWTH = 1.2
 
 
 def average(before: float | None, rows: int, seconds: float) -> float | None:
-    """Return the moving average of a row's time after a step; as before, if the step changed no row."""
+    """Return the new moving average of the time per row; unchanged if the step changed no row."""
     if not rows:
         return before
     newest = seconds / rows

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class LaneProgress:
     lane: Lane
-    # Of the lane, from 0 to 1.
+    # The processed share of the lane, from 0 to 1.
     share: float
 
     @property
@@ -27,20 +27,23 @@ class LaneProgress:
 
 @dataclass(frozen=True)
 class Progress:
-    """What can be told without a look at the rows: shares are of the range of the key, not of the rows in it.
+    """A job's progress, computed without reading the rows: shares are of the range of keys, not of the rows.
 
-    `rate` is rows a second, `seconds_left` what the rest will take with as many workers; both are None while
-    nobody works.
+    `rate` is in rows per second. `seconds_left` is an estimate for the current number of workers. Both are
+    None while nobody works.
     """
 
     share: float
     rows: int
+    failed: int
     rate: float | None
     seconds_left: float | None
     lanes: list[LaneProgress]
 
     def __str__(self) -> str:
         shown = f"{self.share:.1%}, {self.rows} rows"
+        if self.failed:
+            shown += f", {self.failed} failed"
         if self.rate is not None and self.seconds_left is not None:
             shown += f", {self.rate:.0f} rows/s, {self.seconds_left:.0f} s left"
         return shown
@@ -59,6 +62,7 @@ def progress_of(job: Job) -> Progress:
     return Progress(
         share=share,
         rows=rows,
+        failed=job.failed_rows.count(),
         rate=rows / seconds * workers if is_measured else None,
         seconds_left=left / share * seconds / workers if is_measured else None,
         lanes=[LaneProgress(lane, _share(lane, scale)) for lane in lanes],

@@ -1,4 +1,4 @@
-"""The jobs of this process by their names: the ledger knows no more of a job's code."""
+"""The jobs of this process by name. The ledger stores a job's name, not its code."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _jobs: dict[str, type[BulkJob]] = {}
 
 
 def register(job: type[BulkJob]) -> None:
-    """Make a job known by its name: the one in its body or, without one, `app_label.ClassName`.
+    """Register a job under the `name` in its class body or, without one, `app_label.ClassName`.
 
-    ValueError if another class has the name already, or if there is none: the class is in no installed app.
+    ValueError if another class has that name, or if a class without a name is in no installed app.
     """
     if "name" not in vars(job):
         job.name = _default_name(job)
@@ -29,7 +29,7 @@ def register(job: type[BulkJob]) -> None:
 
 
 def find(name: str) -> type[BulkJob]:
-    """Return the job with this name; LookupError, with the names that there are, for an unknown one."""
+    """Return the job with this name; LookupError, with the known names, if there is none."""
     try:
         return _jobs[name]
     except KeyError:

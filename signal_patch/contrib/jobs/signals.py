@@ -1,4 +1,4 @@
-"""What a job tells others about its progress."""
+"""The signal that reports the progress of jobs."""
 
 from __future__ import annotations
 

@@ -34,9 +34,9 @@ class Result(Enum):
 class Step:
     """One step of a lane.
 
-    With `limit` it takes at most so many rows, and only if the cursor is still where `cursor` says: this is
-    how the row that fails is looked for. When `run()` raises, the transaction has been rolled back, and
-    `keys` are the rows from the cursor on, of which it tried the first `size`.
+    `limit` is used to find a row that fails: the step changes at most this many rows, and only if the lane's
+    cursor is still at `cursor`. If `run()` raises, the transaction has been rolled back. Then `keys` has the
+    keys after the cursor, and the step tried the first `size` of them.
     """
 
     definition: BulkJob
@@ -51,7 +51,7 @@ class Step:
     end: str | None = None
 
     def run(self) -> Result:
-        """Run the step and commit it. Whatever a receiver or the database raises is raised."""
+        """Run the step and commit it. Errors of receivers and of the database are not caught."""
         began = monotonic()
         with transaction.atomic(using=self.using, durable=True):
             lane = self.lock()
@@ -78,7 +78,7 @@ class Step:
         return Result.MOVED
 
     def lock(self) -> Lane | None:
-        """Return the lane, locked, or None if it is done, another worker has it or has moved it on."""
+        """Lock and return the lane, or return None if it is done or another worker has locked or moved it."""
         lanes = Lane.objects.using(self.using).filter(pk=self.lane_id, done=False)
         connection = connections[self.using]
         databases.begin_step(connection, self.definition.idle_seconds)
@@ -90,12 +90,12 @@ class Step:
         return lane
 
     def first_key(self) -> str | None:
-        """Return the key of the first row beyond the cursor."""
+        """Return the key of the first row after the cursor."""
         key = None if self.keys is None else self.keys.first()
         return None if key is None else to_text(key)
 
     def _halt(self, job: Job) -> None:
-        """Let no step run until somebody has confirmed that the job's SQL is another than at its start."""
+        """Stop the job, whose SQL has changed since its start, until somebody confirms the new SQL."""
         Job.objects.using(self.using).filter(pk=job.pk, status=Job.Status.RUNNING).update(
             status=Job.Status.CHANGED,
             error="The code builds another SQL than when the job was started. Look at it and confirm it.",

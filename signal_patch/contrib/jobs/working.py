@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("signal_patch.jobs")
 
-# A step is tried so often before its trouble counts as an error. A lost connection does not count: it cannot
-# be written into the ledger.
+# After this many temporary errors of one step, the job is stopped. Lost connections do not count, because they
+# cannot be written into the ledger.
 MOST_ATTEMPTS = 10
 _SHORTEST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
-# Others have all lanes, and these are too short to divide.
+# The pause if other workers have all lanes, and these are too short to divide.
 BUSY_PAUSE = 1.0
 
 
@@ -44,7 +44,7 @@ class Status(Enum):
     BUSY = "busy"
     DONE = "done"
     STOPPED = "stopped"
-    # As many others as were asked for have a lane each.
+    # The job has as many lanes in use as it has runners, so this worker is not needed.
     SURPLUS = "surplus"
 
 
@@ -60,11 +60,11 @@ class Outcome(NamedTuple):
 
 
 def work(job_id: int, seconds: float = 20.0, steps: int | None = None) -> Outcome:
-    """Work on a job for about so many seconds, or so many steps, and return what is left.
+    """Work on a job for about `seconds` or at most `steps`, and return what is left.
 
     At least one step is tried. Any number of processes may call it at the same time, and any of them may be
-    killed: nothing is lost but the step that it was in. While the outcome `is_left`, the caller must have it
-    called again; to drop a busy job would lose a runner. Job.DoesNotExist for an unknown one.
+    killed: only its current step is lost. While the outcome `is_left`, the caller must call it again; otherwise
+    the job loses a runner, even if it was only busy. Job.DoesNotExist if there is no such job.
 
         def run(job_id):
             outcome = work(job_id, seconds=20)
@@ -77,10 +77,10 @@ def work(job_id: int, seconds: float = 20.0, steps: int | None = None) -> Outcom
     except Error as error:
         if databases.trouble(error) is None:
             raise
-        # Such as a connection that the server has closed since the last message.
+        # For example, the server may have closed the connection since the last message.
         connections[using].close()
         return Outcome(Status.BUSY, BUSY_PAUSE)
-    # The ledger's own rows are nobody's business.
+    # Changes to the ledger itself send no bulk signals.
     with no_bulk_signals("signal_patch_jobs"):
         return _Worker(job, using, time.monotonic() + seconds, steps).work()
 
@@ -93,7 +93,7 @@ class _Worker:
         self.end = end
         self.steps = steps
         self.name = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}"
-        # The lane of the last step is tried first: its rows are in the database's memory.
+        # The lane of the last step is tried first, because its rows are cached by the database.
         self.lane_id: int | None = None
 
     def work(self) -> Outcome:
@@ -106,7 +106,7 @@ class _Worker:
                 return Outcome(Status.MORE)
 
     def _try_step(self) -> Outcome | None:
-        """Run a step, and return None if there may be another."""
+        """Run a step, and return None if another may follow."""
         try:
             return self._step()
         except Exception as error:
@@ -138,9 +138,9 @@ class _Worker:
             return Result.MOVED
 
     def _open_lanes(self) -> list[int]:
-        """Return the lanes that are not done: the last one first, the others in any order."""
-        # Without a lock, and outside the step: each lane is locked by its key alone, because on MariaDB to
-        # lock a range keeps others from adding lanes.
+        """Return the lanes that are not done: first that of the last step, then the others in random order."""
+        # This takes no lock. Steps lock each lane by its key, because on MariaDB locking a range would keep
+        # other workers from adding lanes.
         found = list(self._lanes().values_list("pk", flat=True))
         random.shuffle(found)
         return sorted(found, key=lambda pk: pk != self.lane_id)
@@ -149,7 +149,7 @@ class _Worker:
         return Lane.objects.using(self.using).filter(job_id=self.job.pk, done=False)
 
     def _without_lane(self) -> Outcome | None:
-        """Finish the job if all lanes are done; if others have them all, divide one."""
+        """Finish the job if all lanes are done; if other workers have all lanes, divide one."""
         job = Job.objects.using(self.using).filter(pk=self.job.pk, status=Job.Status.RUNNING)
         left = self._lanes().count()
         if not left:
@@ -172,7 +172,7 @@ class _Worker:
         with transaction.atomic(using=self.using, durable=True):
             same = self._lanes().filter(pk=lane.pk)
             databases.begin_step(connections[self.using], self.definition.idle_seconds)
-            # Waits for the step that the lane is in.
+            # This waits until the lane's current step has ended.
             locked = same.select_for_update().first()
             return locked is not None and lanes.divide(self.job, operation, locked) is not None
 
@@ -187,7 +187,7 @@ class _Worker:
         return self._wait(random.uniform(longest / 2, longest))  # noqa: S311  # jitter
 
     def _note(self, trouble: Trouble, error: Exception) -> int:
-        """Write the trouble into the lane, and return how often its step has been tried."""
+        """Write the error into the lane, and return how often its step has been tried."""
         if trouble is Trouble.LOST_CONNECTION:
             connections[self.using].close()
             return 1
@@ -205,7 +205,7 @@ class _Worker:
             return 1
 
     def _wait(self, seconds: float) -> Outcome | None:
-        """Wait, if there is time for it, and return None; else leave it to the caller."""
+        """Wait and return None if there is time; otherwise leave the waiting to the caller."""
         if time.monotonic() + seconds > self.end:
             return Outcome(Status.BUSY, seconds)
         time.sleep(seconds)

@@ -1,6 +1,6 @@
 """Ranges of the primary key, and why some operations cannot be done range by range.
 
-`atomic=False` and jobs commit what they have done with one range before they look at the next.
+`atomic=False` and jobs commit each range before they read the next.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def beyond(queryset: QuerySet[Any], key: Any) -> QuerySet[Any]:
-    """Narrow a queryset to the keys beyond one."""
+    """Narrow a queryset to the rows whose primary key is greater than `key`."""
     return _narrowed(queryset, Q(pk__gt=key))
 
 
 def between(queryset: QuerySet[Any], after: Any, upto: Any) -> QuerySet[Any]:
-    """Narrow a queryset to the keys beyond `after`, unless it is None, and not beyond `upto`."""
+    """Narrow a queryset to `after < pk <= upto`; None as `after` means no lower limit."""
     return _narrowed(queryset, Q(pk__lte=upto) if after is None else Q(pk__gt=after, pk__lte=upto))
 
 
@@ -35,7 +35,7 @@ def _narrowed(queryset: QuerySet[Any], condition: Q) -> QuerySet[Any]:
 
 
 def refusals(queryset: QuerySet[Any]) -> Iterator[str]:
-    """Give the reasons why the rows of a queryset cannot be dealt with range by range."""
+    """Yield the reasons why the rows of a queryset cannot be processed range by range."""
     query = queryset.query
     if query.is_sliced:
         yield "the queryset is sliced, and a slice of each range is not a slice of the whole"
@@ -54,9 +54,9 @@ def refusals(queryset: QuerySet[Any]) -> Iterator[str]:
 
 
 def refusals_of_values(queryset: QuerySet[Any], values: dict[str, Any]) -> Iterator[str]:
-    """Give the reasons why an `update()` with these values cannot be done range by range.
+    """Yield the reasons why an `update()` with these values cannot be done range by range.
 
-    Call it when Django has accepted the values.
+    Call it after Django has accepted the values.
     """
     for name in sorted(values):
         field: Field[Any, Any] = queryset.model._meta.get_field(name)

@@ -255,8 +255,8 @@ class Upsert:
                     raise
         if self.inserter.returns_rows:
             rows = self._execute([obj], self.insertion.returning)
-            # A trigger may leave the row as it is.
-            return (False, rows[0]) if rows else None
+            # A trigger may leave the row as it is. Django 5.2 then returns None as the row of one instance.
+            return (False, rows[0]) if rows and rows[0] is not None else None
         self._execute([obj], None)
         obj.pk = key
         return (False, None)

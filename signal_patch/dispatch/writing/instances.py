@@ -1,4 +1,4 @@
-"""Write what instances hold, as Django's `bulk_update()` writes it, by a cheaper statement.
+"""Write the values of instances as Django's `bulk_update()` does, but with a cheaper statement.
 
 For each column Django builds a Case with a When for each instance, which takes longer than everything else.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from signal_patch.dispatch.rows.selection import Batch
 
     ModelField = Field[Any, Any]
-    # Whether a class has Django's own method of that name, wrapped by this library at most.
+    # Whether a class's method of that name is Django's own, possibly wrapped by this library.
     IsDjangos = Callable[[type[Any], str], bool]
 
 # bulk_update() and the methods that it calls (QuerySet.bulk_update, Django 5.2 to 6.1).
@@ -36,7 +36,7 @@ METHODS = ("bulk_update", "using", "filter", "update", "_chain", "_clone")
 class InstanceWriter:
     """Writes some fields of instances to those rows of a queryset that Django's statement would write.
 
-    `size` is the number of instances in one statement of Django's.
+    `size` is the number of instances that Django puts into one statement.
     """
 
     def __init__(
@@ -124,14 +124,14 @@ class InstanceWriter:
 
 
 class GivenValues(SQLiteNumericMixin, PerRow):
-    """The values of instances, with the conversions of Django's Case; Django's Cast goes around it."""
+    """The values of instances, converted as by Django's Case. If a cast is needed, the caller adds it."""
 
     def _typed(self, sql: str, connection: Any) -> str:  # noqa: ARG002  # the signature of PerRow
         return sql
 
 
 def _may_collide(field: Any) -> bool:
-    """Return whether a value of the field may be refused because of another row's."""
+    """Return whether a value of the field may conflict with the value of another row."""
     opts = field.model._meta
     return bool(
         field.unique

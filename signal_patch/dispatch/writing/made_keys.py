@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def are_told(connection: Any) -> bool:
-    """Return whether the keys of all rows of an INSERT can be known."""
+    """Return whether the keys of all rows of a multi-row INSERT can be known."""
     return (
         connection.features.can_return_rows_from_bulk_insert
         or backends.of(connection).made_keys_question() is not None
@@ -22,7 +22,7 @@ def are_told(connection: Any) -> bool:
 
 
 def of_last_insert(field: Field[Any, Any], count: int, connection: Any) -> list[Any]:
-    """Return the keys that an INSERT of so many rows has just made."""
+    """Return the keys of the `count` rows that the last INSERT has made."""
     with connection.cursor() as cursor:
         cursor.execute(backends.of(connection).made_keys_question())
         first, step = cursor.fetchone()
@@ -30,7 +30,7 @@ def of_last_insert(field: Field[Any, Any], count: int, connection: Any) -> list[
 
 
 def as_read(field: Field[Any, Any], values: Iterable[Any], connection: Any) -> list[Any]:
-    """Return values that the driver gave outside of a query of Django's as such a query gives them."""
+    """Convert values that come straight from the driver as Django's queries convert them."""
     compiler: Any = InsertQuery(field.model).get_compiler(connection=connection)
     converters = compiler.get_converters([field.get_col(field.model._meta.db_table)])
     return [value for (value,) in compiler.apply_converters(([value] for value in values), converters)]

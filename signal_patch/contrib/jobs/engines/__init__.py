@@ -1,30 +1,33 @@
-"""What delivers the messages that say "work on this job for some seconds"."""
+"""Engines deliver the message "work on this job for some seconds"."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Final
+from typing import ClassVar, Final
 
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-# Imported when they are used, because each needs a package that only its users have.
+# Imported when they are used, because some need packages that may not be installed.
 ENGINES: Final = {
     "processes": "signal_patch.contrib.jobs.engines.processes.ProcessEngine",
     "celery": "signal_patch.contrib.jobs.engines.celery.CeleryEngine",
     "tasks": "signal_patch.contrib.jobs.engines.tasks.TasksEngine",
 }
 
-# How long a message asks for; short against the time limits that engines have.
+# How long the handler of one message works: much shorter than the time limits of engines.
 SECONDS: Final = 20.0
 
 
 class Engine(ABC):
-    """A way to have `work()` called somewhere else.
+    """A way to have `work()` called in other processes.
 
     To write one of your own, let `send()` put a message into your queue. Its handler calls `work()`, and
     sends the message again while the outcome `is_left`. `SIGNAL_PATCH_JOBS_ENGINE` names the class.
     """
+
+    # Whether `send()` alone makes somebody work.
+    starts_workers: ClassVar[bool] = True
 
     def check(self) -> None:
         """Raise ImproperlyConfigured, saying what to do, if the engine cannot work here."""
@@ -36,7 +39,7 @@ class Engine(ABC):
 
 
 def default() -> str:
-    """Return the name of the engine of jobs that name none."""
+    """Return the name of the default engine."""
     return str(getattr(settings, "SIGNAL_PATCH_JOBS_ENGINE", "processes"))
 
 

@@ -28,7 +28,8 @@ except ImportError as error:
 def work_on(self: Any, job_id: int, seconds: float = SECONDS) -> None:
     outcome = work(job_id, seconds)
     if outcome.is_left:
-        # Before this message is acknowledged: to die in between makes a runner too many, not one too few.
+        # Sent before this message is acknowledged: if the worker dies in between, the job has one runner
+        # too many, not one too few.
         self.apply_async((job_id, seconds), countdown=outcome.delay)
 
 

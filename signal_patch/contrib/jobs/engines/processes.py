@@ -22,6 +22,8 @@ _SECONDS: Final = 1.0
 class ProcessEngine(Engine):
     """Sends nothing: the job waits in the ledger until somebody runs it."""
 
+    starts_workers = False
+
     def send(self, job_id: int, delay: float = 0.0) -> None:  # noqa: ARG002  # as every engine
         return
 
@@ -35,15 +37,15 @@ def run_here(job_id: int, report: Callable[[], object]) -> None:
 
 
 def run_steps(job_id: int, steps: int) -> None:
-    """Run so many steps of a job in this process, however long they take."""
+    """Run this many steps of a job in this process, however long they take."""
     work(job_id, math.inf, steps)
 
 
 def run_in_processes(job_id: int, processes: int, report: Callable[[], object]) -> None:
-    """Work on a job in so many processes until it is done or stopped, and report about every second.
+    """Work on a job in this many processes until it is done or stopped, and report about every second.
 
-    A process that is killed is replaced. RuntimeError if one ends with an error, which it has printed. They
-    are started anew rather than forked, so that they share no connection with this one.
+    A process that is killed is replaced. RuntimeError if one ends with an error, which it has printed. The
+    processes are spawned, not forked, so that they share no connection with this one.
     """
     children = [_start(job_id) for _ in range(processes)]
     try:

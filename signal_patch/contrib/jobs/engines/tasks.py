@@ -34,8 +34,8 @@ def work_on(job_id: int, seconds: float = SECONDS) -> None:
 class TasksEngine(Engine):
     """Uses the task backend `default`.
 
-    Where it does not deliver the tasks of a dead worker again, a runner is lost with the worker, but no work:
-    `bulk_jobs resume`, on a schedule, replaces it.
+    If the backend does not redeliver the tasks of a dead worker, the job loses a runner, but no work. Run
+    `bulk_jobs resume` on a schedule to replace it.
     """
 
     def check(self) -> None:

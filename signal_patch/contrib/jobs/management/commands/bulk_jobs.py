@@ -7,17 +7,18 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
-from django.core.exceptions import FieldError, ImproperlyConfigured, ObjectDoesNotExist
+from django.core.exceptions import FieldDoesNotExist, FieldError, ImproperlyConfigured, ObjectDoesNotExist
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from signal_patch.contrib.jobs import control, registry
+from signal_patch.contrib.jobs import control, engines, registry
 from signal_patch.contrib.jobs.engines import processes as engine
 from signal_patch.contrib.jobs.explaining import explain
 from signal_patch.contrib.jobs.models import Job
 from signal_patch.contrib.jobs.progress import progress_of
 
-# Errors whose message is all that somebody at a terminal needs.
+# Errors whose message says enough, so that no traceback is needed.
 _EXPLAINED = (
+    FieldDoesNotExist,
     FieldError,
     ImproperlyConfigured,
     LookupError,
@@ -97,7 +98,7 @@ class Command(BaseCommand):
     def _start(
         self, job: str, param: list[str], runners: int, engine: str | None, on_error: str, **_: Any
     ) -> None:
-        self._show_line(_started(job, param, runners, engine, on_error))
+        self._show_sent(_started(job, param, runners, engine, on_error))
 
     def _pause(self, job: int, **_: Any) -> None:
         self._show_line(control.pause(job))
@@ -107,7 +108,7 @@ class Command(BaseCommand):
 
     def _resume(self, job: int | None, *, confirm: bool, **_: Any) -> None:
         for resumed in control.resume_all() if job is None else [control.resume(job, confirm=confirm)]:
-            self._show_line(resumed)
+            self._show_sent(resumed)
 
     def _resumed(self, job_id: int) -> Job:
         job = control.find(job_id)
@@ -127,7 +128,7 @@ class Command(BaseCommand):
 
     @contextmanager
     def _reporting(self, job: Job) -> Iterator[Callable[[], None]]:
-        """Yield a function that shows how far the job is: in a bar if tqdm is there, else in lines."""
+        """Yield a function that shows the job's progress: a bar if tqdm is installed, otherwise lines."""
         if find_spec("tqdm") is None:
             yield lambda: self.stdout.write(str(progress_of(job)))
             return
@@ -149,6 +150,11 @@ class Command(BaseCommand):
     def _show_line(self, job: Job) -> None:
         parameters = json.dumps(job.parameters)
         self.stdout.write(f"{job.pk}: {job.name} {parameters} {job.status}, {progress_of(job)}")
+
+    def _show_sent(self, job: Job) -> None:
+        self._show_line(job)
+        if job.status == Job.Status.RUNNING and not engines.find(job.engine).starts_workers:
+            self.stdout.write(f"  it waits for `manage.py bulk_jobs run {job.pk}`, which works on it")
 
     def _show_job(self, job: Job) -> None:
         self._show_line(job)
