@@ -388,7 +388,8 @@ def test_many_rows_take_few_statements(receivers: Receivers) -> None:
 
     receivers.record(Ship)
     gc.collect()
-    assert statements(300) == statements(3) <= 2
+    # Older Djangos give SQLite 999 parameters.
+    assert statements(200) == statements(3) <= 2
 
 
 # Instances given twice, or deleted by a receiver

@@ -20,6 +20,7 @@ from tests.database import is_mysql
 from tests.fields import Point
 from tests.fleet import LAUNCH, column, of_every_size, rows, ships
 from tests.models import Beacon, Berth, Cargo, Chart, Port, Ship, Sighting, Strongbox, Survey, Wreck
+from tests.refusals import reads_its_own_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -662,6 +663,7 @@ def test_a_value_that_a_receiver_gives_to_all_rows_is_written_to_all(receivers: 
     assert column(Ship, "tonnage") == [0, 77, 77]
 
 
+@reads_its_own_table
 @of_every_size
 def test_a_change_goes_with_a_value_that_reads_other_rows(batch_size: int, receivers: Receivers) -> None:
     ships(1, 2, 3)

@@ -74,9 +74,10 @@ def test_all_the_steps_that_there_are() -> None:
 
 def test_a_job_that_fails_is_an_error(receivers: Receivers) -> None:
     rows = items(4)
+    refused = {rows[1].pk}
 
     def refuse(instance: Item, **_: Any) -> None:
-        if instance.pk == rows[1].pk:
+        if instance.pk in refused:
             raise RuntimeError("no")
 
     receivers.connect(post_save, refuse, Item)
@@ -89,7 +90,11 @@ def test_a_job_that_fails_is_an_error(receivers: Receivers) -> None:
     assert f"  row {rows[1].pk}: RuntimeError: no" in shown
     with pytest.raises(CommandError):
         bulk_jobs("run", str(job.pk))
-    assert Job.objects.get().failed_rows.count() == 2
+    # It was tried again.
+    assert Job.objects.get().failed_rows.count() == 1
+    refused.clear()
+    assert "done, 100.0%, 4 rows" in bulk_jobs("run", str(job.pk))[0]
+    assert not Job.objects.get().failed_rows.exists()
 
 
 def test_rows_that_fail_can_be_skipped(receivers: Receivers) -> None:
@@ -100,8 +105,9 @@ def test_rows_that_fail_can_be_skipped(receivers: Receivers) -> None:
             raise RuntimeError("no")
 
     receivers.connect(post_save, refuse, Item)
-    assert "done" in bulk_jobs("run", "jobs.Increase", "--on-error", "skip")[0]
+    assert "done, 100.0%, 1 rows, 1 failed" in bulk_jobs("run", "jobs.Increase", "--on-error", "skip")[0]
     assert counts() == [0, 1]
+    assert "1 failed" in bulk_jobs("list")[-1]
 
 
 def test_start_leaves_the_work_to_the_engine() -> None:
@@ -110,6 +116,15 @@ def test_start_leaves_the_work_to_the_engine() -> None:
     job = Job.objects.get()
     assert line == f"{job.pk}: jobs.Increase {{}} running, 0.0%, 0 rows"
     assert (job.runners, job.engine, sum(counts())) == (2, NOTEBOOK, 0)
+
+
+def test_a_job_that_waits_for_a_command_says_so() -> None:
+    items(4)
+    _, advice = bulk_jobs("start", "jobs.Increase")
+    job = Job.objects.get()
+    assert advice == f"  it waits for `manage.py bulk_jobs run {job.pk}`, which works on it"
+    bulk_jobs("pause", str(job.pk))
+    assert bulk_jobs("resume", str(job.pk))[1] == advice
 
 
 def test_pause_resume_and_cancel() -> None:

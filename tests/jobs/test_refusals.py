@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import FieldDoesNotExist, FieldError, ImproperlyConfigured
+from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.db.models import Case, Count, Exists, F, QuerySet, Subquery, When, Window
 from django.db.models.functions import RowNumber
@@ -109,6 +110,14 @@ def test_a_queryset_that_differs_when_it_is_built_twice_is_refused() -> None:
 def test_what_django_refuses_is_refused_by_its_own_error(new: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error), transaction.atomic():
         job_over(Item.objects, new).start()
+
+
+def test_a_job_needs_a_queryset() -> None:
+    with pytest.raises(TypeError, match=r"tried: queryset\(\) must return a queryset, not list"):
+        job_over(list, {"n": 1}).start()
+    job_over(Item.objects, {"nowhere": 1})
+    with pytest.raises(CommandError, match="Item has no field named 'nowhere'"):
+        call_command("bulk_jobs", "start", "tried")
 
 
 def test_values_of_every_kind_are_accepted() -> None:

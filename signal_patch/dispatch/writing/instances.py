@@ -70,8 +70,9 @@ class InstanceWriter:
     def _largest(self) -> int:
         """Return how many rows one statement can write."""
         limit = backends.of(self.connection).max_parameters(self.connection)
-        # A key and a value for each column; the groups of a CASE and the WHERE need less than one more each.
-        each = (len(self.fields) + 1) * (len(fields_of(self.model)) + 2)
+        # For each column a key, a value and, if its CASE has groups, less than one more; and the WHERE.
+        key = len(fields_of(self.model))
+        each = len(self.fields) * (key + 2) + key
         return querysets.UNLIMITED if limit is None else max(1, limit // each)
 
     def _is_writable(self, field: ModelField) -> bool:
