@@ -1,4 +1,4 @@
-"""`bulk_update()` writes by its own statement and leaves the rows that Django's statement leaves."""
+"""`bulk_update()` writes with its own statement, with the same result as Django's statement."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def stored(model: type[Model]) -> list[Any]:
     for owner in (model, *model._meta.all_parents):
         names = [connection.ops.quote_name(str(field.column)) for field in owner._meta.local_concrete_fields]
         if connection.vendor == "sqlite":
-            # As literals, which tell the types of the values.
+            # As SQL literals, which show the types of the values.
             names = [f"quote({name})" for name in names]
         with connection.cursor() as cursor:
             cursor.execute(f"SELECT {', '.join(names)} FROM {owner._meta.db_table} ORDER BY 1, 2")
@@ -61,7 +61,7 @@ def stored(model: type[Model]) -> list[Any]:
 
 
 def outcome(write: Callable[[], object], model: type[Model]) -> Any:
-    """Return what a write leaves and gives, or the first line of its refusal; and undo it."""
+    """Return the rows and the result of a write, or the first line of its error; then undo it."""
     result: object
     try:
         with transaction.atomic():
@@ -81,7 +81,7 @@ def changed(queryset: QuerySet[Any], values: Values) -> list[Any]:
 
 
 def both(queryset: QuerySet[Any], values: Values, **arguments: Any) -> tuple[Any, Any]:
-    """Return what comes of Django's own statement, and of ours."""
+    """Return the outcomes of Django's own statement and of the library's."""
     names, plain = [*values(0)], queryset.model._default_manager.all()
 
     def write() -> int:
@@ -341,7 +341,7 @@ def test_methods_of_a_querysets_own_are_called_as_djangos_statement_calls_them(
         with switch(), transaction.atomic():
             fleet = changed(Ship.objects.all(), lambda i: {"speed": i})
             queryset_class(Ship).bulk_update(fleet, ["speed"], batch_size=MANY // 2)
-            # There are more calls with signals: they check what Django refuses.
+            # With signals there are more calls: these check what Django refuses.
             counts.append(len(queryset_class.calls))
     assert counts[1] >= counts[0] > 0
 

@@ -361,7 +361,7 @@ def test_each_row_is_visited_at_most_once_and_what_matched_in_time_is(
 
     with receiving() as receivers:
         receivers.connect(pre_save, receive, Ship)
-        # Of rows that a receiver has just made there are no signals to count.
+        # Rows that a receiver has just made have no signals to count.
         with bulk_signals(atomic=False, batch_size=batch_size):
             Ship.objects.filter(speed=1).update(tonnage=F("tonnage") + 1)
     times = Counter(visited)
@@ -639,7 +639,7 @@ class TestNobodyListens:
     @pytest.mark.parametrize(
         ("model", "sender", "signal"),
         [
-            # A row of a cascade, one that a cascade changes, a parent's, one of a generic relation.
+            # A row that a cascade deletes, one that it changes, a parent's, and one of a generic relation.
             (Ship, Sailor, post_delete),
             (Berth, Ship, post_save),
             (Port, Ship, pre_save),
@@ -663,7 +663,7 @@ class TestNobodyListens:
         log = receivers.record(Rack)
         with bulk_signals(atomic=False, batch_size=2):
             assert Depot.objects.all().delete()[1]["tests.Rack"] == 3
-        # Django deletes the rows of a batch in an order of its own.
+        # Django chooses the order in which it deletes the rows of a batch.
         assert {sent.values["id"] for sent in log.of("post_delete")} == {rack.pk for rack in racks}
 
     def test_who_hears_of_rows_that_are_only_changed_does_not(self, receivers: Receivers) -> None:

@@ -122,7 +122,7 @@ class Batches:
         in_testcase = connections[self.using].in_atomic_block
         with transaction.atomic(using=self.using, durable=True):
             if not in_testcase:
-                # Registered before the hooks of receivers: if one of them fails, the batch is still committed.
+                # Registered before the hooks of receivers: if one of them fails, the batch stays committed.
                 transaction.on_commit(self._note, using=self.using)
             transactions.begin_write(self.using, self.statement, self.field)
             keys = self._keys(size + 1)

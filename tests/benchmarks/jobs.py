@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for workers in WORKERS:
                     found = rate_in_a_process(engine, workers, options.rows)
                     rates.setdefault((engine, workers), []).append(found)
-                    # Whoever waits for a long run sees how far it is.
+                    # Shows the progress of a long run.
                     print(f"{engine}, {workers} at work: {found:,.0f} rows a second", flush=True)
         print(f"\n{describe()}: {options.rows:,} rows, rounds: {options.rounds}\n")
         print(table(rates, options.engines))
@@ -73,7 +73,7 @@ def rate_in_a_process(engine: str, count: int, rows: int) -> float:
 
 
 def rate(engine: str, count: int, rows: int) -> float:
-    """Return how many rows a second so many workers change."""
+    """Return how many rows per second this many workers change."""
     # The models can be imported once Django is set up.
     from signal_patch.contrib.jobs.models import Job
     from tests.jobs.bulk_jobs import Retire

@@ -1,4 +1,4 @@
-"""What saves of single rows wait for beside a long `update()`: `python -m tests.benchmarks.live`.
+"""How long saves of single rows wait during a long `update()`: `python -m tests.benchmarks.live`.
 
     python -m tests.benchmarks.live --db postgres --rows 100000
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from multiprocessing.synchronize import Event
 
-# Each has a connection, of which a server has about a hundred.
+# Each has a connection, and a server allows about a hundred.
 SAVERS = 60
 HEADS = ("operation", "seconds", "saves", "found a lock", "their median", "their longest", "median of all")
 
@@ -121,7 +121,7 @@ def run_beside_saves(
 
 
 def save_rows(rows: int, rate: int, ready: Event, stop: Event, results: Any) -> None:
-    """Save so many rows a second until it is enough; one that waits does not keep the next from beginning."""
+    """Save rows at a fixed rate until stopped; a save that waits does not delay the next one."""
     choice = random.Random(1)
     with ThreadPoolExecutor(SAVERS) as savers:
         # The connections are made before the clock runs.

@@ -1,4 +1,4 @@
-"""The measures of the table, each by the name that the command line knows it by."""
+"""The measures of the table, by the names that the command line uses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .table import Line, Target, paired
 # Work that takes ten times as long per row gets only a part of the rounds and of the rows.
 SLOW_ROUNDS = 3
 SLOW_ROWS = 4
-# One call of an update that matches no row is short: many make one sample, and many samples a median.
+# An update that matches no row is a short call: a sample has many calls, and a median many samples.
 CALLS = 200
 CALL_ROUNDS = 10
 FEW_ROWS = 10_000

@@ -42,7 +42,7 @@ def measure(rows: int, contender: str, *, traced: bool) -> Sample:
     run = {"update": work.patched_update, "floor": work.floor_update}[contender]
     fill(rows)
     with work.listening():
-        # Imports and caches that are only made once do not count.
+        # Imports and caches that are made only once do not count.
         reset(1)
         run(Parcel.objects.all())
         reset(rows)

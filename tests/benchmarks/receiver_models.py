@@ -1,4 +1,4 @@
-"""Models with receivers like those of real projects. Each has its own, and none hears another's."""
+"""Models with receivers like those of real projects. Each has receivers of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What receivers cost that insert and read, one by one and batched: those of packages, and simple ones."""
+"""The cost of receivers that insert and read, one by one and batched: those of packages, and simple ones."""
 
 from __future__ import annotations
 

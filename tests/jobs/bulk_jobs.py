@@ -1,4 +1,4 @@
-"""Jobs as a project writes them: found by their module's name."""
+"""Jobs as in a project: they are found because the module is named `bulk_jobs`."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Broken(Increase):
 
 
 class Interrupted(Increase):
-    """Is worked on by somebody who presses Ctrl-C."""
+    """Acts as if somebody pressed Ctrl-C during its work."""
 
     def throttle(self) -> float | None:
         # Whoever runs the tests in the background of a shell has it ignored.
@@ -99,6 +99,6 @@ class Orphan(Increase):
     def throttle(self) -> float | None:
         parent = multiprocessing.parent_process()
         assert parent is not None
-        # Never another process, which may have adopted this one meanwhile.
+        # Never kill another process: one may have adopted this process meanwhile.
         os.kill(cast("int", parent.pid) if parent.is_alive() else os.getpid(), signal.SIGKILL)
         return 3.0

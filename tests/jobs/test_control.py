@@ -137,11 +137,11 @@ def test_runners_that_are_gone_are_replaced(sent: Callable[..., list[Any]]) -> N
     job = started(runners=3)
     long_ago = timezone.now() - 2 * ALIVE
     lanes = job.lanes.order_by("pk")
-    # Nobody has had the time to begin yet.
+    # No runner has had time to begin yet.
     assert sent(control.resume, job.pk) == []
     Job.objects.update(sent=long_ago)
     assert len(sent(control.resume, job.pk)) == 3
-    # Those have just been asked for.
+    # Those runners have only just been asked for.
     assert sent(control.resume, job.pk) == []
     Job.objects.update(sent=long_ago)
     lanes.update(stepped=timezone.now())

@@ -74,7 +74,7 @@ class EveryRowOnce(RuleBasedStateMachine):
         left = iter(range(statements))
 
         def execute(run: Callable[..., Any], sql: str, *arguments: Any) -> Any:
-            # In a test, savepoints begin and end a transaction, which the dead leave to the server.
+            # In a test, savepoints stand for transactions, which a dead worker leaves to the server.
             if "SAVEPOINT" not in sql and next(left, None) is None:
                 raise Killed
             return run(sql, *arguments)

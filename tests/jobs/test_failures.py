@@ -1,4 +1,4 @@
-"""Which row fails, and what becomes of the job then."""
+"""Which row made a step fail, and what happens to the job."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def test_text_is_measured_beyond_what_both_ends_share() -> None:
 
 
 def test_the_middle_of_text_is_text_that_databases_take() -> None:
-    # Halfway lies among the surrogates, which cannot be encoded.
+    # The middle is a surrogate, which cannot be encoded.
     middle = Scale("\ud7ff", "\ue000").middle()
     assert middle.encode() <= "\ue000".encode()
 

@@ -1,4 +1,4 @@
-"""Deadlocks, timeouts and lost connections: what passes is tried again."""
+"""Deadlocks, timeouts and lost connections: steps with temporary errors are tried again."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_trouble_behind_an_error_of_the_receivers_own_is_seen(
 
 @contextmanager
 def failing_ledger(error: Exception) -> Iterator[None]:
-    """Let the ledger refuse to be told of trouble."""
+    """Make writing an error into the ledger fail."""
 
     def execute(run: Any, sql: str, *arguments: Any) -> Any:
         if sql.startswith("UPDATE") and "attempts" in sql.split("=")[0]:
@@ -160,7 +160,7 @@ def test_errors_that_do_not_pass_are_no_trouble() -> None:
 
 
 def sever() -> None:
-    """Let the server end this connection."""
+    """Make the server end this connection."""
     ask, end = SEVERING[connection.vendor]
     with connection.cursor() as cursor:
         cursor.execute(ask)
@@ -249,7 +249,7 @@ def test_a_statement_that_takes_too_long_is_tried_again(receivers: Receivers, pa
 
 
 class Elsewhere:
-    """Another worker: it holds the lock of a lane until it is told to let go, and may finish it then."""
+    """Another worker: it holds the lock of a lane until it is released, and may then finish the lane."""
 
     def __init__(self, lane: Lane, *, done: bool = False) -> None:
         self._lane = lane

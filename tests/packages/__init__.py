@@ -1,1 +1,1 @@
-"""What other packages make of bulk operations that send signals: ``python -m tests.packages``."""
+"""How other packages work with bulk operations that send signals: ``python -m tests.packages``."""

@@ -1,4 +1,4 @@
-"""The same work as Django does it, with the switch on, and as a loop, and what a package made of it."""
+"""The same work in plain Django, with the switch on, and as a loop, and what a package records of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROWS = 5
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that is said of a package, and whether it was so."""
+    """A statement about a package, and whether it was true."""
 
     text: str
     got: object
@@ -36,7 +36,7 @@ class Work:
     """Rows of a model, what is done to them, and what a package records of that."""
 
     model: Any
-    # So many that have not been saved, with keys.
+    # Makes this many unsaved instances, with keys.
     new: Callable[[int], list[Any]]
     values: dict[str, Any]
     # What `values` means to one instance.
@@ -82,7 +82,7 @@ class Work:
         return [*self.records()]
 
     def compare(self, *names: str, **options: Any) -> Iterator[Claim]:
-        """Claim of each operation that, with the switch on, is recorded what is recorded of the loop.
+        """Claim for each operation that the package records the same with the switch on as for the loop.
 
         With options, claim the same with these.
         """
@@ -98,7 +98,7 @@ class Work:
             if options:
                 with_them = self.recorded(bulk_signals(**options)(bulk))
                 yield Claim(f"{name:<14} the same with {', '.join(options)}", with_them, by_loop)
-            # Two that record nothing are equal, too.
+            # Two ways that both record nothing are also equal.
             if not by_loop:
                 yield Claim(f"{name} has something to record", 0, ROWS)
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("signal_patch.jobs")
 
-# After this many temporary errors of one step, the job is stopped. Lost connections do not count, because they
-# cannot be written into the ledger.
+# After this many temporary errors of one step, the job is stopped. Lost connections do not count, because
+# they cannot be written into the ledger.
 MOST_ATTEMPTS = 10
 _SHORTEST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
@@ -44,7 +44,7 @@ class Status(Enum):
     BUSY = "busy"
     DONE = "done"
     STOPPED = "stopped"
-    # The job has as many lanes in use as it has runners, so this worker is not needed.
+    # Other workers have all lanes, and there are as many lanes as runners: this worker is not needed.
     SURPLUS = "surplus"
 
 
@@ -63,8 +63,8 @@ def work(job_id: int, seconds: float = 20.0, steps: int | None = None) -> Outcom
     """Work on a job for about `seconds` or at most `steps`, and return what is left.
 
     At least one step is tried. Any number of processes may call it at the same time, and any of them may be
-    killed: only its current step is lost. While the outcome `is_left`, the caller must call it again; otherwise
-    the job loses a runner, even if it was only busy. Job.DoesNotExist if there is no such job.
+    killed: only its current step is lost. While the outcome `is_left`, the caller must call it again;
+    otherwise the job loses a runner, even if it was only busy. Job.DoesNotExist if there is no such job.
 
         def run(job_id):
             outcome = work(job_id, seconds=20)
@@ -138,7 +138,7 @@ class _Worker:
             return Result.MOVED
 
     def _open_lanes(self) -> list[int]:
-        """Return the lanes that are not done: first that of the last step, then the others in random order."""
+        """Return the lanes that are not done: the lane of the last step, then the others in random order."""
         # This takes no lock. Steps lock each lane by its key, because on MariaDB locking a range would keep
         # other workers from adding lanes.
         found = list(self._lanes().values_list("pk", flat=True))

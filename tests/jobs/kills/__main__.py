@@ -39,7 +39,7 @@ def _run(engine: str, rows: int, kills: int, seed: int) -> bool:
 
     os.environ["JOBS_BROKER"] = BROKERS.get(engine, "")
     new_items(engine, rows)
-    # A schedule that looks after runners more often than one would.
+    # This schedule replaces runners more often than a real one would.
     control.ALIVE = timedelta(seconds=3)  # type: ignore[attr-defined]
     choice = random.Random(seed)
     began = time.monotonic()
@@ -51,7 +51,7 @@ def _run(engine: str, rows: int, kills: int, seed: int) -> bool:
         while job.status == Job.Status.RUNNING and time.monotonic() < began + 900:
             time.sleep(choice.uniform(0.05, 0.4))
             done = sum(job.lanes.values_list("rows", flat=True))
-            # Those who have just been started are not killed before they work.
+            # Workers that have just been started are not killed before they work.
             if killed < kills and done > max(seen, rows * killed // (kills + 2)):
                 seen = done
                 killed += workers.kill_one()

@@ -31,7 +31,7 @@ def new_database(db: str) -> Iterator[None]:
 
 
 def new_items(engine: str, rows: int) -> None:
-    """Have so many items that nobody has changed, and no messages of earlier jobs."""
+    """Make this many unchanged items, and remove the messages of earlier jobs."""
     from tests.jobs.models import Audit, Item
 
     Audit.objects.all().delete()

@@ -1,4 +1,4 @@
-"""The workers of each engine: how one is started, and which processes there are to kill."""
+"""The workers of each engine: how they are started, and which processes can be killed."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Workers:
         self._count = count
         self._choice = choice
         self._started = 0
-        # Of the engine "processes" one command is enough: it has processes of its own.
+        # The engine "processes" needs only one command: that starts the processes.
         self._running = [self._start() for _ in range(1 if engine == "processes" else count)]
 
     def kill_one(self) -> bool:
-        """Kill one of the processes that work, if there is one."""
+        """Kill one of the working processes, if there is one."""
         victims = [pid for worker in self._running if worker.poll() is None for pid in _family(worker.pid)]
         if not victims:
             return False
