@@ -6,11 +6,13 @@ from typing import Any
 
 from signal_patch.contrib.jobs.models import Job, Lane
 from signal_patch.contrib.jobs.working import Outcome, work
-from tests.fleet import rows
 from tests.jobs.models import Audit, Item
 
 
 def items(count: int, **values: Any) -> list[Item]:
+    # Not at the top: the workers that are killed have only the models of jobs.
+    from tests.fleet import rows
+
     return rows(Item, *(values for _ in range(count)))
 
 
