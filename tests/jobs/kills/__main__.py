@@ -51,8 +51,8 @@ def _run(engine: str, rows: int, kills: int, seed: int) -> bool:
         while job.status == Job.Status.RUNNING and time.monotonic() < began + 900:
             time.sleep(choice.uniform(0.05, 0.2))
             done = sum(job.lanes.values_list("rows", flat=True))
-            # Workers that have just been started are not killed before they work. The last third of the rows is
-            # a reserve, for a machine on which workers start slowly and work fast.
+            # Workers that have just been started are not killed before they work. The last third of the rows
+            # is a reserve, for a machine on which workers start slowly and work fast.
             if killed < kills and done > max(seen, rows * killed * 2 // (kills * 3)):
                 seen = done
                 killed += workers.kill_one()
