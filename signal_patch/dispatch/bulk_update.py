@@ -138,12 +138,6 @@ class BulkUpdate(BulkSave[GivenBatch]):
             matched: int = self.original(queryset, objs, self.names, batch_size=self.batch_size)
         return matched
 
-    def _rehearsal(self) -> int:
-        matched: int = self.original(
-            querysets.copied(self.queryset), self.objs, self.names, batch_size=self.batch_size
-        )
-        return matched
-
     def execute(self) -> int:
         try:
             return super().execute()
@@ -174,13 +168,15 @@ class BulkUpdate(BulkSave[GivenBatch]):
 
     def batches(self) -> Iterator[GivenBatch]:
         self._try_out()
-        self.expressions.rehearse(self.objs, self._rehearsal)
+        self.expressions.rehearse(
+            self.objs, lambda: self._original(querysets.copied(self.queryset), self.objs)
+        )
         self.expressions.precompute()
         size = self._size()
         for start in range(0, self.total, size):
             objs = list(self.objs[start : start + size])
             batch = GivenBatch([obj.pk for obj in objs], objs)
-            if self._is_set_order(objs):
+            if _is_set_order(self.model, self.names, objs):
                 batch.instances = self._whole(batch)
             yield batch
 
@@ -199,17 +195,6 @@ class BulkUpdate(BulkSave[GivenBatch]):
         pk = self.model._meta.pk
         largest: int = self.connection.ops.bulk_batch_size([pk, pk, *self.fields], self.objs)
         return min(self.batch_size or largest, largest)
-
-    def _is_set_order(self, objs: list[Any]) -> bool:
-        """Return whether the instances come from `set_RELATED_order()`, which does not load them.
-
-        It makes them with a key and a position only (method_set_order, Django 5.2 to 6.1).
-        """
-        return (
-            self.names == ["_order"]
-            and self.model._meta.order_with_respect_to is not None
-            and all(obj._state.adding for obj in objs)
-        )
 
     def _whole(self, batch: GivenBatch) -> list[Model]:
         """Load the whole rows and assign the new values; an instance without a row is returned itself."""
@@ -292,6 +277,18 @@ class BulkUpdate(BulkSave[GivenBatch]):
             # As after save_base() (Django 5.2 to 6.1).
             instance._state.adding, instance._state.db = False, self.using
         return saved
+
+
+def _is_set_order(model: type[Model], names: list[str], objs: list[Any]) -> bool:
+    """Return whether the instances come from `set_RELATED_order()`, which does not load them.
+
+    It makes them with a key and a position only (method_set_order, Django 5.2 to 6.1).
+    """
+    return (
+        names == ["_order"]
+        and model._meta.order_with_respect_to is not None
+        and all(obj._state.adding for obj in objs)
+    )
 
 
 def _assign_stored(
