@@ -227,6 +227,7 @@ def _site(frame: FrameType) -> Site:
 
 def _relative(filename: str) -> str:
     """Return the path relative to the longest entry of `sys.path` that contains it."""
+    # Strings, to compare with the file names of code objects.
     entries = [os.path.join(entry or os.getcwd(), "") for entry in sys.path]  # noqa: PTH109, PTH118
     longest = max((entry for entry in entries if filename.startswith(entry)), key=len, default="")
     return filename[len(longest) :]

@@ -367,11 +367,11 @@ def bulk_create_as_well(seen: list[Any], ship: Ship) -> None:
 
 def hand_over(seen: list[Any], ship: Ship) -> None:
     """Give an instance that is not saved yet to the next receiver."""
-    ship.entry = Entry.objects.create(number=ship.speed)  # type: ignore[attr-defined]
+    ship.entry = Entry.objects.create(number=ship.speed)  # type: ignore[attr-defined]  # for later
 
 
 def take_over(seen: list[Any], ship: Ship) -> None:
-    seen.append(ship.entry.pk - Entry.objects.order_by("pk")[0].pk)  # type: ignore[attr-defined]
+    seen.append(ship.entry.pk - Entry.objects.order_by("pk")[0].pk)  # type: ignore[attr-defined]  # as above
 
 
 LOOKING: dict[str, Any] = {

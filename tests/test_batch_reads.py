@@ -183,6 +183,7 @@ RUN: dict[str, Callable[[Ship], Any]] = {
     "annotation": lambda ship: Ship.objects.annotate(more=F("speed") + 1).get(pk=ship.pk).more,
     "group": lambda ship: Ship.objects.values("name").annotate(n=Count("pk")).filter(pk=ship.pk).get(),
     "distinct": lambda ship: values(Ship.objects.distinct().get(pk=ship.pk)),
+    # These ships have a berth.
     "select_related": lambda ship: Ship.objects.select_related("berth").get(pk=ship.pk).berth.number,  # type: ignore[union-attr]
     "ordered by another table": lambda ship: values(
         Ship.objects.order_by("berth__number").filter(pk=ship.pk).first()
@@ -215,6 +216,7 @@ RUN: dict[str, Callable[[Ship], Any]] = {
     "no key": lambda ship: attempt(lambda: Ship.objects.get(pk=NOTHING)),
     "wrong key": lambda ship: attempt(lambda: Ship.objects.get(pk="none")),
     "a key of no row of the batch": lambda ship: values(Ship.objects.filter(pk=ship.pk + 10_000).first()),
+    # These ships have a berth.
     "related manager": lambda ship: ship.berth.ships.filter(pk=ship.pk).exists(),  # type: ignore[union-attr]
     "iterator": lambda ship: [values(other) for other in Ship.objects.filter(pk=ship.pk).iterator()],
     "no condition": lambda ship: len(Ship.objects.all()),

@@ -61,7 +61,7 @@ def _heard(receivers: Receivers, signal: Any, act: Callable[[], object]) -> list
     heard: list[str] = []
 
     def receive(instance: Coupon, **arguments: Any) -> None:
-        heard.append(connection.schema_name)  # type: ignore[attr-defined]
+        heard.append(connection.schema_name)  # type: ignore[attr-defined]  # as set by _use()
         if heard == ["one"]:
             act()
 
@@ -114,6 +114,7 @@ def test_what_is_created_in_another_schema_sends_signals(receivers: Receivers) -
 @pytest.mark.parametrize("signal", [pre_delete, post_delete], ids=["pre_delete", "post_delete"])
 def test_a_delete_in_one_schema_leaves_the_other_its_signals(signal: Any, receivers: Receivers) -> None:
     saved: list[str] = []
+    # As set by _use().
     receivers.connect(post_save, lambda **arguments: saved.append(connection.schema_name), Coupon)  # type: ignore[attr-defined]
 
     def act() -> None:

@@ -163,7 +163,7 @@ def test_a_parameter_must_not_be_missing() -> None:
     class Wanting(Increase):
         name = "wanting"
 
-        def queryset(self, *, colour: str) -> QuerySet[Item]:  # type: ignore[override]
+        def queryset(self, *, colour: str) -> QuerySet[Item]:  # type: ignore[override]  # as users write it
             return super().queryset(colour=colour)
 
     with pytest.raises(

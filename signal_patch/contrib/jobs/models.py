@@ -39,7 +39,7 @@ class Job(models.Model):
     started_by = models.CharField(max_length=150, blank=True)
     # The lowest and the highest key at the start, as text: progress is measured between them.
     first_key = models.TextField(null=True)  # noqa: DJ001  # an empty text is a key too
-    last_key = models.TextField(null=True)  # noqa: DJ001
+    last_key = models.TextField(null=True)  # noqa: DJ001  # as above
     error = models.TextField(blank=True)
     created = models.DateTimeField(auto_now_add=True)
     # When the engine was last asked for runners.
@@ -58,9 +58,9 @@ class Lane(models.Model):
     """
 
     job = models.ForeignKey(Job, models.CASCADE, related_name="lanes")
-    after = models.TextField(null=True)  # noqa: DJ001
+    after = models.TextField(null=True)  # noqa: DJ001  # as above
     upto = models.TextField()
-    cursor = models.TextField(null=True)  # noqa: DJ001
+    cursor = models.TextField(null=True)  # noqa: DJ001  # as above
     done = models.BooleanField(default=False)
     rows = models.PositiveBigIntegerField(default=0)
     steps = models.PositiveIntegerField(default=0)

@@ -101,6 +101,7 @@ class Report:
         for manager in self.model._meta.managers:
             if manager.name in self.mixins:
                 # Manager._queryset_class, Django 5.2 to 6.1, as in scopes.mixin_options().
+                # Django sets it on each manager made by from_queryset().
                 queryset_class: Any = manager._queryset_class  # type: ignore[attr-defined]
                 where = f"{queryset_class.__qualname__}, {queryset_class.signal_site}"
                 found.append(f"the mixin of {manager.name}: {where}")

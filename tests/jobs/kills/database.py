@@ -55,7 +55,7 @@ def _create_database(db: str, name: str) -> None:
             server.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
             server.execute(f'CREATE DATABASE "{name}"')
     if db == "mariadb":
-        import MySQLdb  # type: ignore[import-untyped]
+        import MySQLdb  # type: ignore[import-untyped]  # it has no stubs
 
         server = MySQLdb.connect(
             host=settings["HOST"],
