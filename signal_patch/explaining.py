@@ -19,7 +19,7 @@ from signal_patch import scopes
 from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows import loading, querysets, ranges, related
 from signal_patch.dispatch.signals import in_flight, sending
-from signal_patch.dispatch.values.plan import may_read_itself, plan_values
+from signal_patch.dispatch.values.plan import may_be_refused, may_read_itself, plan_values
 from signal_patch.options import Options, changed
 from signal_patch.signals import listeners
 from signal_patch.specs import is_never_signalled
@@ -182,27 +182,28 @@ def _refuse_delete(queryset: QuerySet[Any]) -> None:
 class _Costs:
     """The statements of an update.
 
-    `loads` are those that load related objects, of which a batch without rows has none. `again` says whether
-    the first batch is loaded twice if there are several.
+    `loads` are those that load related objects, and `trying` those that try the UPDATE on one row; without
+    rows there are none of them. `again` says whether the first batch is loaded twice if there are several.
     """
 
     per_batch: int
     loads: int
+    trying: int
     once: int
     beginning: int
     again: bool
 
     def in_all(self, batches: int, *, commits: bool) -> int:
         """Return the maximum."""
-        loads = batches * self.loads
+        with_rows = batches * self.loads + self.trying * (batches if commits else min(batches, 1))
         # Without rows, there is still a statement that finds none, and one that changes none.
         batches = max(batches, 1)
         if commits:
             # A statement reads the keys of each batch.
-            return loads + batches * (self.per_batch + self.once + self.beginning + 1)
+            return with_rows + batches * (self.per_batch + self.once + self.beginning + 1)
         # With several batches, a statement reads the keys of all rows.
         several = 1 + (1 + self.loads) * self.again if batches > 1 else 0
-        return loads + batches * self.per_batch + self.once + self.beginning + several
+        return with_rows + batches * self.per_batch + self.once + self.beginning + several
 
 
 def _refusals(queryset: QuerySet[Any], operation: str, values: dict[str, Any]) -> list[str]:
@@ -271,16 +272,18 @@ def _facts_of_update(
     ]
     # Django looks up the keys of the parents' rows, and writes each parent's table in a separate statement.
     parents = len(queryset.model._meta.get_parent_list())
-    # A lookup of the keys, a statement for each table, and the rollback.
-    trying = 3 + parents if may_read_itself(plan, queryset, connection) else 0
     ordered, locks = bool(queryset.query.order_by), options.lock and connection.features.has_select_for_update
     may_join = not plan.precomputed and (not locks or connection.features.has_select_for_update_of)
+    # A statement with a condition that no row meets shows what the database refuses.
+    refused = may_be_refused(plan, queryset, values, connection)
     costs = _Costs(
         # One loads the batch, one writes it, and one reads what only the database knows.
         per_batch=2 + (1 + parents if parents else 0) + bool(again),
         loads=_statements_for_related(queryset, using, options, may_join=may_join),
+        # A lookup of the keys, a statement for each table, and the rollback.
+        trying=3 + parents if may_read_itself(plan, queryset, connection) else 0,
         # One puts the rows in the caller's order, and one computes values that read other rows.
-        once=ordered + bool(plan.precomputed) + trying,
+        once=ordered + bool(plan.precomputed) + refused,
         beginning=int(backends.of(connection).begins_with_statement(connection)),
         # If the rows are to be locked and the caller orders them, the first batch is loaded twice.
         again=ordered and locks,

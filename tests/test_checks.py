@@ -101,7 +101,7 @@ def test_a_path_to_ignore_that_is_not_there_is_w004(settings: Settings) -> None:
         "tests.test_checks.ids",
         "tests.models.Book.full_clean",
         # Modules that are not loaded.
-        "turtledemo",
+        "xmlrpc",
         "xml.dom.pulldom",
         "antigravity.fly",
     ]

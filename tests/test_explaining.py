@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.core.exceptions import FieldDoesNotExist
 from django.db import NotSupportedError, connection
-from django.db.models import F, Model, OuterRef, Prefetch, Subquery
+from django.db.models import Count, F, Model, OuterRef, Prefetch, Subquery
 from django.db.models.functions import Coalesce, Now
 from django.db.models.signals import post_delete, post_init, post_save, pre_save
 from django.test.utils import CaptureQueriesContext
@@ -166,6 +166,11 @@ class TestAnUpdate:
             ),
             (lambda: Novel.objects.order_by("title"), {"title": "a", "plot": "b"}),
             (lambda: Cargo.objects.all(), {"weight": F("amount") + 1}),
+            pytest.param(
+                lambda: Ship.objects.annotate(hands=Count("crew")).filter(hands=0),
+                {"speed": 7},
+                marks=reads_its_own_table,
+            ),
         ],
     )
     def test_it_takes_no_more_statements_than_are_said(self, queryset: Any, values: dict[str, Any]) -> None:

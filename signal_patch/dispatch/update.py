@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from django.db.models import QuerySet
 from django.db.models.signals import pre_save
-from django.db.models.sql import Query
 
-from signal_patch.dispatch import backends, commits, transactions
+from signal_patch.dispatch import commits, transactions
 from signal_patch.dispatch.operation import BulkSave
 from signal_patch.dispatch.progress import PartOfReport, Report, current_report
 from signal_patch.dispatch.rows import querysets
@@ -19,7 +18,13 @@ from signal_patch.dispatch.rows.ranges import between, refusals, refusals_of_val
 from signal_patch.dispatch.rows.selection import Batch, Selection
 from signal_patch.dispatch.signals import in_flight, rounds, sending
 from signal_patch.dispatch.values import columns
-from signal_patch.dispatch.values.plan import Plan, is_void, may_read_itself, plan_values
+from signal_patch.dispatch.values.plan import (
+    Plan,
+    is_void,
+    may_be_refused,
+    may_read_itself,
+    plan_values,
+)
 from signal_patch.dispatch.values.tracking import Changes
 from signal_patch.dispatch.writing import returning, updating
 from signal_patch.dispatch.writing.refresh import Written
@@ -153,28 +158,10 @@ class Update(BulkSave[Batch]):
     def run(self) -> int:
         if self.plan.reads_joined_table:
             return self._run_unchanged(querysets.copied(self.queryset))
-        if self._may_be_refused():
+        if may_be_refused(self.plan, self.queryset, self.values, self.connection):
             self._update_nothing()
         matched = super().run()
         return matched if self.total else self._update_nothing()
-
-    def _may_be_refused(self) -> bool:
-        """Return whether the database may refuse Django's UPDATE although it accepts our SELECTs.
-
-        It may if there are windows, aggregates, other tables, locks of the caller's, a column that is
-        assigned twice, an expression of another type than its column, or a query class that is not Django's
-        own.
-        """
-        query = self.queryset.query
-        return bool(
-            query.where.contains_over_clause
-            or query.where.contains_aggregate
-            or query.extra_tables
-            or query.select_for_update
-            or (self.plan.mistyped and backends.of(self.connection).refuses_other_types())
-            or type(query) is not Query
-            or len(self.update_fields) < len(self.values)
-        )
 
     def _update_nothing(self) -> int:
         """Run Django's statement with a condition that no row meets.

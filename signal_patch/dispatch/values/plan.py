@@ -339,6 +339,26 @@ def may_read_itself(plan: Plan, queryset: QuerySet[Any], connection: BaseDatabas
     )
 
 
+def may_be_refused(
+    plan: Plan, queryset: QuerySet[Any], values: dict[str, Any], connection: BaseDatabaseWrapper
+) -> bool:
+    """Return whether the database may refuse Django's UPDATE although it accepts our SELECTs.
+
+    It may if there are windows, aggregates, other tables, locks of the caller's, a column that is assigned
+    twice, an expression of another type than its column, or a query class that is not Django's own.
+    """
+    query = queryset.query
+    return bool(
+        query.where.contains_over_clause
+        or query.where.contains_aggregate
+        or query.extra_tables
+        or query.select_for_update
+        or (plan.mistyped and backends.of(connection).refuses_other_types())
+        or type(query) is not Query
+        or len(plan.update_fields) < len(values)
+    )
+
+
 def chooses_by_other_rows(queryset: QuerySet[Any]) -> bool:
     """Return whether the condition of a queryset reads other rows by subqueries, or may by raw SQL."""
     return _reads_other_rows(queryset.query.where)
