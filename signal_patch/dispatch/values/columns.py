@@ -61,6 +61,8 @@ _IMMUTABLE = (
 )
 # Only these exact classes, because a subclass may have attributes. Bytes are their own fingerprint.
 _UNCHANGING = frozenset(_IMMUTABLE) - {bytes}
+# Values of these types that are equal cannot be told apart.
+_ALIKE_IF_EQUAL = frozenset((str, int, bool, type(None), uuid.UUID, datetime.date))
 _BYTES = (bytes, bytearray, memoryview)
 # DateTimeField comes before DateField, from which it inherits.
 _KINDS: tuple[tuple[type[Field[Any, Any]], ...], ...] = (
@@ -361,18 +363,28 @@ def assign(instance: Model, field: Field[Any, Any], value: Any) -> None:
     If the attribute refuses the assignment (such as django-fsm's protected states), the value is put where
     loading a row would put it.
     """
-    if not _is_held(instance, field, value):
+    if not _is_held(instance.__dict__.get(field.attname, UNKNOWN), value):
         assign_anew(instance, field, value)
 
 
 def assign_anew(instance: Model, field: Field[Any, Any], value: Any) -> None:
     """Assign as `assign()` does, even if the instance holds the same value, so that trackers notice."""
-    try:
-        setattr(instance, field.attname, value)
-    except Exception:  # noqa: BLE001  # whatever a descriptor raises; Django's statement takes the value
-        instance.__dict__[field.attname] = value
-        if field.is_relation:
-            instance._state.fields_cache.pop(field.name, None)
+    assign_each([instance], field, [value])
+
+
+def assign_each(instances: Iterable[Model], field: Field[Any, Any], values: Iterable[Any]) -> None:
+    """Assign to each of the instances its value, as `assign_anew()` does, unless the value is UNKNOWN."""
+    name = field.attname
+    # No function is called in this loop, because it runs for every row.
+    for instance, value in zip(instances, values, strict=False):  # the values may be endless
+        if value is UNKNOWN:
+            continue
+        try:
+            setattr(instance, name, value)
+        except Exception:  # noqa: BLE001  # whatever a descriptor raises; Django's statement takes the value
+            instance.__dict__[name] = value
+            if field.is_relation:
+                instance._state.fields_cache.pop(field.name, None)
 
 
 def assign_related(instance: Model, field: Any, related: Model) -> None:
@@ -383,11 +395,12 @@ def assign_related(instance: Model, field: Any, related: Model) -> None:
         assign_anew(instance, field, related.prepare_database_save(field))
 
 
-def _is_held(instance: Model, field: Field[Any, Any], value: Any) -> bool:
-    held = instance.__dict__.get(field.attname, UNKNOWN)
+def _is_held(held: Any, value: Any) -> bool:
+    """Return whether a value that an instance holds is, for whoever looks at it, the new value."""
     if held is value:
         return True
-    if type(held) is not type(value) or not is_unchanging(value):
+    kind = type(value)
+    if type(held) is not kind or not is_unchanging(value) or held != value:
         return False
     # Equal decimals may differ in scale, and equal times in their time zone.
-    return bool(held == value and str(held) == str(value))
+    return kind in _ALIKE_IF_EQUAL or str(held) == str(value)

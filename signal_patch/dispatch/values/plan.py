@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field as dataclass_field
-from itertools import takewhile
+from itertools import repeat, takewhile
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import EmptyResultSet, FullResultSet
@@ -26,7 +26,7 @@ from signal_patch.dispatch.values.expressions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Set as AbstractSet
+    from collections.abc import Callable, Iterable, Set as AbstractSet
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Field, Model
@@ -109,14 +109,12 @@ class Plan:
         """Assign the new values to the instances by attribute, so that trackers notice the change."""
         files.leave_unmeasured(batch.instances, self.written)
         for target, value in self.shared:
-            for instance in batch.instances:
-                columns.assign_anew(instance, target, value)
+            columns.assign_each(batch.instances, target, repeat(value))
         for target, related in self.related:
             for instance in batch.instances:
                 columns.assign_related(instance, target, related)
         for target, made in self.made:
-            for instance in batch.instances:
-                columns.assign_anew(instance, target, made())
+            columns.assign_each(batch.instances, target, (made() for _ in batch.instances))
         self._assign_previews(batch)
         for place, target in enumerate(self.precomputed_fields.values()):
             for key, instance in zip(batch.keys, batch.instances, strict=True):
@@ -125,10 +123,8 @@ class Plan:
 
     def _assign_previews(self, batch: Batch) -> None:
         for alias, target, scaling in self.previewed:
-            for instance in batch.instances:
-                value = instance.__dict__.pop(alias)
-                if value is not UNKNOWN:
-                    columns.assign_anew(instance, target, value if scaling is None else scaling(value))
+            values: Iterable[Any] = [instance.__dict__.pop(alias) for instance in batch.instances]
+            columns.assign_each(batch.instances, target, values if scaling is None else map(scaling, values))
 
 
 def plan_values(

@@ -59,6 +59,8 @@ class ChangeTracker:
             return True
         if new != state or (self.may_hold_expressions and not all(map(is_, new, state))):
             return True
+        if not taken:
+            return False
         # Not a generator, because this runs for every row.
         for of_field, value in zip(self.snapshots, taken, strict=True):
             if of_field.may_differ(instance, value):
