@@ -130,7 +130,7 @@ def test_a_state_that_a_receiver_sets_by_force_is_saved(receivers: Receivers) ->
 )
 def test_an_equal_value_in_another_form_is_assigned(held: Any, value: Any) -> None:
     ship = Ship(speed=held)
-    columns.assign(ship, Ship._meta.get_field("speed"), value)
+    columns.assign_if_different(ship, Ship._meta.get_field("speed"), value)
     assert ship.speed is value
 
 
@@ -149,7 +149,7 @@ def test_a_value_that_the_instance_already_holds_is_not_assigned() -> None:
     ship: Model = Watched(speed=5)
     assigned.clear()
     for value in (5, 6):
-        columns.assign(ship, Ship._meta.get_field("speed"), value)
+        columns.assign_if_different(ship, Ship._meta.get_field("speed"), value)
     assert assigned == ["speed"]
 
 

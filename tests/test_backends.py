@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.db import connection
-from django.db.models import CharField, F, FloatField, IntegerField, Value
+from django.db.models import CharField, F, IntegerField, Value
 from django.db.models.signals import post_save, pre_save
 
 from signal_patch import bulk_signals
@@ -42,7 +42,6 @@ def test_an_unknown_database_gets_the_cautious_answers(unknown_database: Backend
     assert type(unknown_database) is Backend
     keys = list(range(0, 200, 2))
     assert unknown_database.key_lookup(IntegerField(), keys, connection) is None
-    assert not unknown_database.returns_as_selected(FloatField())
     assert unknown_database.inserted_marker(Ship, connection) is None
     resolved = Value("x", output_field=CharField())
     assert unknown_database.with_committed_subqueries(resolved) is resolved

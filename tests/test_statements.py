@@ -21,7 +21,6 @@ from tests.models import (
     Berth,
     Book,
     Buoy,
-    Cargo,
     Logbook,
     Mooring,
     Novel,
@@ -186,63 +185,6 @@ def test_expressions_take_at_most_one_statement_a_batch_more(
     assert len(statements) <= 3 * batches + (batches > 1)
 
 
-@pytest.fixture
-def _update_returning() -> None:
-    if not getattr(connection.features, "can_return_rows_from_update", False):
-        pytest.skip("this UPDATE has no RETURNING, or this Django does not use it")
-
-
-@pytest.mark.usefixtures("_update_returning")
-@pytest.mark.parametrize("batch_size", [1, 3, 7, 2000])
-@pytest.mark.parametrize("update", [EXPRESSIONS["F"], EXPRESSIONS["several"], EXPRESSIONS["annotation"]])
-def test_what_an_update_returns_is_not_read_after_it(
-    update: Callable[[], int], batch_size: int, receivers: Receivers
-) -> None:
-    ships(*range(7))
-    _listen(receivers, Ship)
-    batches = _batches(7, batch_size)
-    with bulk_signals(batch_size=batch_size):
-        statements = _statements(update)
-    assert len(statements) <= 2 * batches + (batches > 1)
-
-
-def _add_one(instance: Any, **arguments: Any) -> None:
-    instance.tonnage = F("tonnage") + 1
-
-
-RETURNING_OR_READ: dict[str, tuple[Callable[[], int], list[str]]] = {
-    "generated": (lambda: Cargo.objects.update(weight=3), ["SELECT", "UPDATE"]),
-    "composite key": (
-        lambda: Mooring.objects.update(holder=Concat("holder", Value("!"))),
-        ["SELECT", "UPDATE"],
-    ),
-    "new key": (lambda: Berth.objects.update(id=F("id") + 100), ["SELECT", "UPDATE", "SELECT"]),
-    "only the new key": (lambda: Beacon.objects.update(code="new"), ["SELECT", "UPDATE"]),
-    "child": (lambda: Novel.objects.update(plot=Concat("plot", Value("!"))), ["SELECT", "UPDATE", "SELECT"]),
-    "changed by a receiver": (
-        lambda: Ship.objects.update(speed=F("speed") + 1),
-        ["SELECT", "UPDATE", "SELECT"],
-    ),
-}
-
-
-@pytest.mark.usefixtures("_update_returning")
-@pytest.mark.parametrize(("update", "kinds"), RETURNING_OR_READ.values(), ids=RETURNING_OR_READ)
-def test_an_update_returns_rows_of_one_table_whose_keys_stay(
-    update: Callable[[], int], kinds: list[str], receivers: Receivers
-) -> None:
-    ships(1)
-    rows(Cargo, {"weight": 2})
-    rows(Mooring, {"quay": 1, "day": 2})
-    rows(Berth, {"number": 4})
-    rows(Beacon, {"code": "a"})
-    Novel.objects.create(title="a")
-    for model in (Cargo, Mooring, Berth, Beacon, Novel, Ship):
-        _listen(receivers, model)
-    receivers.connect(pre_save, _add_one, Ship)
-    assert [sql.partition(" ")[0] for sql in _statements(update)] == kinds
-
-
 def test_if_an_override_does_not_call_djangos_update_the_rows_are_read(receivers: Receivers) -> None:
     class Slow(QuerySet[Any]):
         def update(self, **values: Any) -> int:
@@ -272,9 +214,8 @@ def test_with_post_save_receivers_only_nothing_is_computed_beforehand(
     receivers.connect(post_save, hear, Ship)
     select, *_ = _statements(lambda: Ship.objects.update(speed=value))
     assert "signal_patch_" not in select
-    # If the UPDATE returns no rows, the old value shows later whether a row was written.
-    returns_rows = getattr(connection.features, "can_return_rows_from_update", False)
-    assert ("speed" in select) is not returns_rows
+    # The old value shows later whether a row was written.
+    assert "speed" in select
     assert seen == column(Ship, "speed")
 
 

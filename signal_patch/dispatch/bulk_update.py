@@ -202,7 +202,7 @@ class BulkUpdate(BulkSave[GivenBatch]):
         found = {obj.pk: obj for obj in (querysets.current(stored) if self.lock else stored)}
         for key, obj in batch.pairs:
             for field in self.fields:
-                columns.assign(found.get(key, obj), field, getattr(obj, field.attname))
+                columns.assign_if_different(found.get(key, obj), field, getattr(obj, field.attname))
         return [found.get(key, obj) for key, obj in batch.pairs]
 
     # What is assigned.
@@ -238,7 +238,7 @@ class BulkUpdate(BulkSave[GivenBatch]):
         if matched < expected:
             # The values that were to be written show which rows were written.
             for obj, field, value in replaced:
-                columns.assign(obj, field, value)
+                columns.assign_if_different(obj, field, value)
         # If two instances have the same key, the row holds the values of the first.
         is_ambiguous = distinct < len(batch.keys)
         unknown = self._written(changes) if is_ambiguous else self._unpredicted(batch)
@@ -252,7 +252,7 @@ class BulkUpdate(BulkSave[GivenBatch]):
             for field, value in changed.items():
                 # Assigning an image reads its file.
                 if getattr(holders[key], field.attname) is not value:
-                    columns.assign(holders[key], field, value)
+                    columns.assign_if_different(holders[key], field, value)
 
     def _write(self, batch: GivenBatch, distinct: int) -> int:
         # Django's statement would narrow a queryset that returns itself as its clone to the written rows.
@@ -330,7 +330,7 @@ def _assign_one_stored(
         return True
     # A list that is equal stays the caller's own object.
     if stored is not value and not (columns.is_opaque(field) and stored == value):
-        columns.assign(obj, field, stored)
+        columns.assign_if_different(obj, field, stored)
     return True
 
 
@@ -380,7 +380,7 @@ class InstanceExpressions:
         If the caller tries again, the expressions must be evaluated again.
         """
         for obj, field, expression in self.given:
-            columns.assign(obj, field, expression)
+            columns.assign_if_different(obj, field, expression)
 
     def replace_by_values(self, pairs: Pairs) -> Expressions:
         """Replace the expressions on the instances by their values, and return the expressions."""
@@ -422,7 +422,7 @@ class InstanceExpressions:
                 # If a value cannot be read, the expression stays.
                 if key in expressions[field] and value is not UNKNOWN:
                     shown = columns.scaled(field, value, self.connection)
-                    columns.assign(obj, field, shown)
+                    columns.assign_if_different(obj, field, shown)
 
     def put_back(self, batch: GivenBatch, changes: ChangesByKey) -> list[tuple[Model, ModelField, Any]]:
         """Put the expressions back on the instances for the write, and return the values they replace."""
@@ -433,7 +433,7 @@ class InstanceExpressions:
                 if key not in by_key or field in (changed := changes.get(key, {})):
                     continue
                 replaced.append((obj, field, getattr(obj, field.attname)))
-                columns.assign(obj, field, self._written(field, key, by_key[key], changed))
+                columns.assign_if_different(obj, field, self._written(field, key, by_key[key], changed))
         return replaced
 
     def _written(self, field: ModelField, key: Any, expression: Any, changed: Changes) -> Any:
@@ -499,4 +499,4 @@ class InstanceExpressions:
         for field in {field for field, _ in self.rehearsed}:
             for key, obj in pairs:
                 if (field, key) in self.rehearsed:
-                    columns.assign(obj, field, json_null.shown(self.rehearsed[field, key]))
+                    columns.assign_if_different(obj, field, json_null.shown(self.rehearsed[field, key]))

@@ -26,7 +26,7 @@ from signal_patch.dispatch.values.plan import (
     plan_values,
 )
 from signal_patch.dispatch.values.tracking import Changes
-from signal_patch.dispatch.writing import returning, updating
+from signal_patch.dispatch.writing import updating
 from signal_patch.dispatch.writing.refresh import Written
 from signal_patch.dispatch.writing.rehearsal import rehearse, try_out
 
@@ -116,7 +116,6 @@ class Update(BulkSave[Batch]):
         self.rehearsed: dict[Any, tuple[Any, ...]] | None = None
         self.fields, self.update_fields = self.plan.written, self.plan.update_fields
         self.writer = updating.writer_of(self.queryset, self.using)
-        self.returning_fields = self._returning_fields() if self.hears_post_save else []
         self.selection = Selection(
             self.queryset,
             self.using,
@@ -136,23 +135,13 @@ class Update(BulkSave[Batch]):
             self.queryset, self.values, self.using, self.connection, pre_save_heard=pre_save_heard
         )
 
-    def _returning_fields(self) -> list[ModelField]:
-        """Return the fields whose new values the UPDATE itself can return."""
-        if self.senders != [self.model] or self._writes_key() or self.plan.mistyped:
-            return []
-        fields = [*self.plan.refresh_fields, *columns.generated_from(self.model, self.fields)]
-        return fields if returning.is_possible(self.model, fields, self.connection) else []
-
     def _writes_key(self) -> bool:
         return any(is_part(self.model, field) for field in self.fields)
 
     def _replaced(self) -> list[str]:
         """Return the names of the fields whose old values nobody needs."""
-        kept = {*fields_of(self.model), *self.plan.mistyped}
-        if not self.returning_fields:
-            # If the UPDATE does not return the rows that it wrote, comparing the rows with their old values
-            # may show which ones they were.
-            kept.update(self.plan.unassigned)
+        # Comparing the rows with the old values of unassigned fields may show which rows were written.
+        kept = {*fields_of(self.model), *self.plan.mistyped, *self.plan.unassigned}
         return [field.name for field in self.fields if field not in kept]
 
     def run(self) -> int:
@@ -240,11 +229,7 @@ class Update(BulkSave[Batch]):
             keys.update(instance.pk for instance in batch.instances)
 
     def write(self, batch: Batch, changes: dict[Any, Changes]) -> Written:
-        matched, returned = updating.write(
-            batch, self.plan, changes, self.writer, self.original, self.returning_fields
-        )
-        if returned is not None:
-            return Written(matched, refresh_fields=self.returning_fields, returned=returned)
+        matched = updating.write(batch, self.plan, changes, self.writer, self.original)
         return Written(
             matched,
             changes,

@@ -90,10 +90,6 @@ class Backend:
 
     # What an UPDATE does.
 
-    def returns_as_selected(self, field: ModelField) -> bool:
-        """Return whether `UPDATE … RETURNING` returns a column's value as a SELECT does."""
-        return False
-
     def assigns_in_turn(self) -> bool:
         """Return whether SET works from left to right, so that expressions read what was assigned before.
 

@@ -66,10 +66,6 @@ class PostgreSQL(Backend):
         """PostgreSQL's jsonb stores an object's names in its own order."""
         return False
 
-    def returns_as_selected(self, field: ModelField) -> bool:
-        """PostgreSQL's RETURNING returns the same as a SELECT."""
-        return True
-
     def assigns_in_turn(self) -> bool:
         """All expressions of an UPDATE in PostgreSQL read the old row."""
         return False

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import F, Field, FloatField, JSONField, Lookup, TextField
+from django.db.models import F, Field, JSONField, Lookup, TextField
 from django.db.models.functions import Cast
 
 from signal_patch.dispatch.backends.base import Backend, Selected, are_int64, are_numbers, are_texts
@@ -59,10 +59,6 @@ class SQLite(Backend):
     def rounding(self) -> str:
         """SQLite keeps all digits, and Django's converter rounds them half to even."""
         return decimal.ROUND_HALF_EVEN
-
-    def returns_as_selected(self, field: ModelField) -> bool:
-        """SQLite stores whole numbers of a REAL column as integers; only a SELECT makes them floats again."""
-        return not isinstance(field, FloatField)
 
     def assigns_in_turn(self) -> bool:
         """All expressions of an UPDATE in SQLite read the old row."""

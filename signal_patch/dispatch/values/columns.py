@@ -61,7 +61,7 @@ _IMMUTABLE = (
 )
 # Only these exact classes, because a subclass may have attributes. Bytes are their own fingerprint.
 _UNCHANGING = frozenset(_IMMUTABLE) - {bytes}
-# Values of these types that are equal cannot be told apart.
+# Equal values of one of these types are alike in every way.
 _ALIKE_IF_EQUAL = frozenset((str, int, bool, type(None), uuid.UUID, datetime.date))
 _BYTES = (bytes, bytearray, memoryview)
 # DateTimeField comes before DateField, from which it inherits.
@@ -223,14 +223,6 @@ def as_precomputed(
     return json_null.selected(as_column(expression, field, connection), field)
 
 
-def is_returned_as_selected(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
-    """Return whether RETURNING returns the field's values as a SELECT does."""
-    if type(field).select_format is not Field.select_format:
-        # A geometry, for example, is selected through a function.
-        return False
-    return backends.of(connection).returns_as_selected(target_field(field))
-
-
 def is_opaque(field: Field[Any, Any]) -> bool:
     """Return whether the field's values may change in place, so that comparing them shows no difference."""
     return isinstance(field, (JSONField, BinaryField)) or not is_plain(field)
@@ -358,22 +350,16 @@ def _referenced(field: Any) -> set[Field[Any, Any]]:
 
 
 def assign(instance: Model, field: Field[Any, Any], value: Any) -> None:
-    """Assign a value to an instance by attribute, unless it already holds that value.
+    """Assign a value to an instance by attribute, so that trackers notice the change.
 
     If the attribute refuses the assignment (such as django-fsm's protected states), the value is put where
     loading a row would put it.
     """
-    if not _is_held(instance.__dict__.get(field.attname, UNKNOWN), value):
-        assign_anew(instance, field, value)
-
-
-def assign_anew(instance: Model, field: Field[Any, Any], value: Any) -> None:
-    """Assign as `assign()` does, even if the instance holds the same value, so that trackers notice."""
     assign_each([instance], field, [value])
 
 
 def assign_each(instances: Iterable[Model], field: Field[Any, Any], values: Iterable[Any]) -> None:
-    """Assign to each of the instances its value, as `assign_anew()` does, unless the value is UNKNOWN."""
+    """Assign to each of the instances its value, as `assign()` does, unless the value is UNKNOWN."""
     name = field.attname
     # No function is called in this loop, because it runs for every row.
     for instance, value in zip(instances, values, strict=False):  # the values may be endless
@@ -387,18 +373,36 @@ def assign_each(instances: Iterable[Model], field: Field[Any, Any], values: Iter
                 instance._state.fields_cache.pop(field.name, None)
 
 
+def assign_if_different(instance: Model, field: Field[Any, Any], value: Any) -> None:
+    """Do as `assign()` does, unless the instance already holds the value."""
+    held = instance.__dict__.get(field.attname, UNKNOWN)
+    if held is not value and not _is_alike(held, value):
+        assign(instance, field, value)
+
+
+def assign_each_if_different(
+    instances: Iterable[Model], field: Field[Any, Any], values: Iterable[Any]
+) -> None:
+    """Do as `assign_each()` does, but for instances that already hold their values."""
+    name = field.attname
+    different = [
+        (instance, value)
+        for instance, value in zip(instances, values, strict=True)
+        if (held := instance.__dict__.get(name, UNKNOWN)) is not value and not _is_alike(held, value)
+    ]
+    assign_each((instance for instance, _ in different), field, (value for _, value in different))
+
+
 def assign_related(instance: Model, field: Any, related: Model) -> None:
-    """Assign the object that a foreign key refers to, as `assign_anew()` assigns a value."""
+    """Assign the object that a foreign key refers to, as `assign()` assigns a value."""
     try:
         setattr(instance, field.name, related)
     except Exception:  # noqa: BLE001  # whatever a descriptor raises
-        assign_anew(instance, field, related.prepare_database_save(field))
+        assign(instance, field, related.prepare_database_save(field))
 
 
-def _is_held(held: Any, value: Any) -> bool:
-    """Return whether a value that an instance holds is, for whoever looks at it, the new value."""
-    if held is value:
-        return True
+def _is_alike(held: Any, value: Any) -> bool:
+    """Return whether two values are equal in every way, and will stay so."""
     kind = type(value)
     if type(held) is not kind or not is_unchanging(value) or held != value:
         return False

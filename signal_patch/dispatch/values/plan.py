@@ -119,7 +119,7 @@ class Plan:
         for place, target in enumerate(self.precomputed_fields.values()):
             for key, instance in zip(batch.keys, batch.instances, strict=True):
                 value = columns.scaled(target, batch.precomputed[key][place], connection)
-                columns.assign_anew(instance, target, json_null.shown(value))
+                columns.assign(instance, target, json_null.shown(value))
 
     def _assign_previews(self, batch: Batch) -> None:
         for alias, target, scaling in self.previewed:

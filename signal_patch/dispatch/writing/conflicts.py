@@ -105,7 +105,7 @@ class IgnoringInsert:
             inserted = bool(cursor.rowcount == 1)
             if inserted and key is not None and key not in self.insertion.fields:
                 last = self.connection.ops.last_insert_id(cursor, opts.db_table, key.column)
-                columns.assign(obj, key, *made_keys.as_read(key, [last], self.connection))
+                columns.assign_if_different(obj, key, *made_keys.as_read(key, [last], self.connection))
             elif inserted and backends.of(self.connection).ignoring_changes_values():
                 self._make_key_fit(obj)
         return inserted
@@ -114,7 +114,7 @@ class IgnoringInsert:
         """Give an instance the key that its row got, by which the row is then read."""
         for part in fields_of(self.model):
             value = self._fitted(columns.target_field(part), getattr(obj, part.attname))
-            columns.assign(obj, part, value)
+            columns.assign_if_different(obj, part, value)
 
     def _fitted(self, field: Any, value: Any) -> Any:
         """Return a value as INSERT IGNORE makes it fit: text is cut, a number is the nearest possible one."""

@@ -238,7 +238,7 @@ class Insertion:
             self.execute(objs, None)
         else:
             for obj, value in zip(objs, self._made_keys(objs, key_field), strict=True):
-                columns.assign(obj, key_field, value)
+                columns.assign_if_different(obj, key_field, value)
         return [(True, None)] * len(objs)
 
     def _made_keys(self, objs: list[Any], key_field: ModelField) -> Sequence[Any]:
@@ -275,7 +275,7 @@ class Insertion:
     def _refresh_from(self, obj: Any, created: bool, row: Row) -> None:
         for field, value in zip(self.returning, row, strict=False):
             if not created or field in self.refresh_fields or _is_expression(obj, field):
-                columns.assign(obj, field, _returned(field, value))
+                columns.assign_if_different(obj, field, _returned(field, value))
 
     def _refresh(self, written: list[tuple[Any, bool]]) -> None:
         """Read the rows if the database has not returned them."""

@@ -30,10 +30,9 @@ class Written:
     """The result of writing a batch.
 
     `matched` is the number of rows that the write has matched, and `missing` how many more it should have
-    matched. Only the rows know the values of the `refresh_fields`. `returned` holds these values by key, if
-    the write itself has returned them. In the fields that are `unassigned`, the instances still have the old
-    values. `changes` are what receivers of `pre_save` changed, by key. `inserted` are the instances that an
-    INSERT gave a row, each with whether the row is new.
+    matched. Only the rows know the values of the `refresh_fields`. In the fields that are `unassigned`, the
+    instances still have the old values. `changes` are what receivers of `pre_save` changed, by key.
+    `inserted` are the instances that an INSERT gave a row, each with whether the row is new.
     """
 
     matched: int
@@ -41,7 +40,6 @@ class Written:
     missing: int = 0
     refresh_fields: Sequence[ModelField] = ()
     unassigned: Collection[ModelField] = ()
-    returned: Mapping[Any, Sequence[Any]] | None = None
     inserted: Sequence[tuple[Model, bool]] = ()
 
 
@@ -57,8 +55,6 @@ class Refresh:
 
     def run(self, pairs: Pairs) -> Pairs:
         """Refresh the instances of the pairs, and return the pairs whose row was written."""
-        if self.written.returned is not None:
-            return self._assign_returned(self.written.returned, pairs)
         unknown = dict.fromkeys(self.written.refresh_fields)
         for key, instance in pairs if self.changes else ():
             unknown.update(dict.fromkeys(self._assign_changes(instance, self.changes.get(key, {}))))
@@ -72,16 +68,6 @@ class Refresh:
             pairs = [pair for pair in pairs if id(pair[1]) in present]
         return pairs
 
-    def _assign_returned(self, returned: Mapping[Any, Sequence[Any]], pairs: Pairs) -> Pairs:
-        # A row that no longer exists was not returned.
-        pairs = [pair for pair in pairs if pair[0] in returned]
-        fields = self.written.refresh_fields
-        files.leave_unmeasured((instance for _, instance in pairs), fields)
-        for key, instance in pairs:
-            for field, value in zip(fields, returned[key], strict=True):
-                columns.assign(instance, field, value)
-        return pairs
-
     def _assign_changes(self, instance: Model, changes: Changes) -> list[ModelField]:
         """Assign the changes as the row holds them; return the fields whose values only the row knows."""
         unknown = []
@@ -92,7 +78,7 @@ class Refresh:
             elif (row_value := self._row_value(field, value)) is UNKNOWN:
                 unknown.append(field)
             else:
-                columns.assign(instance, field, row_value)
+                columns.assign_if_different(instance, field, row_value)
         return unknown
 
     def _row_value(self, field: ModelField, value: Any) -> Any:
@@ -167,10 +153,8 @@ def refresh(
         there = [instance for instance, _ in found]
         present.update(map(id, there))
         files.leave_unmeasured(there, mine)
-        for instance, row in found:
-            for field, value in zip(mine, row, strict=True):
-                if value is not UNKNOWN:
-                    columns.assign(instance, field, value)
+        for place, field in enumerate(mine):
+            columns.assign_each_if_different(there, field, [row[place] for _, row in found])
     return present
 
 

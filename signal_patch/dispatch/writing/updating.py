@@ -13,14 +13,13 @@ from django.db.models.sql import Query
 
 from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows import querysets, selection
-from signal_patch.dispatch.rows.keys import fields_of, is_part, of_parts, refuse_shared
+from signal_patch.dispatch.rows.keys import is_part, refuse_shared
 from signal_patch.dispatch.signals import in_flight
 from signal_patch.dispatch.values import columns, json_null
 from signal_patch.dispatch.values.expressions import columns_of
 from signal_patch.dispatch.values.per_row import PerRow
 from signal_patch.dispatch.values.plan import Plan
 from signal_patch.dispatch.values.tracking import Changes
-from signal_patch.dispatch.writing import returning
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from signal_patch.dispatch.rows.selection import Batch
 
     ModelField = Field[Any, Any]
-    Stored = dict[Any, Sequence[Any]]
 
 # The time for a CASE with a branch for each row grows with the square of the branches, and each statement has
 # a fixed cost. With some hundred rows, neither matters.
@@ -41,36 +39,13 @@ def write(
     changes: dict[Any, Changes],
     writer: QuerySet[Any],
     original: Callable[..., int],
-    returning_fields: Sequence[ModelField],
-) -> tuple[int, Stored | None]:
+) -> int:
     """Write a batch, with the changes of receivers, and return the number of rows matched.
 
     `changes` are by the key of the row. `writer` is a queryset over all rows, of the class that `original`,
-    Django's own `update()`, expects. If a single UPDATE can return the new values of the `returning_fields`,
-    they are returned as well, by key.
+    Django's own `update()`, expects.
     """
-    if returning_fields and not changes and not plan.precomputed_fields:
-        return _write_and_ask(batch, plan, writer, original, returning_fields)
-    return _Writer(plan, writer, original).write(batch, changes), None
-
-
-def _write_and_ask(
-    batch: Batch,
-    plan: Plan,
-    writer: QuerySet[Any],
-    original: Callable[..., int],
-    returning_fields: Sequence[ModelField],
-) -> tuple[int, Stored | None]:
-    keys = fields_of(writer.model)
-    answering, found = returning.returning(writer, [*keys, *returning_fields])
-    matched = _Writer(plan, answering, original).write(batch, {})
-    if len(found) != matched:
-        # An overridden update() has not called Django's.
-        return matched, None
-    count = len(keys)
-    if count == 1:
-        return matched, {row[0]: row[1:] for row in found}
-    return matched, {of_parts(row[:count]): row[count:] for row in found}
+    return _Writer(plan, writer, original).write(batch, changes)
 
 
 class _Writer:
