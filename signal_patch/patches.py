@@ -20,6 +20,7 @@ from django.apps.registry import Apps
 from django.db import router
 from django.db.models import Model, QuerySet, query
 from django.db.models.deletion import Collector
+from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import UpdateQuery
 
 from signal_patch import callers, dispatch, scopes
@@ -164,6 +165,9 @@ def delete_queryset(
 
 
 def save_base(wrapped: Callable[..., Any], instance: Model, args: Arguments, keywords: Keywords) -> Any:
+    if not (pre_save.has_listeners(type(instance)) or post_save.has_listeners(type(instance))):
+        # Nobody who might change the row again runs while it is saved.
+        return wrapped(instance, *args, **keywords)
     given = args[3] if len(args) > 3 else keywords.get("using")
     using = given or router.db_for_write(type(instance), instance=instance)
     if len(args) <= 3:
@@ -294,7 +298,7 @@ def remove() -> None:
     """Remove the patches. One that another library has wrapped in a closure stays and does nothing."""
     with scopes.lock:
         _remove(ENTRY_POINTS + ASYNC if scopes.process.marks_rows else ENTRY_POINTS + ASYNC + ROW_MARKERS)
-        if ours(Model, "_do_insert") and not scopes.process.holds_inserts:
+        if ours(Model, "_save_table") and not scopes.process.holds_inserts:
             from signal_patch.receivers import batch_inserts
 
             _remove(batch_inserts.PLACES)

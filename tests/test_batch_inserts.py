@@ -662,15 +662,15 @@ def test_the_patched_key_behaves_like_a_plain_attribute() -> None:
 
 
 def test_patches_come_with_the_first_use_and_go_when_all_is_off() -> None:
-    found = Model.__dict__["_do_insert"], Model.__dict__["__reduce__"], Entry.__dict__["id"]
+    found = Model.__dict__["_save_table"], Model.__dict__["__reduce__"], Entry.__dict__["id"]
     with bulk_signals():
         Ship.objects.update(name="z")
-        assert Model.__dict__["_do_insert"] is found[0]
+        assert Model.__dict__["_save_table"] is found[0]
     work(create).by_update(batch_inserts=[Entry])
-    assert Model.__dict__["_do_insert"] is not found[0]
+    assert Model.__dict__["_save_table"] is not found[0]
     assert Entry.__dict__["id"] is not found[2]
     signal_patch.disable()
-    assert (Model.__dict__["_do_insert"], Model.__dict__["__reduce__"], Entry.__dict__["id"]) == found
+    assert (Model.__dict__["_save_table"], Model.__dict__["__reduce__"], Entry.__dict__["id"]) == found
 
 
 # The option

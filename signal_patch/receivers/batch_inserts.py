@@ -20,6 +20,7 @@ from django.db.models.signals import post_save
 from django.db.models.sql import InsertQuery
 from django.db.models.sql.compiler import SQLInsertCompiler
 
+from signal_patch.dispatch.rows.keys import is_composite
 from signal_patch.dispatch.signals import in_flight
 from signal_patch.dispatch.writing import made_keys
 from signal_patch.specs import covers
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 # After this many INSERTs of a single row in succession, rows of that model are no longer held.
 LOSSES: Final = 3
 
+_DO_INSERT: Any = Model.__dict__["_do_insert"]
 _MUTABLE = (list, dict, set, bytearray)
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE)\b", re.IGNORECASE)
 
@@ -71,34 +73,30 @@ class HeldRows:
         self.inserts: dict[Place, Insert] = {}
         self.is_writing = False
 
-    def take(self, instance: Any, using: str, fields: list[ModelField], returning: list[Any]) -> bool:
-        """Hold the row of an instance, or return False if it can't be held."""
+    def take(self, instance: Any, using: str, *, force_insert: bool) -> bool:
+        """Hold the row of an instance that is being saved, or return False if it can't be held."""
         model = type(instance)
         if model not in self.tables:
             self.tables[model] = self._table(model)
         table = self.tables[model]
-        if table is None or not table.is_worth_while or not fields or post_save.has_listeners(model):
+        if table is None or not table.is_worth_while or post_save.has_listeners(model):
             return False
-        key = table.key
-        # By identity, because comparing fields is slow.
-        if any(field is key for field in fields):
-            key = None
-        if not (
-            self._is_here(using)
-            # Django 5.2 asks for the key to be returned even if it is known.
-            and all(field is table.key for field in returning)
-            and (instance._is_pk_set() if key is None else self._may_wait_for(key))
-        ):
+        key: ModelField | None = None
+        if table.is_keyed(instance):
+            if not (force_insert or table.makes_keys):
+                return False
+        elif table.key is None or not self._may_wait_for(table.key):
             return False
-        self._hold(instance, fields, key, table)
-        return True
+        else:
+            key = table.key
+        return self._is_here(using) and self._hold(instance, key, table)
 
     def _table(self, model: Any) -> Table | None:
-        """Return the table of a model, or None if its rows are in several tables or must not be held."""
-        concrete = model._meta.concrete_model
-        if concrete._meta.parents or not any(covers(spec, model) for spec in self.models):
+        """Return the table of a model, or None if its rows must not be held."""
+        if not any(covers(spec, model) for spec in self.models):
             return None
-        return Table(concrete)
+        table = Table(model._meta.concrete_model)
+        return table if table.is_plain else None
 
     def _is_here(self, using: str) -> bool:
         return (
@@ -115,13 +113,16 @@ class HeldRows:
         attribute = type(vars(key.model).get(key.attname))
         return made_keys.are_told(self.connection) and attribute in (DeferredAttribute, HeldKey)
 
-    def _hold(self, instance: Any, fields: list[ModelField], key: ModelField | None, table: Table) -> None:
+    def _hold(self, instance: Any, key: ModelField | None, table: Table) -> bool:
+        """Hold a row, or return False if any of its values is an expression."""
         place = table.model, key is None
         insert = self.known.get(place)
         if insert is None:
-            insert = self.known[place] = Insert(table, fields, key, self.connection)
+            insert = self.known[place] = Insert(table, key, self.connection)
         # A field may execute statements here, and watch() may insert the held rows before them.
         row = insert.row_of(instance)
+        if row is None:
+            return False
         if not self._may_join(place, table):
             self.write()
         insert.add(instance, row)
@@ -129,8 +130,7 @@ class HeldRows:
         if key is not None:
             HeldKey.put_on(key)
             _waiting[id(instance)] = self
-        if any(map(_is_expression, row.values())):
-            self.write()
+        return True
 
     def _may_join(self, place: Place, table: Table) -> bool:
         """Return whether a row can be inserted together with the held rows of its model.
@@ -204,6 +204,38 @@ class Table:
         self.losses = 0
 
     @property
+    def is_plain(self) -> bool:
+        """Whether Model._save_table() inserts a row by one INSERT that returns the key at most.
+
+        (Model._save_table and Options.db_returning_fields, Django 5.2 to 6.1.)
+        """
+        opts = self.model._meta
+        return not (
+            opts.parents
+            or opts.order_with_respect_to
+            or is_composite(self.model)
+            or len(opts.local_concrete_fields) == (self.key is not None)
+            or any(field is not self.key for field in opts.db_returning_fields)
+            or self.model._do_insert is not _DO_INSERT
+        )
+
+    @property
+    def makes_keys(self) -> bool:
+        """Whether new instances have a key from the field's default; Django then tries no UPDATE first."""
+        return bool(self.model._meta.pk.has_default())
+
+    def is_keyed(self, instance: Any) -> bool:
+        """Return whether an instance has a key, or a default gives it one (Model._save_table, 5.2 to 6.1)."""
+        pk = self.model._meta.pk
+        if instance.__dict__.get(pk.attname) is None and self.makes_keys:
+            setattr(instance, pk.attname, pk.get_pk_value_on_save(instance))
+        return instance.__dict__.get(pk.attname) is not None
+
+    def fields(self, key: ModelField | None) -> list[ModelField]:
+        """Return the fields that are inserted, without the key that the database makes."""
+        return [f for f in self.model._meta.local_concrete_fields if not f.generated and f is not key]
+
+    @property
     def is_worth_while(self) -> bool:
         """Whether rows are still inserted together, instead of one at a time."""
         return self.losses < LOSSES
@@ -212,11 +244,9 @@ class Table:
 class Insert:
     """One INSERT of rows of one model, with the values that they had when they were saved."""
 
-    def __init__(
-        self, table: Table, fields: list[ModelField], key: ModelField | None, connection: Any
-    ) -> None:
+    def __init__(self, table: Table, key: ModelField | None, connection: Any) -> None:
         self.table = table
-        self.fields = fields
+        self.fields = fields = table.fields(key)
         self.key: Any = key
         self.connection = connection
         returns_keys = key is not None and connection.features.can_return_rows_from_bulk_insert
@@ -229,22 +259,26 @@ class Insert:
             (field, field.attname, field.pre_save, field.get_db_prep_save if is_djangos else None)
             for field in fields
         ]
+        # Whether each value's placeholder is %s. (The methods are those of Django 5.2 and 6.0, and of 6.1.)
+        placeholders = ("get_placeholder", "get_placeholder_sql")
+        self.has_plain_placeholders = is_djangos and not any(
+            hasattr(field, name) for field in fields for name in placeholders
+        )
         self.instances: list[Model] = []
         self.rows: list[Row] = []
 
-    def row_of(self, instance: Model) -> Row:
-        """Return the values of an instance as they are saved.
+    def row_of(self, instance: Model) -> Row | None:
+        """Return the values of an instance as they are saved, or None if any of them is an expression.
 
-        SQLInsertCompiler's pre_save_val() and prepare_value(), Django 5.2 to 6.1. An invalid
-        value raises its error in save().
+        SQLInsertCompiler's pre_save_val() and prepare_value(), Django 5.2 to 6.1. An invalid value raises its
+        error in save().
         """
         row: Row = {}
         for field, name, pre_save, prepare in self.columns:
             value = pre_save(instance, add=True)
-            if prepare is None or hasattr(value, "resolve_expression"):
-                prepared = self.prepare(field, value)
-            else:
-                prepared = prepare(value, self.connection)
+            if hasattr(value, "resolve_expression"):
+                return None
+            prepared = self.prepare(field, value) if prepare is None else prepare(value, self.connection)
             if isinstance(value, _MUTABLE) and type(prepared) is not str:
                 prepared = _as_text(prepared) or self.prepare(field, deepcopy(value))
             row[name] = prepared
@@ -275,6 +309,8 @@ class Insert:
         # The values are already prepared.
         compiler.pre_save_val = _value_of
         compiler.prepare_value = _as_it_is
+        if self.has_plain_placeholders:
+            compiler.field_as_sql = _with_plain_placeholder
         try:
             found = compiler.execute_sql(self.returning)
         except DatabaseError as error:
@@ -296,16 +332,17 @@ def _as_text(prepared: Any) -> Any:
     return hasattr(prepared, "dumps") and type(prepared)(prepared.dumps(prepared.obj), dumps=str)
 
 
-def _is_expression(value: Any) -> bool:
-    return hasattr(value, "as_sql")
-
-
 def _value_of(field: ModelField, row: Row) -> Any:
     return row[field.attname]
 
 
 def _as_it_is(field: ModelField, value: Any) -> Any:  # noqa: ARG001  # as SQLInsertCompiler.prepare_value()
     return value
+
+
+def _with_plain_placeholder(*arguments: Any) -> tuple[str, list[Any]]:
+    """Do as SQLInsertCompiler.field_as_sql(), whose last argument is the value (Django 5.2 to 6.1)."""
+    return "%s", [arguments[-1]]
 
 
 def _savepoints(connection: Any) -> list[str]:
@@ -366,18 +403,31 @@ def write_before_use(instance: Model) -> None:
         held.write()
 
 
-def insert(wrapped: Callable[..., Any], instance: Model, args: Any, keywords: Any) -> Any:
-    """Hold the row that Model.save() inserts, or insert it (Model._do_insert, Django 5.2 to 6.1)."""
-    _, using, fields, returning, raw = _arguments(*args, **keywords)
-    if not raw:
+def save_table(wrapped: Callable[..., Any], instance: Any, args: Any, keywords: Any) -> Any:
+    """Hold the row that is about to be inserted, or save it (Model._save_table, Django 5.2 to 6.1).
+
+    The result is whether the row was there before.
+    """
+    if instance._state.adding:
         for round_ in in_flight.open_rounds():
-            if round_.held is not None and round_.held.take(instance, using, fields, returning):
-                return []
+            if round_.held is not None and _is_held(round_.held, instance, *args, **keywords):
+                return False
     return wrapped(instance, *args, **keywords)
 
 
-def _arguments(manager: Any, using: Any, fields: Any, returning_fields: Any, raw: Any) -> tuple[Any, ...]:
-    return manager, using, fields, returning_fields, raw
+def _is_held(
+    held: HeldRows,
+    instance: Any,
+    raw: bool = False,
+    cls: Any = None,
+    force_insert: Any = False,
+    force_update: bool = False,
+    using: Any = None,
+    update_fields: Any = None,
+) -> bool:
+    if raw or force_update or update_fields or cls is not _concrete(type(instance)):
+        return False
+    return held.take(instance, using, force_insert=bool(force_insert))
 
 
 def reduce(wrapped: Callable[..., Any], instance: Model, args: Any, keywords: Any) -> Any:
@@ -386,4 +436,4 @@ def reduce(wrapped: Callable[..., Any], instance: Model, args: Any, keywords: An
     return wrapped(instance, *args, **keywords)
 
 
-PLACES: Final = ((Model, "_do_insert", insert), (Model, "__reduce__", reduce))
+PLACES: Final = ((Model, "_save_table", save_table), (Model, "__reduce__", reduce))

@@ -42,6 +42,7 @@ from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import Query, UpdateQuery
 from hypothesis import reject
 
+from tests.parity import typed_models
 from tests.parity.comparison import Allowance, Allowed, Anything, Frozen, Near, Outcome, differing_cells
 from tests.parity.fields import put
 from tests.parity.receivers import Receivers
@@ -497,9 +498,13 @@ def is_undecided(scenario: Change, django: Outcome) -> bool:
     The database refuses the statement, but perhaps not after the changes of receivers. Or it refuses to order
     a child's table by its parent's column, which Django's ``update()`` should not ask for. Or MariaDB reads
     other rows and sorts: then it has been seen to give one row's values to all rows, and to change ``a`` by
-    ``SET a = a``. Or the statement succeeded, but Django cannot read what it has written.
+    ``SET a = a``. Or the statement succeeded, but Django cannot read what it has written. Or a receiver makes a
+    value unique, but only for the rows of one class: then ``truth()`` cannot write the value to another row.
     """
     if django.error and django.result is not None:
+        return True
+    of_several_classes = len(typed_models.classes_of(scenario.model)) > 1
+    if of_several_classes and scenario.hearing.makes_unique and isinstance(django.error, IntegrityError):
         return True
     refuses = isinstance(django.error, DatabaseError)
     if refuses and (scenario.hearing.mends or (scenario.orders and scenario.model._meta.parents)):
