@@ -498,8 +498,8 @@ def is_undecided(scenario: Change, django: Outcome) -> bool:
     The database refuses the statement, but perhaps not after the changes of receivers. Or it refuses to order
     a child's table by its parent's column, which Django's ``update()`` should not ask for. Or MariaDB reads
     other rows and sorts: then it has been seen to give one row's values to all rows, and to change ``a`` by
-    ``SET a = a``. Or the statement succeeded, but Django cannot read what it has written. Or a receiver makes a
-    value unique, but only for the rows of one class: then ``truth()`` cannot write the value to another row.
+    ``SET a = a``. Or the statement succeeded, but Django cannot read what it has written. Or a receiver makes
+    a value unique, but only for the rows of one class: then ``truth()`` cannot write it to another row.
     """
     if django.error and django.result is not None:
         return True
