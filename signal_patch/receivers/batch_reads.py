@@ -8,7 +8,7 @@ transaction changes them. They are forgotten when a receiver runs a statement th
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from decimal import Decimal
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from django.db.models import Model
 
     Row = tuple[Any, ...]
-    Keys = Mapping[type[Model], Iterable[Any]]
+    Keys = Mapping[type[Model], Collection[Any]]
 
 # At most this many queries that differ in more than the key are remembered.
 SHAPES: Final = 16
@@ -109,14 +109,17 @@ class BatchReads:
         self.connection: Any = connections[using]
         self.statements = Statements(self.connection)
         self.shapes: list[Shape] = []
-        # The keys of the rows that may be answered, by concrete model.
+        # The keys of the rows in flight, and as conditions hold them once they are needed, by concrete model.
+        self.in_flight: Keys = {}
         self.keys: dict[Any, set[Any]] = {}
 
     @contextmanager
     def answering(self, keys: Keys) -> Iterator[None]:
         """Answer reads of the rows with these keys within the block."""
-        self.keys = {model: found for model, own in keys.items() if (found := _stored(model, own))}
-        if not self.keys:
+        self.in_flight = {
+            model: own for model, own in keys.items() if len(own) > FEW and not is_composite(model)
+        }
+        if not self.in_flight:
             yield
             return
         ops, wrappers = self.connection.ops, self.connection.execute_wrappers
@@ -133,6 +136,7 @@ class BatchReads:
             else:
                 ops.compiler = before
             self._drop()
+            self.keys.clear()
 
     def _drop(self) -> None:
         for shape in self.shapes:
@@ -151,7 +155,7 @@ class BatchReads:
             raise
 
     def _tables(self) -> set[str]:
-        return {model._meta.db_table for model in self.keys}
+        return {model._meta.db_table for model in self.in_flight}
 
     def _compilers(self, original: Callable[[str], Any]) -> Callable[[str], Any]:
         """Return `connection.ops.compiler()` with a compiler that tries answer() first (5.2 to 6.1)."""
@@ -170,9 +174,9 @@ class BatchReads:
         """Return the rows that a query finds, or None if it must be run."""
         query = compiler.query
         # Django validates constraints by queries without a model.
-        keys = self.keys.get(query.model._meta.concrete_model) if query.model else None
-        read = _parsed(query) if keys and not self.connection.needs_rollback else None
-        if keys is None or read is None or read.key not in keys:
+        model = query.model and query.model._meta.concrete_model
+        read = _parsed(query) if model in self.in_flight and not self.connection.needs_rollback else None
+        if read is None or read.key not in (keys := self._keys_of(model)):
             return None
         shape = self._seen(query, read)
         if shape is None or not self._has_read(shape, keys, base):
@@ -186,6 +190,11 @@ class BatchReads:
         if row is None:
             return []
         return [row if shape.is_unchanging else tuple(map(_unshared, row))]
+
+    def _keys_of(self, model: Any) -> set[Any]:
+        if model not in self.keys:
+            self.keys[model] = {*map(model._meta.pk.get_prep_value, self.in_flight[model])}
+        return self.keys[model]
 
     def _seen(self, query: Any, read: Read) -> Shape | None:
         """Return the shape of a query, or None if this is the first such query."""
@@ -234,15 +243,10 @@ def _read(shape: Shape, keys: Iterable[Any], base: Any, connection: Any) -> None
     prepared = query.model._meta.pk.get_prep_value
     shape.rows = {prepared(key): row[:-1] for (key,), row in zip(found, rows, strict=True)}
     shape.is_unchanging = not any(isinstance(value, _MUTABLE) for row in rows for value in row)
+    converters = compiler.get_converters([expression for expression, *_ in compiler.select])
     shape.compiled = {name: getattr(compiler, name) for name in _COMPILED}
-
-
-def _stored(model: Any, keys: Iterable[Any]) -> set[Any] | None:
-    """Return the keys as conditions hold them, or None if reading ahead is not worthwhile."""
-    if is_composite(model):
-        return None
-    found = {model._meta.pk.get_prep_value(key) for key in keys}
-    return found if len(found) > FEW else None
+    # Looking them up takes longer than converting a row (SQLCompiler.results_iter, Django 5.2 to 6.1).
+    shape.compiled["get_converters"] = lambda _: converters
 
 
 def _parsed(query: Any) -> Read | None:
