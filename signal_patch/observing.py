@@ -241,7 +241,7 @@ def _run(
     model = queryset.model
     observations = [*_here.get(), process] if process in _observers.open else _here.get()
     senders = [] if in_flight.is_silent(model) or not observations else _senders(queryset)
-    is_missed = sending.hears_saves(senders)
+    is_missed = sending.has_save_receivers(senders)
     is_intended = is_missed and (scopes.is_silenced(model) or callers.quiet.is_caller())
     # Django's bulk_update() calls update(), which is not an operation of the caller's.
     with in_flight.silence(model) if operation == "bulk_update" else nullcontext():

@@ -302,7 +302,7 @@ def remove() -> None:
             from signal_patch.receivers import batch_inserts
 
             _remove(batch_inserts.PLACES)
-            batch_inserts.HeldKey.take_off()
+            batch_inserts.HeldKey.remove()
 
 
 def await_models() -> None:

@@ -49,7 +49,7 @@ def bulk_create(
     for name in {"update_fields", "unique_fields"} & arguments.keys():
         arguments[name] = arguments[name] and list(arguments[name])
     senders = sending.senders_of(instances)
-    if not sending.hears_saves(senders):
+    if not sending.has_save_receivers(senders):
         with in_flight.silence(queryset.model):
             return original(queryset, given, **arguments)
     if _may_be_refused(queryset.model, arguments):
@@ -122,7 +122,7 @@ class BulkCreate(BulkSave[Batch]):
 
     def begin(self) -> None:
         transactions.begin_write(self.using, transactions.INSERT, first_written(self.model, ()))
-        self.inserter.lock_rivals(self.objs)
+        self.inserter.lock_conflicting_rows(self.objs)
 
     @property
     def total(self) -> int:
@@ -155,7 +155,7 @@ class BulkCreate(BulkSave[Batch]):
     def _updates_one_in_flight(self, obj: Any) -> bool:
         if not self.inserter.updates:
             return False
-        return bool(in_flight.keys_in_flight(self.using, self.model, self.inserter.rivals(obj)))
+        return bool(in_flight.keys_in_flight(self.using, self.model, self.inserter.conflicting_keys(obj)))
 
     def assign(self, batch: Batch) -> None:
         """Assign nothing: receivers see the instances as the caller gives them."""

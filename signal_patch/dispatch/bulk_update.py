@@ -59,7 +59,7 @@ def bulk_update(
     """
     objs, names = tuple(sending.instances_of(objs)), list(fields)
     senders = sending.senders_of(objs)
-    if not sending.hears_saves(senders) or not all(obj._is_pk_set() for obj in objs):
+    if not sending.has_save_receivers(senders) or not all(obj._is_pk_set() for obj in objs):
         with in_flight.silence(queryset.model):
             return original(queryset, objs, names, batch_size=batch_size)
     # Without objects, Django checks the names of the fields and executes nothing.
@@ -124,14 +124,14 @@ class BulkUpdate(BulkSave[GivenBatch]):
                 obj._prepare_related_fields_for_save(operation_name="bulk_update", fields=self.fields)
         computed = [obj for obj in self.objs if self.expressions.are_on(obj)]
         # On an empty queryset, the statement is built but not run.
-        nowhere = querysets.none(self.queryset)
-        self._original(nowhere, computed or self.objs[:1])
+        empty = querysets.that_is_empty(self.queryset)
+        self._original(empty, computed or self.objs[:1])
         # Noted once they are known to be valid.
         self.expressions.note(computed)
         self.unknown = _assign_stored(self.objs, self.fields, self.connection)
         if self.unknown:
             # Django may accept or refuse values that cannot be predicted.
-            self._original(nowhere, self.objs)
+            self._original(empty, self.objs)
 
     def _original(self, queryset: QuerySet[Any], objs: Sequence[Any]) -> int:
         with in_flight.silence(self.model):
@@ -261,7 +261,7 @@ class BulkUpdate(BulkSave[GivenBatch]):
         write = self.writer.write if self.writer.takes(batch) else self._original
         matched = write(queryset, batch.instances)
         if matched > distinct:
-            updating.refuse_twins(QuerySet(self.model, using=self.using), batch.keys)
+            updating.refuse_shared_keys(QuerySet(self.model, using=self.using), batch.keys)
         return matched
 
     def _written(self, changes: ChangesByKey) -> list[ModelField]:
@@ -499,4 +499,4 @@ class InstanceExpressions:
         for field in {field for field, _ in self.rehearsed}:
             for key, obj in pairs:
                 if (field, key) in self.rehearsed:
-                    columns.assign_if_different(obj, field, json_null.shown(self.rehearsed[field, key]))
+                    columns.assign_if_different(obj, field, json_null.as_loaded(self.rehearsed[field, key]))

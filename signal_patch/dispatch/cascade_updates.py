@@ -45,7 +45,7 @@ def update_batch(
     model: Any = query.model
     # Without the filter of a manager: a receiver may have changed rows so that the filter excludes them.
     all_rows = querysets.all_rows(model._base_manager.using(using), using)
-    if not sending.hears_saves(sending.senders(all_rows)):
+    if not sending.has_save_receivers(sending.senders(all_rows)):
         original(query, keys, values, using)
         return
     refuse_null(model, keys)

@@ -114,7 +114,7 @@ class Batches:
                     report(self.done, max(total, self.done + 1), self.key)
                 report(self.done, self.done, self.key)
             except BaseException as error:
-                self._tell(error, report)
+                self._say_what_is_committed(error, report)
                 raise
 
     def _commit_one(self, change: Callable[[list[Any], Any], int], size: int) -> bool:
@@ -147,7 +147,7 @@ class Batches:
     def _count(self) -> int:
         return QuerySet.count(chosen(self.queryset, self.using))
 
-    def _tell(self, error: BaseException, report: Report) -> None:
+    def _say_what_is_committed(self, error: BaseException, report: Report) -> None:
         """Say what has been committed: in an attribute, in a note (from Python 3.11) and in the log."""
         error.bulk_committed = self.committed  # type: ignore[attr-defined]  # documented in the README
         message = f"{report.name} with atomic=False has failed; committed before: {self.committed}"

@@ -129,13 +129,13 @@ class DatabaseRelations:
     def _is_heard(self, model: type[Model]) -> bool:
         if model._meta.auto_created or self.decide(model, "delete") is None:
             return False
-        return sending.hears_deletes([model])
+        return sending.has_delete_receivers([model])
 
     def _is_heard_to_change(self, field: Relation) -> bool:
         """Return whether updates because of this relation have receivers."""
         if self.decide(field.model, "update") is None:
             return False
-        return sending.hears_saves(sending.senders(field.model._base_manager.all()))
+        return sending.has_save_receivers(sending.senders(field.model._base_manager.all()))
 
     def models_with_removed_rows(self) -> set[type[Model]]:
         """Return the models whose rows the database may remove."""

@@ -57,7 +57,7 @@ def delete(
             collector, cascade.removed_by_database, relations.models_with_removed_rows()
         )
         with in_flight.flying(flight):
-            if cascade.may_lose_rows() and sending.is_heard(pre_delete, collector.data):
+            if cascade.may_lose_rows() and sending.has_receivers(pre_delete, collector.data):
                 cascade.collector.fast_deletes.insert(0, CheckAfterPreDelete(cascade, mixin_options))
             deleted = _run(collector, decide, original)
         return cascade.counted(deleted) if cascade.deleted_by_either and not flight.deletions else deleted
@@ -68,7 +68,7 @@ def _transaction(using: str, models: Collection[type[Model]]) -> AbstractContext
 
     Hooks of `on_commit()` run at the end of this block, when the rows are no longer in flight.
     """
-    if sending.hears_deletes(models):
+    if sending.has_delete_receivers(models):
         return transaction.atomic(using=using, savepoint=False)
     return nullcontext()
 
@@ -78,7 +78,7 @@ def _run(collector: Collector, decide: Decide, original: Callable[[Collector], D
     origin: Any = collector.origin
     if not isinstance(origin, QuerySet) or decide(origin.model, "delete") is None:
         return _run_in_rounds(collector, decide, original)
-    heard = {model: found for model, found in collector.data.items() if sending.hears_deletes([model])}
+    heard = {model: found for model, found in collector.data.items() if sending.has_delete_receivers([model])}
     in_batches = current_report("delete", origin.model)
     if in_batches is not None:
         in_batches.senders.update(dict.fromkeys(heard))
@@ -139,7 +139,7 @@ def _may_be_heard(queryset: QuerySet[Any]) -> bool:
             for relation in deletion.get_candidate_relations_to_delete(model._meta)
         ]
         changed = [relation.related_model for relation in relations if relation.on_delete not in _KEEPING]
-        if sending.hears_deletes(found) or sending.hears_saves(changed):
+        if sending.has_delete_receivers(found) or sending.has_save_receivers(changed):
             return True
         removed = [relation.related_model for relation in relations if relation.on_delete in _REMOVING]
         generic = [
@@ -158,7 +158,7 @@ def _delete_in_transactions(
 ) -> Deleted:
     """Delete the rows batch by batch, each in a transaction of its own."""
     # Django's refusals come first, with no row deleted.
-    nothing = original(querysets.none(queryset))
+    nothing = original(querysets.that_is_empty(queryset))
     commits.refuse(queryset, "delete", refusals(queryset))
     by_model: Counter[str] = Counter(nothing[1])
 
@@ -188,7 +188,7 @@ def _delete_in_batches(
     the queryset of the batch.
     """
     # What Django refuses (a slice, for example) is refused first, with no row deleted.
-    nothing = original(querysets.none(queryset))
+    nothing = original(querysets.that_is_empty(queryset))
     by_model: Counter[str] = Counter(nothing[1])
     reported = reporting("delete", queryset.model, using, options.progress)
     with transaction.atomic(using=using, savepoint=False), reported as report:

@@ -147,9 +147,9 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
     def send_pre_save(self, batch: AnyBatch) -> ChangesByKey:
         """Send `pre_save` for each instance, and return what receivers changed, by key."""
         self.rounds.begin_batch(instance for _, instance in batch.to_signal)
-        if not sending.is_heard(pre_save, self.senders):
+        if not sending.has_receivers(pre_save, self.senders):
             return {}
-        awaited = sending.is_awaited(pre_save, self.senders)
+        awaited = sending.has_only_async_receivers(pre_save, self.senders)
         if awaited or rounds.has_list_receivers(pre_save, self.senders):
             return self._send_then_compare(batch.to_signal)
         changes: ChangesByKey = {}
@@ -206,7 +206,7 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
     @property
     def hears_post_save(self) -> bool:
         """Whether `post_save` has receivers now; a receiver may have connected one."""
-        return sending.is_heard(post_save, self.senders)
+        return sending.has_receivers(post_save, self.senders)
 
     def refresh(self, batch: AnyBatch, written: Written) -> list[SavedRow]:
         """Make the instances equal their rows, and return those whose row was written."""

@@ -45,7 +45,7 @@ class Report:
         self.done = self.total = self.batches = self.statements = self.already_in_flight = 0
         self.seconds_in_receivers = 0.0
         self.show: Progress = _nothing
-        self.is_heard = bulk_dispatched.has_listeners(model)
+        self.has_receivers = bulk_dispatched.has_listeners(model)
         self._rows_of_batch = 0
         self._rounds = 0
         self._site: Site | None = None
@@ -68,7 +68,7 @@ class Report:
     @property
     def needs_total(self) -> bool:
         """Whether somebody asks for the number of rows before they are all done."""
-        return self.show is not _nothing or self.is_heard or limits.max_rows is not None
+        return self.show is not _nothing or self.has_receivers or limits.max_rows is not None
 
     def begin(self, total: int) -> None:
         """Raise TooManyRows for more rows than the setting MAX_ROWS allows; call it before any signal."""
@@ -86,7 +86,7 @@ class Report:
             self.show(done, total, key=key)
         else:
             self.show(done, total)
-        if self.is_heard and done < total:
+        if self.has_receivers and done < total:
             self._send(finished=False)
 
     def count_in_flight(self, rows: int) -> None:
@@ -96,7 +96,7 @@ class Report:
     def end(self) -> None:
         """Report that all rows of the operation have had their signals."""
         if self.done:
-            if self.is_heard:
+            if self.has_receivers:
                 self._send(finished=True)
             self._log()
 
@@ -173,7 +173,7 @@ def reporting(
 ) -> Iterator[Report]:
     """Yield the report of an operation, to be called after each batch."""
     report = Report(operation, model, using)
-    counting = connections[using].execute_wrapper(report.count) if report.is_heard else nullcontext()
+    counting = connections[using].execute_wrapper(report.count) if report.has_receivers else nullcontext()
     outer = _current.get()
     with _showing(progress, model._meta.label) as report.show, counting:
         _current.set(report)

@@ -51,10 +51,10 @@ def update(
     raises, with no row changed.
     """
     senders = sending.senders(queryset)
-    if not values or queryset.query.is_empty() or not sending.hears_saves(senders):
+    if not values or queryset.query.is_empty() or not sending.has_save_receivers(senders):
         return original(queryset, **values)
     # On an empty queryset, Django's method checks everything and executes nothing.
-    original(querysets.none(queryset), **values)
+    original(querysets.that_is_empty(queryset), **values)
     using = querysets.database_for_write(queryset)
     if is_void(queryset, values, using):
         return original(queryset, **values)
@@ -81,7 +81,7 @@ def _update_in_transactions(
 
     def update_batch(keys: list[Any], after: Any) -> int:
         nonlocal matched
-        rows = between(queryset, after, keys[-1]) if keys else querysets.nowhere(queryset)
+        rows = between(queryset, after, keys[-1]) if keys else querysets.that_matches_nothing(queryset)
         batch = UpdateOfBatch(rows, using, senders, options, original, values)
         matched += batch.execute()
         return batch.total
@@ -130,7 +130,7 @@ class Update(BulkSave[Batch]):
         transactions.begin_write(self.using, transactions.UPDATE, field)
 
     def _plan(self) -> Plan:
-        pre_save_heard = sending.is_heard(pre_save, self.senders)
+        pre_save_heard = sending.has_receivers(pre_save, self.senders)
         return plan_values(
             self.queryset, self.values, self.using, self.connection, pre_save_heard=pre_save_heard
         )
@@ -158,7 +158,7 @@ class Update(BulkSave[Batch]):
         The database then refuses what only the database can refuse. Because of the condition, a row that
         another transaction has just inserted is not changed without its signals.
         """
-        return self._run_unchanged(querysets.nowhere(self.queryset))
+        return self._run_unchanged(querysets.that_matches_nothing(self.queryset))
 
     def _run_unchanged(self, queryset: QuerySet[Any]) -> int:
         """Run Django's statement, which changes no row."""
@@ -179,7 +179,7 @@ class Update(BulkSave[Batch]):
             del batch
             # A receiver may have connected another one to `pre_save`, which must see the next values before
             # they are written.
-            if not self.plan.pre_save_heard and sending.is_heard(pre_save, self.senders):
+            if not self.plan.pre_save_heard and sending.has_receivers(pre_save, self.senders):
                 self.plan = self._plan()
                 self._use_rehearsed()
                 self.selection.previews = self.plan.previews

@@ -128,7 +128,7 @@ class HeldRows:
         insert.add(instance, row)
         self.inserts[place] = insert
         if key is not None:
-            HeldKey.put_on(key)
+            HeldKey.install(key)
             _waiting[id(instance)] = self
         return True
 
@@ -364,7 +364,7 @@ class HeldKey(DeferredAttribute):
     _on: Final[dict[type[Model], tuple[str, DeferredAttribute]]] = {}
 
     @classmethod
-    def put_on(cls, key: ModelField) -> None:
+    def install(cls, key: ModelField) -> None:
         model = key.model
         if model not in cls._on:
             with cls._lock:
@@ -372,7 +372,7 @@ class HeldKey(DeferredAttribute):
                 setattr(model, key.attname, cls(key))
 
     @classmethod
-    def take_off(cls) -> None:
+    def remove(cls) -> None:
         with cls._lock:
             while cls._on:
                 model, (name, original) = cls._on.popitem()

@@ -57,7 +57,9 @@ def bulk_receiver(
     signals: Sequence[Any] = signal if isinstance(signal, list | tuple) else [signal]
     for given in signals:
         if given not in _VALID.values():
-            raise ValueError(f"{_name(given)} gives no lists; valid are {', '.join(_VALID)}")
+            raise ValueError(
+                f"{_name(given)} cannot be used with bulk_receiver; valid are {', '.join(_VALID)}"
+            )
     _check_sender(connect_arguments.get("sender"))
 
     def connect(function: Function) -> BulkReceiver:

@@ -50,10 +50,10 @@ class Statements:
 
     def _is_plain(self, table: str) -> bool:
         if table not in self.plain_tables:
-            self.plain_tables[table] = self._ask(table)
+            self.plain_tables[table] = self._query_is_plain(table)
         return self.plain_tables[table]
 
-    def _ask(self, table: str) -> bool:
+    def _query_is_plain(self, table: str) -> bool:
         question = backends.of(self.connection).plain_table_question()
         if question is None:
             return False

@@ -173,7 +173,7 @@ def test_no_step_runs_after_the_sql_has_changed(deployed: Callable[[], None]) ->
     assert job.error.startswith("The code builds another SQL")
     assert work(job.pk, seconds=0).status is Status.STOPPED
     assert sum(counts()) == 3
-    with pytest.raises(ValueError, match=r"another SQL .* The new SQL is:\s+UPDATE jobs.Item SET n = .*10"):
+    with pytest.raises(ValueError, match=r"different SQL.* The new SQL is:\s+UPDATE jobs.Item SET n = .*10"):
         control.resume(job.pk)
 
 

@@ -95,7 +95,7 @@ def test_all_reasons_are_given_at_once() -> None:
 
 def test_a_queryset_that_differs_when_it_is_built_twice_is_refused() -> None:
     numbers = count()
-    with pytest.raises(ValueError, match="built twice it is not the same"):
+    with pytest.raises(ValueError, match="its SQL differs each time it is built"):
         job_over(lambda: Item.objects.filter(n__lt=next(numbers)), {"n": 1}).start()
 
 

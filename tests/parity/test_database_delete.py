@@ -59,12 +59,12 @@ class DatabaseDeletion(Deletion):
         if Sprout in MODELS:
             Sprout(pk=key, trunk_id=chance.choice(keys)).save(using=self.alias, force_insert=True)
 
-    def hears_deletes(self, model: type[Model]) -> bool:
+    def has_delete_receivers(self, model: type[Model]) -> bool:
         return bool(self.signals & DELETES) and self.sender in (None, model)
 
     def looks_up(self, model: type[Model]) -> bool:
         """Return whether rows that the database would remove have receivers, or lead to rows that have."""
-        return any(map(self.hears_deletes, {model, *GOING.get(model, ())}))
+        return any(map(self.has_delete_receivers, {model, *GOING.get(model, ())}))
 
 
 def differences(scenario: DatabaseDeletion, before: Tables, vanilla: Run, seen: Run) -> Iterator[str]:

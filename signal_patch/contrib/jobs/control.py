@@ -71,12 +71,12 @@ def start(
 
 def pause(job_id: int) -> Job:
     """Begin no further steps of a running job; steps that have begun are finished."""
-    return _turn(job_id, [Job.Status.RUNNING], Job.Status.PAUSED)
+    return _set_status(job_id, [Job.Status.RUNNING], Job.Status.PAUSED)
 
 
 def cancel(job_id: int) -> Job:
     """End a job for good. What its steps have committed stays."""
-    return _turn(job_id, UNFINISHED, Job.Status.CANCELLED)
+    return _set_status(job_id, UNFINISHED, Job.Status.CANCELLED)
 
 
 def resume(job_id: int, *, confirm: bool = False) -> Job:
@@ -89,8 +89,9 @@ def resume(job_id: int, *, confirm: bool = False) -> Job:
         job = find(job_id, lock=True)
         if job.status == Job.Status.CHANGED and not confirm:
             raise ValueError(
-                f"job {job_id} would go on with another SQL than it was started with; to accept it, confirm "
-                f"it (resume(…, confirm=True), bulk_jobs resume {job_id} --confirm). The new SQL is:\n"
+                f"job {job_id} would continue with different SQL, because its definition has changed since it "
+                f"was started. To accept that, confirm it (resume(…, confirm=True), bulk_jobs resume {job_id} --confirm). "
+                "The new SQL is:\n"
                 f"{registry.find(job.name)().operation(job.parameters).sql()}"
             )
         _check_status(job, UNFINISHED, "resumed")
@@ -149,8 +150,8 @@ def checked(definition: type[BulkJob], parameters: dict[str, Any]) -> Operation:
         )
     if not reasons and operation.sql() != definition().operation(parameters).sql():
         reasons.append(
-            "built twice it is not the same: its queryset or its values depend on something else than the "
-            "parameters, such as the time; make that a parameter"
+            "its SQL differs each time it is built: its queryset or its values depend on something other "
+            "than the parameters, such as the time; make that a parameter"
         )
     if reasons:
         raise ValueError(f"{definition.name} cannot run as a job: {'; '.join(reasons)}")
@@ -199,7 +200,7 @@ def _send(job: Job, count: int) -> None:
         transaction.on_commit(partial(engine.send, job.pk), using=job._state.db)
 
 
-def _turn(job_id: int, allowed: Iterable[str], status: Job.Status) -> Job:
+def _set_status(job_id: int, allowed: Iterable[str], status: Job.Status) -> Job:
     with no_bulk_signals("signal_patch_jobs"), transaction.atomic(using=router.db_for_write(Job)):
         job = find(job_id, lock=True)
         _check_status(job, allowed, status)

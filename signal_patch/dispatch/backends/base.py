@@ -90,7 +90,7 @@ class Backend:
 
     # What an UPDATE does.
 
-    def assigns_in_turn(self) -> bool:
+    def sets_from_left_to_right(self) -> bool:
         """Return whether SET works from left to right, so that expressions read what was assigned before.
 
         In standard SQL, all expressions of an UPDATE read the row as it was before the statement.

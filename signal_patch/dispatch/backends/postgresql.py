@@ -66,7 +66,7 @@ class PostgreSQL(Backend):
         """PostgreSQL's jsonb stores an object's names in its own order."""
         return False
 
-    def assigns_in_turn(self) -> bool:
+    def sets_from_left_to_right(self) -> bool:
         """All expressions of an UPDATE in PostgreSQL read the old row."""
         return False
 

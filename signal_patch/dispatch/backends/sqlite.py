@@ -60,7 +60,7 @@ class SQLite(Backend):
         """SQLite keeps all digits, and Django's converter rounds them half to even."""
         return decimal.ROUND_HALF_EVEN
 
-    def assigns_in_turn(self) -> bool:
+    def sets_from_left_to_right(self) -> bool:
         """All expressions of an UPDATE in SQLite read the old row."""
         return False
 

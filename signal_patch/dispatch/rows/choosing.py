@@ -23,7 +23,7 @@ from signal_patch.dispatch.rows.querysets import (
     copied,
     current,
     order_by_key,
-    whole,
+    yielding_instances,
 )
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def _direct(queryset: QuerySet[Any], using: str) -> Any:
 
     (It sets the attributes of sql.Query that hold what is selected, Django 5.2 to 6.1.)
     """
-    clone = whole(_on(using, queryset), using)
+    clone = yielding_instances(_on(using, queryset), using)
     query = clone.query
     query.clear_deferred_loading()
     query.clear_select_fields()

@@ -56,14 +56,14 @@ def copied(queryset: Any) -> Any:
     return clone
 
 
-def none(queryset: Any) -> Any:
+def that_is_empty(queryset: Any) -> Any:
     """Return a queryset of the same class and query that matches no row."""
     clone = copied(queryset)
     clone.query.set_empty()
     return clone
 
 
-def nowhere(queryset: QuerySet[Any]) -> QuerySet[Any]:
+def that_matches_nothing(queryset: QuerySet[Any]) -> QuerySet[Any]:
     """Return a queryset that matches no row, which only the database finds out.
 
     A statement for it is sent, so that the database refuses what it refuses.
@@ -79,10 +79,10 @@ def all_rows(queryset: Any, using: str) -> Any:
     """
     clone = copied(queryset)
     clone.query = Query(queryset.model)
-    return whole(clone, using)
+    return yielding_instances(clone, using)
 
 
-def whole(clone: Any, using: str) -> Any:
+def yielding_instances(clone: Any, using: str) -> Any:
     """Make a queryset yield instances, also after `values()`."""
     clone._fields = None
     clone._db = using

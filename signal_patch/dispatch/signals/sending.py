@@ -52,12 +52,12 @@ def senders_of(instances: Iterable[Model]) -> list[type[Model]]:
     return [model for model in models if not concrete(model)._meta.auto_created]
 
 
-def is_heard(signal: ModelSignal, senders: Iterable[type[Model]]) -> bool:
+def has_receivers(signal: ModelSignal, senders: Iterable[type[Model]]) -> bool:
     """Return whether the signal of any of the senders has a live receiver."""
     return any(signal.has_listeners(sender) for sender in senders)
 
 
-def is_awaited(signal: ModelSignal, senders: Iterable[type[Model]]) -> bool:
+def has_only_async_receivers(signal: ModelSignal, senders: Iterable[type[Model]]) -> bool:
     """Return whether the signal of these senders only has async receivers."""
     receivers = [receivers_of(signal, sender) for sender in senders]
     return any(awaited for _, awaited in receivers) and not any(called for called, _ in receivers)
@@ -97,14 +97,14 @@ def _shares_rows(other: type[Model], model: type[Model]) -> bool:
     return issubclass(other, root) or other._meta.db_table == root._meta.db_table
 
 
-def hears_saves(senders: Collection[type[Model]]) -> bool:
+def has_save_receivers(senders: Collection[type[Model]]) -> bool:
     """Return whether `pre_save` or `post_save` of any of the senders has a live receiver."""
-    return is_heard(pre_save, senders) or is_heard(post_save, senders)
+    return has_receivers(pre_save, senders) or has_receivers(post_save, senders)
 
 
-def hears_deletes(senders: Collection[type[Model]]) -> bool:
+def has_delete_receivers(senders: Collection[type[Model]]) -> bool:
     """Return whether `pre_delete` or `post_delete` of any of the senders has a live receiver."""
-    return is_heard(pre_delete, senders) or is_heard(post_delete, senders)
+    return has_receivers(pre_delete, senders) or has_receivers(post_delete, senders)
 
 
 def send_each(
@@ -116,7 +116,7 @@ def send_each(
     thread and an event loop costs more than everything else for a row. If `saves` is a generator, it is
     resumed after each signal has been sent, within that coroutine.
     """
-    if is_awaited(signal, senders):
+    if has_only_async_receivers(signal, senders):
         async_to_sync(_await_each)(signal.asend(**_arguments(signal, using, saved)) for saved in saves)
         return
     send = signal.send

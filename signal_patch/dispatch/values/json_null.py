@@ -54,8 +54,8 @@ def selected(column: BaseExpression, field: ModelField) -> BaseExpression:
     return _WithJsonNull(column, output_field=field) if isinstance(field, JSONField) else column
 
 
-def shown(value: Any) -> Any:
-    """Return what receivers see of a value from a `selected()` column."""
+def as_loaded(value: Any) -> Any:
+    """Return the value that an instance loaded from the row has, given that of a `selected()` column."""
     return None if isinstance(value, JsonNull) else value
 
 

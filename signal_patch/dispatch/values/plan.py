@@ -119,7 +119,7 @@ class Plan:
         for place, target in enumerate(self.precomputed_fields.values()):
             for key, instance in zip(batch.keys, batch.instances, strict=True):
                 value = columns.scaled(target, batch.precomputed[key][place], connection)
-                columns.assign(instance, target, json_null.shown(value))
+                columns.assign(instance, target, json_null.as_loaded(value))
 
     def _assign_previews(self, batch: Batch) -> None:
         for alias, target, scaling in self.previewed:
@@ -315,7 +315,7 @@ def _raw(target: ModelField, value: Any) -> Any:
 
 def reads_assigned(resolved: Any, assigned: AbstractSet[ModelField], connection: BaseDatabaseWrapper) -> bool:
     """Return whether an expression reads columns assigned before, on a database where that matters."""
-    in_turn = assigned and backends.of(connection).assigns_in_turn()
+    in_turn = assigned and backends.of(connection).sets_from_left_to_right()
     return bool(in_turn) and not assigned.isdisjoint(read_by(resolved))
 
 

@@ -70,11 +70,11 @@ class Inserter:
             if field not in returned and any(_is_expression(obj, field) for obj in objs)
         ]
 
-    def rivals(self, obj: Any) -> list[Any]:
+    def conflicting_keys(self, obj: Any) -> list[Any]:
         """Return the keys of the rows that an upsert of the instance would update."""
         return [key for (key,) in self.rows_like([obj], self._unique_sets(), ["pk"])]
 
-    def lock_rivals(self, objs: list[Any]) -> None:
+    def lock_conflicting_rows(self, objs: list[Any]) -> None:
         """Lock the rows that an upsert of the instances would update, in the order of their keys.
 
         The statement itself locks them in the order of the instances, so two upserts could deadlock.

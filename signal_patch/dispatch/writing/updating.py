@@ -82,7 +82,7 @@ class _Writer:
         keys = batch.keys
         if any(map(self._is_key, self.plan.names)):
             keys = [instance.pk for instance in batch.instances]
-        refuse_twins(self.queryset, keys)
+        refuse_shared_keys(self.queryset, keys)
 
     def _fixed(self, changes: dict[Any, Changes]) -> list[ModelField]:
         """Return the fields for which each row gets the value that its instance holds.
@@ -224,7 +224,7 @@ class _Writer:
             return (original or self.original)(querysets.with_keys(queryset, keys), **values)
 
 
-def refuse_twins(queryset: QuerySet[Any], keys: Sequence[Any]) -> None:
+def refuse_shared_keys(queryset: QuerySet[Any], keys: Sequence[Any]) -> None:
     """Raise an error if rows share one of the keys; called if a statement has matched too many rows."""
     all_rows: QuerySet[Any] = QuerySet(queryset.model, using=queryset.db)
     refuse_shared(queryset.model, querysets.keys_of(querysets.with_keys(all_rows, keys)))

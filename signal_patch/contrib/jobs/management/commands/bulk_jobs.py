@@ -185,7 +185,7 @@ def _add_on_error(parser: CommandParser) -> None:
         "--on-error",
         choices=Job.OnError.values,
         default="stop",
-        help="what a row that fails does (default: stop)",
+        help="what happens if a row fails (default: stop)",
     )
 
 
