@@ -89,9 +89,9 @@ def resume(job_id: int, *, confirm: bool = False) -> Job:
         job = find(job_id, lock=True)
         if job.status == Job.Status.CHANGED and not confirm:
             raise ValueError(
-                f"job {job_id} would continue with different SQL, because its definition has changed since it "
-                f"was started. To accept that, confirm it (resume(…, confirm=True), bulk_jobs resume {job_id} --confirm). "
-                "The new SQL is:\n"
+                f"job {job_id} would continue with different SQL, because its definition has changed since "
+                "it was started. To accept that, confirm it (resume(…, confirm=True), "
+                f"bulk_jobs resume {job_id} --confirm). The new SQL is:\n"
                 f"{registry.find(job.name)().operation(job.parameters).sql()}"
             )
         _check_status(job, UNFINISHED, "resumed")
