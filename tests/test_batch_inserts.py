@@ -26,7 +26,7 @@ from signal_patch import bulk_receiver, bulk_signals
 from signal_patch.options import Options
 from tests.fleet import column, rows, ships
 from tests.loops import Work
-from tests.models import Book, Chapter, Foghorn, FoghornQuerySet, Novel, Shelf, Ship
+from tests.models import Book, Chapter, Foghorn, FoghornQuerySet, Mooring, Novel, Shelf, Ship
 from tests.receiver_models import Empty, Entry, EntryProxy, Plate, Slip, Stub
 
 if TYPE_CHECKING:
@@ -473,6 +473,7 @@ NOT_HELD: dict[str, tuple[type[Model], Callable[[Ship], object]]] = {
     "two tables": (Novel, lambda ship: Novel.objects.create(title=ship.name)),
     "defaults and generated columns": (Shelf, lambda ship: Shelf.objects.create(label=f"{ship.speed}")),
     "nothing but a key": (Empty, lambda ship: Empty.objects.create()),
+    "a composite key": (Mooring, lambda ship: Mooring.objects.create(quay=1, day=ship.speed)),
     "an order of its own": (Chapter, lambda ship: Chapter.objects.create(book=Book.objects.get())),
     "raw": (Entry, lambda ship: Entry(number=1, made="2020-01-01T00:00Z").save_base(raw=True)),
 }
@@ -489,6 +490,17 @@ def test_some_rows_are_inserted_at_once(model: type[Model], make: Callable[[Ship
     loop, not_held = scenario.by_loop(), scenario.by_update(batch_inserts=["tests"])
     assert not_held.of() == loop.of()
     assert inserts(not_held.statements, model) == ROWS
+
+
+def test_rows_of_a_model_that_inserts_in_its_own_way_are_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[Any] = []
+
+    def insert(self: Any, *arguments: Any) -> Any:
+        saved.append(self)
+        return Model._do_insert(self, *arguments)  # type: ignore[attr-defined]  # private
+
+    monkeypatch.setattr(Entry, "_do_insert", insert, raising=False)
+    assert inserts(work(create).by_update(batch_inserts=[Entry]).statements) == len(saved) == ROWS
 
 
 def test_what_the_database_refuses_is_an_error_that_names_the_model_and_nothing_is_changed() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 COMMANDS = {
     "processes": ["-m", "django", "bulk_jobs", "run", "{job}", "--processes", "{count}"],
     "celery": [
-        *("-m", "celery", "-A", "tests.jobs.kills.celery_app", "worker", "--pool", "solo"),
+        *("-m", "celery", "-A", "tests.jobs.kills.celery_app", "worker", "--pool", "solo", "-c", "1"),
         *("--loglevel", "ERROR", "--without-gossip", "--without-mingle", "-n", "{name}@kills"),
     ],
     "tasks": ["-m", "django", "db_worker", "--interval", "0.1", "--no-startup-delay"],
