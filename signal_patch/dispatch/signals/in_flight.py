@@ -106,6 +106,8 @@ def is_anything_in_flight(using: str) -> bool:
 
 def is_key(key: Any) -> bool:
     """Return whether a row may have the key, which none has while a part of it is yet to be generated."""
+    if type(key) is int:
+        return True
     parts = key if isinstance(key, tuple) else (key,)
     return not any(part is None or hasattr(part, "resolve_expression") for part in parts)
 
