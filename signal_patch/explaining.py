@@ -122,7 +122,7 @@ def explain(
     else:
         # On an empty queryset, Django checks the arguments and executes nothing.
         with in_flight.silence(queryset.model):
-            querysets.that_is_empty(queryset).update(**values)
+            querysets.empty(queryset).update(**values)
     count = _count(queryset, using)
     if operation == "update" and not values:
         why = ["without values, update() executes nothing"]

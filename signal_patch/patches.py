@@ -166,7 +166,7 @@ def delete_queryset(
 
 def save_base(wrapped: Callable[..., Any], instance: Model, args: Arguments, keywords: Keywords) -> Any:
     if not (pre_save.has_listeners(type(instance)) or post_save.has_listeners(type(instance))):
-        # Nobody who might change the row again runs while it is saved.
+        # Without receivers, no code runs during this save that might send signals for the row.
         return wrapped(instance, *args, **keywords)
     given = args[3] if len(args) > 3 else keywords.get("using")
     using = given or router.db_for_write(type(instance), instance=instance)

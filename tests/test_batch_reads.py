@@ -769,3 +769,17 @@ def test_it_needs_locks() -> None:
         signal_patch.enable(batch_reads=True, lock=False)
     with pytest.raises(TypeError, match="batch_reads must be True or False, not 1"):
         Options(batch_reads=1)  # type: ignore[arg-type]  # that is the point
+
+
+def test_a_placeholder_for_a_key_that_a_receiver_gives_is_no_key(receivers: Receivers) -> None:
+    seen: list[bool] = []
+
+    def give_key(instance: Ship, **arguments: Any) -> None:
+        instance.pk = 1000 + instance.speed
+        seen.append(Ship.objects.filter(pk=5).exists())
+
+    receivers.connect(pre_save, give_key, Ship)
+    with bulk_signals(batch_reads=True):
+        Ship.objects.bulk_create([Ship(pk=f"later {number}", speed=number) for number in range(5)])
+    assert seen == [False] * 5
+    assert column(Ship, "pk") == [1000, 1001, 1002, 1003, 1004]

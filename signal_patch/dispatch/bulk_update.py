@@ -124,7 +124,7 @@ class BulkUpdate(BulkSave[GivenBatch]):
                 obj._prepare_related_fields_for_save(operation_name="bulk_update", fields=self.fields)
         computed = [obj for obj in self.objs if self.expressions.are_on(obj)]
         # On an empty queryset, the statement is built but not run.
-        empty = querysets.that_is_empty(self.queryset)
+        empty = querysets.empty(self.queryset)
         self._original(empty, computed or self.objs[:1])
         # Noted once they are known to be valid.
         self.expressions.note(computed)

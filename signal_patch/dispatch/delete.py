@@ -158,7 +158,7 @@ def _delete_in_transactions(
 ) -> Deleted:
     """Delete the rows batch by batch, each in a transaction of its own."""
     # Django's refusals come first, with no row deleted.
-    nothing = original(querysets.that_is_empty(queryset))
+    nothing = original(querysets.empty(queryset))
     commits.refuse(queryset, "delete", refusals(queryset))
     by_model: Counter[str] = Counter(nothing[1])
 
@@ -188,7 +188,7 @@ def _delete_in_batches(
     the queryset of the batch.
     """
     # What Django refuses (a slice, for example) is refused first, with no row deleted.
-    nothing = original(querysets.that_is_empty(queryset))
+    nothing = original(querysets.empty(queryset))
     by_model: Counter[str] = Counter(nothing[1])
     reported = reporting("delete", queryset.model, using, options.progress)
     with transaction.atomic(using=using, savepoint=False), reported as report:

@@ -54,7 +54,7 @@ def update(
     if not values or queryset.query.is_empty() or not sending.has_save_receivers(senders):
         return original(queryset, **values)
     # On an empty queryset, Django's method checks everything and executes nothing.
-    original(querysets.that_is_empty(queryset), **values)
+    original(querysets.empty(queryset), **values)
     using = querysets.database_for_write(queryset)
     if is_void(queryset, values, using):
         return original(queryset, **values)
@@ -81,7 +81,7 @@ def _update_in_transactions(
 
     def update_batch(keys: list[Any], after: Any) -> int:
         nonlocal matched
-        rows = between(queryset, after, keys[-1]) if keys else querysets.that_matches_nothing(queryset)
+        rows = between(queryset, after, keys[-1]) if keys else querysets.matching_nothing(queryset)
         batch = UpdateOfBatch(rows, using, senders, options, original, values)
         matched += batch.execute()
         return batch.total
@@ -158,7 +158,7 @@ class Update(BulkSave[Batch]):
         The database then refuses what only the database can refuse. Because of the condition, a row that
         another transaction has just inserted is not changed without its signals.
         """
-        return self._run_unchanged(querysets.that_matches_nothing(self.queryset))
+        return self._run_unchanged(querysets.matching_nothing(self.queryset))
 
     def _run_unchanged(self, queryset: QuerySet[Any]) -> int:
         """Run Django's statement, which changes no row."""

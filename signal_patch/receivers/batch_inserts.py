@@ -1,4 +1,4 @@
-"""Insert rows that receivers save one by one together, at the end of the round.
+"""Receivers save rows one by one; these rows are inserted together, at the end of the round.
 
 Such a row is *held*: Django treats it as inserted. Before anything could notice that it is missing, it is
 inserted together with all other held rows.
@@ -10,11 +10,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import cached_property
 from threading import RLock, get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db import DatabaseError, connections, transaction
-from django.db.models import Model
+from django.db.models import Field, Model
+from django.db.models.fields.related_descriptors import ForeignKeyDeferredAttribute
 from django.db.models.query_utils import DeferredAttribute
 from django.db.models.signals import post_save
 from django.db.models.sql import InsertQuery
@@ -26,8 +28,6 @@ from signal_patch.dispatch.writing import made_keys
 from signal_patch.specs import covers
 
 if TYPE_CHECKING:
-    from django.db.models import Field
-
     from signal_patch.specs import Spec
 
     ModelField = Field[Any, Any]
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 # After this many INSERTs of a single row in succession, rows of that model are no longer held.
 LOSSES: Final = 3
 
-_DO_INSERT: Any = Model.__dict__["_do_insert"]
+_DJANGOS_ATTRIBUTES = (DeferredAttribute, ForeignKeyDeferredAttribute)
 _MUTABLE = (list, dict, set, bytearray)
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE)\b", re.IGNORECASE)
 
@@ -73,30 +73,83 @@ class HeldRows:
         self.inserts: dict[Place, Insert] = {}
         self.is_writing = False
 
-    def take(self, instance: Any, using: str, *, force_insert: bool) -> bool:
-        """Hold the row of an instance that is being saved, or return False if it can't be held."""
+    def take_early(self, instance: Any, using: str, *, force_insert: bool) -> bool:
+        """Hold the row of an instance before Django prepares the INSERT, or return False.
+
+        This saves most of the time of `Model._save_table()`. It is done if nothing but Django's own code
+        would notice; other rows are left to `take()`.
+        """
+        table = self._table_of(instance)
+        if table is None or not table.is_plain or id(instance) in _waiting:
+            return False
+        name = table.pk.attname
+        if name not in instance.__dict__:
+            return False
+        key = None
+        if instance.__dict__[name] is None:
+            if table.key is None or table.pk.has_default():
+                return False
+            key = table.key
+        elif not (force_insert or table.pk.has_default()):
+            # Django tries an UPDATE first.
+            return False
+        if not self._may_hold(instance, using, key, table):
+            return False
+        insert = self._insert(table, table.fields(key), key)
+        row = insert.row_of(instance)
+        if any(map(_is_expression, row.values())):
+            return False
+        self._hold(instance, insert, row)
+        return True
+
+    def take(self, instance: Any, using: str, fields: list[ModelField], returning: list[Any]) -> bool:
+        """Hold the row of an instance that Django is about to insert, or return False if it can't be held."""
+        table = self._table_of(instance)
+        if table is None or not fields:
+            return False
+        key = table.key
+        # By identity, because comparing fields is slow.
+        if any(field is key for field in fields):
+            key = None
+        if not (
+            # Django 5.2 asks for the key to be returned even if it is known.
+            all(field is table.key for field in returning)
+            and (key is not None or instance._is_pk_set())
+            and self._may_hold(instance, using, key, table)
+        ):
+            return False
+        insert = self._insert(table, fields, key)
+        row = insert.row_of(instance)
+        self._hold(instance, insert, row)
+        if any(map(_is_expression, row.values())):
+            insert.has_expressions = True
+            self.write()
+        return True
+
+    def _table_of(self, instance: Any) -> Table | None:
+        """Return the table of an instance's model, or None if no row of it is held now."""
         model = type(instance)
         if model not in self.tables:
             self.tables[model] = self._table(model)
         table = self.tables[model]
         if table is None or not table.is_worth_while or post_save.has_listeners(model):
-            return False
-        key: ModelField | None = None
-        if table.is_keyed(instance):
-            if not (force_insert or table.makes_keys):
-                return False
-        elif table.key is None or not self._may_wait_for(table.key):
-            return False
-        else:
-            key = table.key
-        return self._is_here(using) and self._hold(instance, key, table)
+            return None
+        return table
 
     def _table(self, model: Any) -> Table | None:
-        """Return the table of a model, or None if its rows must not be held."""
-        if not any(covers(spec, model) for spec in self.models):
+        """Return the table of a model, or None if its rows are in several tables or must not be held."""
+        concrete = model._meta.concrete_model
+        if concrete._meta.parents or not any(covers(spec, model) for spec in self.models):
             return None
-        table = Table(model._meta.concrete_model)
-        return table if table.is_plain else None
+        return Table(model) if _is_djangos(type(model._base_manager.all())._insert) else None
+
+    def _may_hold(self, instance: Any, using: str, key: ModelField | None, table: Table) -> bool:
+        if not self._is_here(using):
+            return False
+        if key is not None:
+            return self._may_wait_for(key)
+        # Django assigns the key that the INSERT returns: a number, also if it was given as text.
+        return table.key is None or type(instance.pk) is int
 
     def _is_here(self, using: str) -> bool:
         return (
@@ -113,24 +166,23 @@ class HeldRows:
         attribute = type(vars(key.model).get(key.attname))
         return made_keys.are_told(self.connection) and attribute in (DeferredAttribute, HeldKey)
 
-    def _hold(self, instance: Any, key: ModelField | None, table: Table) -> bool:
-        """Hold a row, or return False if any of its values is an expression."""
+    def _insert(self, table: Table, fields: list[ModelField], key: ModelField | None) -> Insert:
         place = table.model, key is None
-        insert = self.known.get(place)
-        if insert is None:
-            insert = self.known[place] = Insert(table, key, self.connection)
-        # A field may execute statements here, and watch() may insert the held rows before them.
-        row = insert.row_of(instance)
-        if row is None:
-            return False
-        if not self._may_join(place, table):
+        if place not in self.known:
+            self.known[place] = Insert(table, fields, key, self.connection)
+        return self.known[place]
+
+    def _hold(self, instance: Any, insert: Insert, row: Row) -> None:
+        place = insert.table.model, insert.key is None
+        # The row is prepared by now: a field may execute statements for it, and watch() may insert the held
+        # rows before them.
+        if not self._may_join(place, insert.table):
             self.write()
         insert.add(instance, row)
         self.inserts[place] = insert
-        if key is not None:
-            HeldKey.install(key)
+        if insert.key is not None:
+            HeldKey.install(insert.key)
             _waiting[id(instance)] = self
-        return True
 
     def _may_join(self, place: Place, table: Table) -> bool:
         """Return whether a row can be inserted together with the held rows of its model.
@@ -189,8 +241,12 @@ _waiting: Final[dict[int, HeldRows]] = {}
 class Table:
     """Facts about a model whose rows are held."""
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, sender: Any) -> None:
+        # Possibly a proxy.
+        self.sender = sender
+        self.model = model = _concrete(sender)
+        self.pk: Any = model._meta.pk
+        # The key that the database makes, if it makes it.
         self.key: Any = model._meta.auto_field
         fields: list[Any] = model._meta.get_fields(include_hidden=True)
         referring = [field.related_model for field in fields if field.auto_created and not field.concrete]
@@ -203,33 +259,25 @@ class Table:
         self.earlier = {model, *(_concrete(f.related_model) for f in model._meta.fields if f.is_relation)}
         self.losses = 0
 
-    @property
+    @cached_property
     def is_plain(self) -> bool:
-        """Whether Model._save_table() inserts a row by one INSERT that returns the key at most.
+        """Whether only Django's own code prepares a row and its key, for an INSERT that returns just the key.
 
-        (Model._save_table and Options.db_returning_fields, Django 5.2 to 6.1.)
+        (Model._save_table, Field.pre_save and get_pk_value_on_save, Options.db_returning_fields, Django 5.2
+        to 6.1.)
         """
-        opts = self.model._meta
+        opts, pk = self.model._meta, self.pk
         return not (
-            opts.parents
-            or opts.order_with_respect_to
+            opts.order_with_respect_to
             or is_composite(self.model)
-            or len(opts.local_concrete_fields) == (self.key is not None)
+            or not self.fields(self.key)
             or any(field is not self.key for field in opts.db_returning_fields)
-            or self.model._do_insert is not _DO_INSERT
+            or type(vars(pk.model).get(pk.attname)) not in (*_DJANGOS_ATTRIBUTES, HeldKey)
+            or type(pk).get_pk_value_on_save is not Field.get_pk_value_on_save
+            or not _is_djangos(self.sender._do_insert)
+            # Here it is called once, and in Django 6.0 and 6.1 twice.
+            or not all(_is_djangos(type(field).pre_save) for field in opts.local_concrete_fields)
         )
-
-    @property
-    def makes_keys(self) -> bool:
-        """Whether new instances have a key from the field's default; Django then tries no UPDATE first."""
-        return bool(self.model._meta.pk.has_default())
-
-    def is_keyed(self, instance: Any) -> bool:
-        """Return whether an instance has a key, or a default gives it one (Model._save_table, 5.2 to 6.1)."""
-        pk = self.model._meta.pk
-        if instance.__dict__.get(pk.attname) is None and self.makes_keys:
-            setattr(instance, pk.attname, pk.get_pk_value_on_save(instance))
-        return instance.__dict__.get(pk.attname) is not None
 
     def fields(self, key: ModelField | None) -> list[ModelField]:
         """Return the fields that are inserted, without the key that the database makes."""
@@ -244,9 +292,11 @@ class Table:
 class Insert:
     """One INSERT of rows of one model, with the values that they had when they were saved."""
 
-    def __init__(self, table: Table, key: ModelField | None, connection: Any) -> None:
+    def __init__(
+        self, table: Table, fields: list[ModelField], key: ModelField | None, connection: Any
+    ) -> None:
         self.table = table
-        self.fields = fields = table.fields(key)
+        self.fields = fields
         self.key: Any = key
         self.connection = connection
         returns_keys = key is not None and connection.features.can_return_rows_from_bulk_insert
@@ -259,16 +309,18 @@ class Insert:
             (field, field.attname, field.pre_save, field.get_db_prep_save if is_djangos else None)
             for field in fields
         ]
-        # Whether each value's placeholder is %s. (The methods are those of Django 5.2 and 6.0, and of 6.1.)
+        # Whether the placeholder of every value but an expression is %s (get_placeholder in Django 5.2 and
+        # 6.0, get_placeholder_sql in 6.1).
         placeholders = ("get_placeholder", "get_placeholder_sql")
         self.has_plain_placeholders = is_djangos and not any(
             hasattr(field, name) for field in fields for name in placeholders
         )
+        self.has_expressions = False
         self.instances: list[Model] = []
         self.rows: list[Row] = []
 
-    def row_of(self, instance: Model) -> Row | None:
-        """Return the values of an instance as they are saved, or None if any of them is an expression.
+    def row_of(self, instance: Model) -> Row:
+        """Return the values of an instance as they are saved.
 
         SQLInsertCompiler's pre_save_val() and prepare_value(), Django 5.2 to 6.1. An invalid value raises its
         error in save().
@@ -276,9 +328,10 @@ class Insert:
         row: Row = {}
         for field, name, pre_save, prepare in self.columns:
             value = pre_save(instance, add=True)
-            if hasattr(value, "resolve_expression"):
-                return None
-            prepared = self.prepare(field, value) if prepare is None else prepare(value, self.connection)
+            if prepare is None or hasattr(value, "resolve_expression"):
+                prepared = self.prepare(field, value)
+            else:
+                prepared = prepare(value, self.connection)
             if isinstance(value, _MUTABLE) and type(prepared) is not str:
                 prepared = _as_text(prepared) or self.prepare(field, deepcopy(value))
             row[name] = prepared
@@ -309,8 +362,9 @@ class Insert:
         # The values are already prepared.
         compiler.pre_save_val = _value_of
         compiler.prepare_value = _as_it_is
-        if self.has_plain_placeholders:
+        if self.has_plain_placeholders and not self.has_expressions:
             compiler.field_as_sql = _with_plain_placeholder
+        self.has_expressions = False
         try:
             found = compiler.execute_sql(self.returning)
         except DatabaseError as error:
@@ -340,8 +394,20 @@ def _as_it_is(field: ModelField, value: Any) -> Any:  # noqa: ARG001  # as SQLIn
     return value
 
 
+def _is_expression(value: Any) -> bool:
+    return hasattr(value, "as_sql")
+
+
+def _is_djangos(method: Any) -> bool:
+    """Return whether a method is Django's own, perhaps with a patch of this library around it."""
+    return bool(method.__module__.startswith("django."))
+
+
 def _with_plain_placeholder(*arguments: Any) -> tuple[str, list[Any]]:
-    """Do as SQLInsertCompiler.field_as_sql(), whose last argument is the value (Django 5.2 to 6.1)."""
+    """Return what SQLInsertCompiler.field_as_sql() returns for a plain value, which is its last argument.
+
+    (Django 5.2 to 6.1.)
+    """
     return "%s", [arguments[-1]]
 
 
@@ -366,8 +432,8 @@ class HeldKey(DeferredAttribute):
     @classmethod
     def install(cls, key: ModelField) -> None:
         model = key.model
-        if model not in cls._on:
-            with cls._lock:
+        with cls._lock:
+            if model not in cls._on:
                 cls._on[model] = key.attname, vars(model)[key.attname]
                 setattr(model, key.attname, cls(key))
 
@@ -406,16 +472,16 @@ def write_before_use(instance: Model) -> None:
 def save_table(wrapped: Callable[..., Any], instance: Any, args: Any, keywords: Any) -> Any:
     """Hold the row that is about to be inserted, or save it (Model._save_table, Django 5.2 to 6.1).
 
-    The result is whether the row was there before.
+    Like Django's method, return whether an UPDATE has found the row. A held row counts as inserted.
     """
     if instance._state.adding:
-        for round_ in in_flight.open_rounds():
-            if round_.held is not None and _is_held(round_.held, instance, *args, **keywords):
+        for held in _open():
+            if _is_held_early(held, instance, *args, **keywords):
                 return False
     return wrapped(instance, *args, **keywords)
 
 
-def _is_held(
+def _is_held_early(
     held: HeldRows,
     instance: Any,
     raw: bool = False,
@@ -427,7 +493,24 @@ def _is_held(
 ) -> bool:
     if raw or force_update or update_fields or cls is not _concrete(type(instance)):
         return False
-    return held.take(instance, using, force_insert=bool(force_insert))
+    return held.take_early(instance, using, force_insert=bool(force_insert))
+
+
+def insert(wrapped: Callable[..., Any], instance: Model, args: Any, keywords: Any) -> Any:
+    """Hold the row that Model.save() inserts, or insert it (Model._do_insert, Django 5.2 to 6.1)."""
+    _, using, fields, returning, raw = _arguments(*args, **keywords)
+    if not raw and any(held.take(instance, using, fields, returning) for held in _open()):
+        return []
+    return wrapped(instance, *args, **keywords)
+
+
+def _arguments(manager: Any, using: Any, fields: Any, returning_fields: Any, raw: Any) -> tuple[Any, ...]:
+    return manager, using, fields, returning_fields, raw
+
+
+def _open() -> Iterator[HeldRows]:
+    """Return what the open rounds hold, innermost first."""
+    return (round_.held for round_ in in_flight.open_rounds() if round_.held is not None)
 
 
 def reduce(wrapped: Callable[..., Any], instance: Model, args: Any, keywords: Any) -> Any:
@@ -436,4 +519,8 @@ def reduce(wrapped: Callable[..., Any], instance: Model, args: Any, keywords: An
     return wrapped(instance, *args, **keywords)
 
 
-PLACES: Final = ((Model, "_save_table", save_table), (Model, "__reduce__", reduce))
+PLACES: Final = (
+    (Model, "_save_table", save_table),
+    (Model, "_do_insert", insert),
+    (Model, "__reduce__", reduce),
+)

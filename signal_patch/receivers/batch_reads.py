@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from decimal import Decimal
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
+from django.core.exceptions import ValidationError
 from django.db import connections
 from django.db.models import IntegerField, Q, UUIDField, Value
 from django.db.models.expressions import Col
@@ -109,8 +110,9 @@ class BatchReads:
         self.connection: Any = connections[using]
         self.statements = Statements(self.connection)
         self.shapes: list[Shape] = []
-        # The keys of the rows in flight, and as conditions hold them once they are needed, by concrete model.
+        # The keys of the rows in flight, by concrete model.
         self.in_flight: Keys = {}
+        # The same keys as conditions hold them, once a receiver reads a row.
         self.keys: dict[Any, set[Any]] = {}
 
     @contextmanager
@@ -193,7 +195,7 @@ class BatchReads:
 
     def _keys_of(self, model: Any) -> set[Any]:
         if model not in self.keys:
-            self.keys[model] = {*map(model._meta.pk.get_prep_value, self.in_flight[model])}
+            self.keys[model] = set(_prepared(model._meta.pk, self.in_flight[model]))
         return self.keys[model]
 
     def _seen(self, query: Any, read: Read) -> Shape | None:
@@ -245,8 +247,16 @@ def _read(shape: Shape, keys: Iterable[Any], base: Any, connection: Any) -> None
     shape.is_unchanging = not any(isinstance(value, _MUTABLE) for row in rows for value in row)
     converters = compiler.get_converters([expression for expression, *_ in compiler.select])
     shape.compiled = {name: getattr(compiler, name) for name in _COMPILED}
-    # Looking them up takes longer than converting a row (SQLCompiler.results_iter, Django 5.2 to 6.1).
+    # Looking up the converters for each read takes longer than converting the row. (SQLCompiler.results_iter,
+    # Django 5.2 to 6.1.)
     shape.compiled["get_converters"] = lambda _: converters
+
+
+def _prepared(pk: Any, keys: Iterable[Any]) -> Iterator[Any]:
+    for key in keys:
+        # Until a receiver gives an instance its key, bulk_create() may have a placeholder, which no row has.
+        with suppress(TypeError, ValueError, ValidationError):
+            yield pk.get_prep_value(key)
 
 
 def _parsed(query: Any) -> Read | None:

@@ -56,17 +56,17 @@ def copied(queryset: Any) -> Any:
     return clone
 
 
-def that_is_empty(queryset: Any) -> Any:
+def empty(queryset: Any) -> Any:
     """Return a queryset of the same class and query that matches no row."""
     clone = copied(queryset)
     clone.query.set_empty()
     return clone
 
 
-def that_matches_nothing(queryset: QuerySet[Any]) -> QuerySet[Any]:
-    """Return a queryset that matches no row, which only the database finds out.
+def matching_nothing(queryset: QuerySet[Any]) -> QuerySet[Any]:
+    """Return a queryset that matches no row.
 
-    A statement for it is sent, so that the database refuses what it refuses.
+    Django does not know that, so it sends the statement, and the database refuses what it refuses.
     """
     return QuerySet.filter(copied(queryset), Exact(Value(1), Value(0)))
 

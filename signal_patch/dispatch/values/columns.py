@@ -361,7 +361,7 @@ def assign(instance: Model, field: Field[Any, Any], value: Any) -> None:
 def assign_each(instances: Iterable[Model], field: Field[Any, Any], values: Iterable[Any]) -> None:
     """Assign to each of the instances its value, as `assign()` does, unless the value is UNKNOWN."""
     name = field.attname
-    # No function is called in this loop, because it runs for every row.
+    # This loop runs for every row, so it calls no function of ours.
     for instance, value in zip(instances, values, strict=False):  # the values may be endless
         if value is UNKNOWN:
             continue
@@ -383,7 +383,7 @@ def assign_if_different(instance: Model, field: Field[Any, Any], value: Any) -> 
 def assign_each_if_different(
     instances: Iterable[Model], field: Field[Any, Any], values: Iterable[Any]
 ) -> None:
-    """Do as `assign_each()` does, but for instances that already hold their values."""
+    """Do as `assign_each()` does, but skip instances that already hold their value."""
     name = field.attname
     different = [
         (instance, value)

@@ -55,7 +55,7 @@ def selected(column: BaseExpression, field: ModelField) -> BaseExpression:
 
 
 def as_loaded(value: Any) -> Any:
-    """Return the value that an instance loaded from the row has, given that of a `selected()` column."""
+    """Turn a value from a `selected()` column into the value that a loaded instance has."""
     return None if isinstance(value, JsonNull) else value
 
 

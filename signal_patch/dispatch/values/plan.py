@@ -340,8 +340,8 @@ def may_be_refused(
 ) -> bool:
     """Return whether the database may refuse Django's UPDATE although it accepts our SELECTs.
 
-    It may if there are windows, aggregates, other tables, locks of the caller's, a column that is assigned
-    twice, an expression of another type than its column, or a query class that is not Django's own.
+    This is possible with window functions, aggregates, other tables, `select_for_update()`, a column that is
+    assigned twice, an expression of another type than its column, or a query class that is not Django's own.
     """
     query = queryset.query
     return bool(
