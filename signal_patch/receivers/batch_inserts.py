@@ -95,7 +95,7 @@ class HeldRows:
             return False
         if not self._may_hold(instance, using, key, table):
             return False
-        insert = self._insert(table, table.fields(key), key)
+        insert = self._insert(table, key)
         row = insert.row_of(instance)
         if any(map(_is_expression, row.values())):
             return False
@@ -118,7 +118,7 @@ class HeldRows:
             and self._may_hold(instance, using, key, table)
         ):
             return False
-        insert = self._insert(table, fields, key)
+        insert = self._insert(table, key)
         row = insert.row_of(instance)
         self._hold(instance, insert, row)
         if any(map(_is_expression, row.values())):
@@ -166,10 +166,10 @@ class HeldRows:
         attribute = type(vars(key.model).get(key.attname))
         return made_keys.are_told(self.connection) and attribute in (DeferredAttribute, HeldKey)
 
-    def _insert(self, table: Table, fields: list[ModelField], key: ModelField | None) -> Insert:
+    def _insert(self, table: Table, key: ModelField | None) -> Insert:
         place = table.model, key is None
         if place not in self.known:
-            self.known[place] = Insert(table, fields, key, self.connection)
+            self.known[place] = Insert(table, key, self.connection)
         return self.known[place]
 
     def _hold(self, instance: Any, insert: Insert, row: Row) -> None:
@@ -280,7 +280,10 @@ class Table:
         )
 
     def fields(self, key: ModelField | None) -> list[ModelField]:
-        """Return the fields that are inserted, without the key that the database makes."""
+        """Return the fields that are inserted, without the key that the database makes.
+
+        (Model._save_table, Django 5.2 to 6.1.)
+        """
         return [f for f in self.model._meta.local_concrete_fields if not f.generated and f is not key]
 
     @property
@@ -292,11 +295,9 @@ class Table:
 class Insert:
     """One INSERT of rows of one model, with the values that they had when they were saved."""
 
-    def __init__(
-        self, table: Table, fields: list[ModelField], key: ModelField | None, connection: Any
-    ) -> None:
+    def __init__(self, table: Table, key: ModelField | None, connection: Any) -> None:
         self.table = table
-        self.fields = fields
+        self.fields = fields = table.fields(key)
         self.key: Any = key
         self.connection = connection
         returns_keys = key is not None and connection.features.can_return_rows_from_bulk_insert
