@@ -1,8 +1,11 @@
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from tests.jobs.bulk_jobs import Retire
+
+if TYPE_CHECKING:
+    from signal_patch.options import Keywords
 
 
 class RetireSlowly(Retire):
@@ -14,4 +17,4 @@ class RetireSlowly(Retire):
     name = "kills.RetireSlowly"
     first_step = 50
     target_seconds = 0.3
-    signal_options: ClassVar[dict[str, Any]] = {"batch_size": 2}
+    signal_options: ClassVar[Keywords] = {"batch_size": 2}
