@@ -46,6 +46,21 @@ ALONE: dict[str, Change] = {
 }
 
 FOUND: dict[str, Change] = {
+    "an order, a new key, and an expression that reads what is assigned before it": Update(
+        model=Port,
+        alias="default",
+        seeds=(0,),
+        hearing=Hearing(),
+        batch_size=2000,
+        order=(step("order_by", "-rank", "pk"),),
+        total_order=True,
+        lock=False,
+        values={
+            "rank": Given(0),
+            "note": Given(Case(When(rank__gt=1, then=Value("a")), default=F("note"))),
+            "code": Given("NEW"),
+        },
+    ),
     "a row in flight that a nested update comes to after another batch": Update(
         model=Wide,
         alias="default",

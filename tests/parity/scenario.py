@@ -96,7 +96,7 @@ class Hearing:
         """Return whether a receiver may replace a value that the database refuses, or raise before that."""
         kinds = {action.kind for action in self.actions if action.signal in self.signals}
         # Nothing can be appended to NULL.
-        return not kinds.isdisjoint({"set", "append", "delete_sibling", "raise"})
+        return not kinds.isdisjoint({"set", "append", "nest", "delete_sibling", "raise"})
 
     def listens(self, model: type[Model]) -> bool:
         """Return whether a receiver may get signals of rows of a model."""
