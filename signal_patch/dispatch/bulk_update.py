@@ -19,7 +19,12 @@ from signal_patch.dispatch.signals import in_flight, rounds, sending
 from signal_patch.dispatch.values import columns, files, json_null
 from signal_patch.dispatch.values.expressions import UNKNOWN, Tried, resolved_to_save
 from signal_patch.dispatch.values.per_row import PerRow
-from signal_patch.dispatch.values.plan import chooses_by_other_rows, reads_assigned, reads_other_rows
+from signal_patch.dispatch.values.plan import (
+    chooses_by_other_rows,
+    reads_assigned,
+    reads_its_table,
+    reads_other_rows,
+)
 from signal_patch.dispatch.values.tracking import Changes, ChangeTracker
 from signal_patch.dispatch.writing import updating
 from signal_patch.dispatch.writing.instances import InstanceWriter
@@ -440,12 +445,15 @@ class InstanceExpressions:
         """Return what the statement gets: the expression, or the value from the rehearsal.
 
         If the row is not locked, the value might undo a change by another transaction. But if a receiver has
-        changed the row, the expression might read that change instead of what was assigned before it. And an
-        expression that reads other rows would read those that earlier batches have written.
+        changed the row, the expression might read that change instead of what was assigned before it. An
+        expression that reads other rows would read those that earlier batches have written. And where
+        Django's statement reads its own table, its expressions read the old row.
         """
         if (field, key) not in self.rehearsed:
             return expression
-        writes_value = self.lock or changed or reads_other_rows(expression, self.model)
+        writes_value = (
+            self.lock or changed or reads_its_table(self.queryset) or reads_other_rows(expression, self.model)
+        )
         return self.rehearsed[field, key] if writes_value else expression
 
     def precompute(self) -> None:

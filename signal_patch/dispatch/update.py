@@ -217,7 +217,7 @@ class Update(BulkSave[Batch]):
 
     def _use_rehearsed(self) -> None:
         if self.rehearsed:
-            self.plan.use_rehearsed(is_locked=self.options.lock)
+            self.plan.use_rehearsed(self.queryset, is_locked=self.options.lock)
 
     @property
     def total(self) -> int:

@@ -6,7 +6,7 @@ import datetime
 from typing import TYPE_CHECKING
 
 from django.db.models import Case, Count, F, JSONField, Q, Subquery, Value, When, Window
-from django.db.models.functions import Concat, Now, RowNumber, Upper
+from django.db.models.functions import Concat, Lower, Now, RowNumber, Upper
 
 from tests.parity.models import Berth, CarFerry, Ferry, Harbour, Port, Ship, Vessel, Wide, Yacht
 from tests.parity.rows import UTC
@@ -46,6 +46,16 @@ ALONE: dict[str, Change] = {
 }
 
 FOUND: dict[str, Change] = {
+    "an aggregate beside an expression that reads what is assigned before it, without locks": Update(
+        model=Ship,
+        alias="default",
+        seeds=(0,),
+        hearing=Hearing(),
+        batch_size=2000,
+        lock=False,
+        annotations=(step("annotate", total=Count("cargo")),),
+        values={"note": Given("a"), "state": Given(Lower(F("note")))},
+    ),
     "an order, a new key, and an expression that reads what is assigned before it": Update(
         model=Port,
         alias="default",

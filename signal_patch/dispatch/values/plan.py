@@ -93,16 +93,18 @@ class Plan:
         """The fields for which each row gets the value that its instance holds."""
         return [field for name, field in self.precomputed_fields.items() if name not in self.statement]
 
-    def use_rehearsed(self, *, is_locked: bool) -> None:
+    def use_rehearsed(self, queryset: QuerySet[Any], *, is_locked: bool) -> None:
         """Take the values of the rehearsed fields from each batch, after the precomputed ones.
 
         If the rows are locked, these values are written. Otherwise the expressions are written, so that a
         change by another transaction in the meantime is not undone. But an expression that reads other rows
-        would read those that earlier batches have written.
+        would read those that earlier batches have written. And where Django's statement reads its own table,
+        its expressions read the old row, while those of the statement for a batch do not.
         """
+        is_locked = is_locked or bool(self.reads_other_rows) or reads_its_table(queryset)
         for name, field in self.to_rehearse.items():
             self.precomputed_fields[name] = field
-            if is_locked or name in self.reads_other_rows:
+            if is_locked:
                 del self.statement[name]
 
     def assign(self, batch: Batch, connection: BaseDatabaseWrapper) -> None:
@@ -323,6 +325,17 @@ def reads_other_rows(expression: Any, model: type[Model]) -> bool:
     """Return whether the value of an expression for a row depends on other rows."""
     resolved = expression.resolve_expression(UpdateQuery(model), allow_joins=True)
     return _reads_other_rows(resolved)
+
+
+def reads_its_table(queryset: QuerySet[Any]) -> bool:
+    """Return whether Django's UPDATE of a queryset also reads the table, because of joins or subqueries.
+
+    MariaDB's SET then takes all columns from the old row. (SQLUpdateCompiler.pre_sql_setup and
+    Query.count_active_tables, Django 5.2 to 6.1.)
+    """
+    query = queryset.query.chain(UpdateQuery)
+    query.get_initial_alias()
+    return query.count_active_tables() > 1 or chooses_by_other_rows(queryset)
 
 
 def may_read_itself(plan: Plan, queryset: QuerySet[Any], connection: BaseDatabaseWrapper) -> bool:
