@@ -227,8 +227,8 @@ def _site(frame: FrameType) -> Site:
 
 def _relative(filename: str) -> str:
     """Return the path relative to the longest entry of `sys.path` that contains it."""
-    # Strings, to compare with the file names of code objects.
-    entries = [os.path.join(entry or os.getcwd(), "") for entry in sys.path]  # noqa: PTH109, PTH118
+    folders = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109  # code objects name files by strings
+    entries = [os.path.join(folder, "") for folder in folders]  # noqa: PTH118  # a Path drops the last slash
     longest = max((entry for entry in entries if filename.startswith(entry)), key=len, default="")
     return filename[len(longest) :]
 

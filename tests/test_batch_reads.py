@@ -60,6 +60,11 @@ def fleet() -> None:
     )
 
 
+def berth_of(ship: Ship) -> Berth:
+    assert ship.berth is not None
+    return ship.berth
+
+
 def work(*receivers: Any) -> Work:
     return Work(
         fleet,
@@ -183,8 +188,7 @@ RUN: dict[str, Callable[[Ship], Any]] = {
     "annotation": lambda ship: Ship.objects.annotate(more=F("speed") + 1).get(pk=ship.pk).more,
     "group": lambda ship: Ship.objects.values("name").annotate(n=Count("pk")).filter(pk=ship.pk).get(),
     "distinct": lambda ship: values(Ship.objects.distinct().get(pk=ship.pk)),
-    # These ships have a berth.
-    "select_related": lambda ship: Ship.objects.select_related("berth").get(pk=ship.pk).berth.number,  # type: ignore[union-attr]
+    "select_related": lambda ship: berth_of(Ship.objects.select_related("berth").get(pk=ship.pk)).number,
     "ordered by another table": lambda ship: values(
         Ship.objects.order_by("berth__number").filter(pk=ship.pk).first()
     ),
@@ -216,8 +220,7 @@ RUN: dict[str, Callable[[Ship], Any]] = {
     "no key": lambda ship: attempt(lambda: Ship.objects.get(pk=NOTHING)),
     "wrong key": lambda ship: attempt(lambda: Ship.objects.get(pk="none")),
     "a key of no row of the batch": lambda ship: values(Ship.objects.filter(pk=ship.pk + 10_000).first()),
-    # These ships have a berth.
-    "related manager": lambda ship: ship.berth.ships.filter(pk=ship.pk).exists(),  # type: ignore[union-attr]
+    "related manager": lambda ship: berth_of(ship).ships.filter(pk=ship.pk).exists(),
     "iterator": lambda ship: [values(other) for other in Ship.objects.filter(pk=ship.pk).iterator()],
     "no condition": lambda ship: len(Ship.objects.all()),
     "other values each time": lambda ship: Ship.objects.filter(pk=ship.pk, speed=ship.pk - 1).exists(),

@@ -8,14 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 from django.db.models import QuerySet
 from django.db.models.signals import post_save, pre_save
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-import signal_patch
-from signal_patch import bulk_signals, disable, enable, no_bulk_signals, observe, observing, patches, scopes
+from signal_patch import (
+    bulk_signals,
+    conf,
+    disable,
+    enable,
+    no_bulk_signals,
+    observe,
+    observing,
+    patches,
+    scopes,
+)
 from signal_patch.observing import Missed, MissedSignals, Observation, observe_process, report
 from tests.cascade_models import Harbour, Tug
 from tests.fleet import rows
@@ -385,10 +395,10 @@ class TestTheSetting:
     @pytest.mark.parametrize("wrong", [1, "print", None, ["log"]])
     def test_another_value_is_an_error(self, wrong: Any) -> None:
         with pytest.raises(
-            signal_patch.conf.ImproperlyConfigured,
+            ImproperlyConfigured,
             match=r"SIGNAL_PATCH\['OBSERVE'\]: must be one of True, False, 'log', 'raise', 'collect', not ",
         ):
-            signal_patch.conf.Settings({"OBSERVE": wrong}).observe  # noqa: B018  # the error is the point
+            conf.Settings({"OBSERVE": wrong}).observe  # noqa: B018  # the error is the point
 
 
 TESTS = """

@@ -114,8 +114,11 @@ def test_what_is_created_in_another_schema_sends_signals(receivers: Receivers) -
 @pytest.mark.parametrize("signal", [pre_delete, post_delete], ids=["pre_delete", "post_delete"])
 def test_a_delete_in_one_schema_leaves_the_other_its_signals(signal: Any, receivers: Receivers) -> None:
     saved: list[str] = []
-    # As set by _use().
-    receivers.connect(post_save, lambda **arguments: saved.append(connection.schema_name), Coupon)  # type: ignore[attr-defined]
+
+    def note_schema(**arguments: Any) -> None:
+        saved.append(connection.schema_name)  # type: ignore[attr-defined]  # _use() sets it
+
+    receivers.connect(post_save, note_schema, Coupon)
 
     def act() -> None:
         with _tenant("two"):

@@ -1,6 +1,6 @@
 """The test runner inside Django's `runtests.py`: it writes down how every test ended."""
 
-# ruff: noqa: N802 (unittest spells its methods so)
+# ruff: noqa: N802  # unittest spells its methods so
 from __future__ import annotations
 
 import faulthandler

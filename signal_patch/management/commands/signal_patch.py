@@ -102,7 +102,7 @@ class Report:
             if manager.name in self.mixins:
                 # Manager._queryset_class, Django 5.2 to 6.1, as in scopes.mixin_options().
                 # Django sets it on each manager made by from_queryset().
-                queryset_class: Any = manager._queryset_class  # type: ignore[attr-defined]
+                queryset_class: Any = manager._queryset_class  # type: ignore[attr-defined]  # private
                 where = f"{queryset_class.__qualname__}, {queryset_class.signal_site}"
                 found.append(f"the mixin of {manager.name}: {where}")
         return found

@@ -16,8 +16,7 @@ if django.VERSION >= (6, 0):
     from django.tasks import task
 else:
     try:
-        # mypy sees one of the two, with whichever Django is installed.
-        from django_tasks import task  # type: ignore[import-not-found,no-redef,unused-ignore]
+        from django_tasks import task  # type: ignore[import-not-found,no-redef,unused-ignore]  # one is installed
     except ImportError as error:
         raise ImproperlyConfigured(
             "the engine 'tasks' needs Django 6.0 or django-tasks: "
