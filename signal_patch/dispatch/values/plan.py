@@ -101,10 +101,10 @@ class Plan:
         would read those that earlier batches have written. And where Django's statement reads its own table,
         its expressions read the old row, while those of the statement for a batch do not.
         """
-        is_locked = is_locked or bool(self.reads_other_rows) or reads_its_table(queryset)
+        writes_values = is_locked or bool(self.reads_other_rows) or reads_its_table(queryset)
         for name, field in self.to_rehearse.items():
             self.precomputed_fields[name] = field
-            if is_locked:
+            if writes_values:
                 del self.statement[name]
 
     def assign(self, batch: Batch, connection: BaseDatabaseWrapper) -> None:
