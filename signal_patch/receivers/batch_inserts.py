@@ -66,7 +66,7 @@ class HeldRows:
         self.using = using
         self.connection: Any = connections[using]
         self.thread = get_ident()
-        self.savepoints = _savepoints(self.connection)
+        self.savepoint_ids: list[Any] = [*self.connection.savepoint_ids]
         self.tables: dict[type[Model], Table | None] = {}
         # By model and by whether the keys are known. `inserts` has only those with rows, in their order.
         self.known: dict[Place, Insert] = {}
@@ -96,8 +96,8 @@ class HeldRows:
         if not self._may_hold(instance, using, key, table):
             return False
         insert = self._insert(table, key)
-        row = insert.row_of(instance)
-        if any(map(_is_expression, row.values())):
+        row, has_expressions = insert.row_of(instance)
+        if has_expressions:
             return False
         self._hold(instance, insert, row)
         return True
@@ -119,9 +119,9 @@ class HeldRows:
         ):
             return False
         insert = self._insert(table, key)
-        row = insert.row_of(instance)
+        row, has_expressions = insert.row_of(instance)
         self._hold(instance, insert, row)
-        if any(map(_is_expression, row.values())):
+        if has_expressions:
             insert.has_expressions = True
             self.write()
         return True
@@ -156,15 +156,24 @@ class HeldRows:
             using == self.using
             # Another thread has a connection of its own.
             and get_ident() == self.thread
-            and _savepoints(self.connection) == self.savepoints
+            and self._is_in_savepoint_of_round()
             and not self.connection.needs_rollback
             and not self.is_writing
         )
 
+    def _is_in_savepoint_of_round(self) -> bool:
+        now, then = self.connection.savepoint_ids, self.savepoint_ids
+        # They are mostly the same lists; _savepoints() only leaves out what is not a savepoint.
+        return bool(now == then or _savepoints(now) == _savepoints(then))
+
     def _may_wait_for(self, key: ModelField) -> bool:
         """Return whether the keys of a multi-row INSERT can be known and reading one can be intercepted."""
         attribute = type(vars(key.model).get(key.attname))
-        return made_keys.are_told(self.connection) and attribute in (DeferredAttribute, HeldKey)
+        return attribute in (DeferredAttribute, HeldKey) and self._are_keys_told
+
+    @cached_property
+    def _are_keys_told(self) -> bool:
+        return made_keys.are_told(self.connection)
 
     def _insert(self, table: Table, key: ModelField | None) -> Insert:
         place = table.model, key is None
@@ -305,28 +314,30 @@ class Insert:
         compiler = self._compiler([])
         self.prepare = compiler.prepare_value
         # The field prepares plain values, unless the backend overrides prepare_value().
-        is_djangos = type(compiler).prepare_value is SQLInsertCompiler.prepare_value
+        own = type(compiler)
+        is_djangos = own.prepare_value is SQLInsertCompiler.prepare_value
         self.columns = [
             (field, field.attname, field.pre_save, field.get_db_prep_save if is_djangos else None)
             for field in fields
         ]
         # Whether the placeholder of every value but an expression is %s (get_placeholder in Django 5.2 and
-        # 6.0, get_placeholder_sql in 6.1).
+        # 6.0, get_placeholder_sql in 6.1). PostgreSQL has a placeholder for each column.
         placeholders = ("get_placeholder", "get_placeholder_sql")
-        self.has_plain_placeholders = is_djangos and not any(
+        self.has_plain_placeholders = own.assemble_as_sql is SQLInsertCompiler.assemble_as_sql and not any(
             hasattr(field, name) for field in fields for name in placeholders
         )
         self.has_expressions = False
         self.instances: list[Model] = []
         self.rows: list[Row] = []
 
-    def row_of(self, instance: Model) -> Row:
-        """Return the values of an instance as they are saved.
+    def row_of(self, instance: Model) -> tuple[Row, bool]:
+        """Return the values of an instance as they are saved, and whether any of them is an expression.
 
         SQLInsertCompiler's pre_save_val() and prepare_value(), Django 5.2 to 6.1. An invalid value raises its
         error in save().
         """
         row: Row = {}
+        has_expressions = False
         for field, name, pre_save, prepare in self.columns:
             value = pre_save(instance, add=True)
             if prepare is None or hasattr(value, "resolve_expression"):
@@ -335,8 +346,10 @@ class Insert:
                 prepared = prepare(value, self.connection)
             if isinstance(value, _MUTABLE) and type(prepared) is not str:
                 prepared = _as_text(prepared) or self.prepare(field, deepcopy(value))
+            if hasattr(prepared, "as_sql"):
+                has_expressions = True
             row[name] = prepared
-        return row
+        return row, has_expressions
 
     def add(self, instance: Model, row: Row) -> None:
         self.instances.append(instance)
@@ -364,7 +377,7 @@ class Insert:
         compiler.pre_save_val = _value_of
         compiler.prepare_value = _as_it_is
         if self.has_plain_placeholders and not self.has_expressions:
-            compiler.field_as_sql = _with_plain_placeholder
+            compiler.assemble_as_sql = _with_plain_placeholders
         self.has_expressions = False
         try:
             found = compiler.execute_sql(self.returning)
@@ -395,26 +408,20 @@ def _as_it_is(field: ModelField, value: Any) -> Any:  # noqa: ARG001  # as SQLIn
     return value
 
 
-def _is_expression(value: Any) -> bool:
-    return hasattr(value, "as_sql")
-
-
 def _is_djangos(method: Any) -> bool:
     """Return whether a method is Django's own, perhaps with a patch of this library around it."""
     return bool(method.__module__.startswith("django."))
 
 
-def _with_plain_placeholder(*arguments: Any) -> tuple[str, list[Any]]:
-    """Return what SQLInsertCompiler.field_as_sql() returns for a plain value, which is its last argument.
-
-    (Django 5.2 to 6.1.)
-    """
-    return "%s", [arguments[-1]]
+def _with_plain_placeholders(fields: Any, rows: Iterable[Any]) -> tuple[list[Any], list[Any]]:
+    """Return what SQLInsertCompiler.assemble_as_sql() returns for plain values (Django 5.2 to 6.1)."""
+    params = [*rows]
+    return [["%s"] * len(fields)] * len(params), params
 
 
-def _savepoints(connection: Any) -> list[str]:
+def _savepoints(ids: Iterable[Any]) -> list[str]:
     """Return the open savepoints, without the unnamed entries that `atomic(savepoint=False)` adds."""
-    return [name for name in connection.savepoint_ids if name is not None]
+    return [name for name in ids if name is not None]
 
 
 def _concrete(model: Any) -> Any:
@@ -433,6 +440,8 @@ class HeldKey(DeferredAttribute):
     @classmethod
     def install(cls, key: ModelField) -> None:
         model = key.model
+        if model in cls._on:
+            return
         with cls._lock:
             if model not in cls._on:
                 cls._on[model] = key.attname, vars(model)[key.attname]
@@ -509,9 +518,9 @@ def _arguments(manager: Any, using: Any, fields: Any, returning_fields: Any, raw
     return manager, using, fields, returning_fields, raw
 
 
-def _open() -> Iterator[HeldRows]:
+def _open() -> list[HeldRows]:
     """Return what the open rounds hold, innermost first."""
-    return (round_.held for round_ in in_flight.open_rounds() if round_.held is not None)
+    return [round_.held for round_ in in_flight.open_rounds() if round_.held is not None]
 
 
 def reduce(wrapped: Callable[..., Any], instance: Model, args: Any, keywords: Any) -> Any:

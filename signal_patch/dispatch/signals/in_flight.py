@@ -6,7 +6,7 @@ current call, not to the switch, and does not outlive the block that set it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ReferenceType, ref
 
@@ -175,10 +175,11 @@ def innermost_flight() -> Flight | None:
     return next(reversed(list(_flying())), None)
 
 
-def open_rounds() -> Iterator[Round]:
+def open_rounds() -> list[Round]:
     """Return the open rounds, innermost first."""
-    flights = reversed(list(_flying()))
-    return (flight.round for flight in flights if flight.round is not None)
+    # Called for every row that a receiver saves, so it has no nested generators.
+    flights = [flight() for flight in reversed(_flights.values())]
+    return [flight.round for flight in flights if flight is not None and flight.round is not None]
 
 
 def keys_by_class(
