@@ -130,13 +130,18 @@ IN_TURN: dict[str, tuple[Callable[[], QuerySet[Any]], list[dict[str, Any]]]] = {
 }
 
 
+WITH_AND_WITHOUT_LOCKS = pytest.mark.parametrize("lock", [True, False], ids=["locked", "not locked"])
+
+
 @of_every_size
+@WITH_AND_WITHOUT_LOCKS
 @pytest.mark.parametrize("own", [None, 1, 3])
 @pytest.mark.parametrize(("queryset", "given"), IN_TURN.values(), ids=IN_TURN)
 def test_an_expression_reads_from_other_columns_what_it_reads_in_djangos_statement(
     queryset: Callable[[], QuerySet[Any]],
     given: list[dict[str, Any]],
     own: int | None,
+    lock: bool,
     batch_size: int,
     receivers: Receivers,
 ) -> None:
@@ -156,14 +161,14 @@ def test_an_expression_reads_from_other_columns_what_it_reads_in_djangos_stateme
         assert queryset().bulk_update(objs, names, batch_size=own) == 4
         return [*model._base_manager.order_by("pk").values("pk", *names)]
 
-    with bulk_signals(batch_size=batch_size):
+    with bulk_signals(batch_size=batch_size, lock=lock):
         if is_refused(update, receivers):
             return
     with no_bulk_signals(), transaction.atomic():
         expected = update()
         transaction.set_rollback(True)
     log = receivers.record(model)
-    with bulk_signals(batch_size=batch_size):
+    with bulk_signals(batch_size=batch_size, lock=lock):
         assert update() == expected
     for signal in ("pre_save", "post_save"):
         seen = [{"pk": sent.instance.pk, **sent.values} for sent in log.of(signal)]
@@ -316,12 +321,14 @@ READING_ITSELF: dict[str, tuple[Callable[[], QuerySet[Any, Any]], Callable[[], d
 
 
 @of_every_size
+@WITH_AND_WITHOUT_LOCKS
 @pytest.mark.parametrize("heard", [[pre_save, post_save], [post_save]], ids=["both", "post_save"])
 @pytest.mark.parametrize(("queryset", "values"), READING_ITSELF.values(), ids=READING_ITSELF)
 def test_what_an_expression_sees_depends_on_whether_the_statement_reads_its_own_table(
     queryset: Callable[[], QuerySet[Any, Any]],
     values: Callable[[], dict[str, Any]],
     heard: list[Signal],
+    lock: bool,
     batch_size: int,
     receivers: Receivers,
 ) -> None:
@@ -334,12 +341,12 @@ def test_what_an_expression_sees_depends_on_whether_the_statement_reads_its_own_
         rows(Cargo, {"weight": 1, "amount": 2}, {"weight": 3, "amount": 4})
         rows(Survey, {"held": datetime.date(2020, 3, 4), "passed": False})
     model = queryset().model
-    with bulk_signals(batch_size=batch_size):
+    with bulk_signals(batch_size=batch_size, lock=lock):
         if is_refused(lambda: queryset().update(**values()), receivers):
             return
     expected = as_django(lambda: queryset().update(**values()), model)
     truth = Truth(receivers, model, heard)
-    with bulk_signals(batch_size=batch_size):
+    with bulk_signals(batch_size=batch_size, lock=lock):
         assert queryset().update(**values())
     assert typed_rows(model) == expected
     assert truth.after == truth.stored

@@ -21,8 +21,8 @@ from signal_patch.dispatch.values.expressions import UNKNOWN, Tried, resolved_to
 from signal_patch.dispatch.values.per_row import PerRow
 from signal_patch.dispatch.values.plan import (
     chooses_by_other_rows,
+    chooses_by_tables,
     reads_assigned,
-    reads_its_table,
     reads_other_rows,
 )
 from signal_patch.dispatch.values.tracking import Changes, ChangeTracker
@@ -361,8 +361,9 @@ class InstanceExpressions:
         self.given: list[tuple[Model, ModelField, Any]] = []
         # The instances that hold expressions.
         self.computed: list[Model] = []
-        # The values by field and key, if Django's statement has been rehearsed.
+        # The values by field and key, if Django's statement has been rehearsed, and whether they are written.
         self.rehearsed: dict[tuple[ModelField, Any], Any] = {}
+        self.writes_values = False
         # The fields by the model whose table has their columns, because each table has its own statement.
         self.owners: dict[type[Model], list[ModelField]] = defaultdict(list)
         for field in fields:
@@ -445,16 +446,12 @@ class InstanceExpressions:
         """Return what the statement gets: the expression, or the value from the rehearsal.
 
         If the row is not locked, the value might undo a change by another transaction. But if a receiver has
-        changed the row, the expression might read that change instead of what was assigned before it. An
-        expression that reads other rows would read those that earlier batches have written. And where
-        Django's statement reads its own table, its expressions read the old row.
+        changed the row, the expression might read that change instead of what was assigned before it. And
+        where Django's statement reads its own table, its expressions read the old row.
         """
         if (field, key) not in self.rehearsed:
             return expression
-        writes_value = (
-            self.lock or changed or reads_its_table(self.queryset) or reads_other_rows(expression, self.model)
-        )
-        return self.rehearsed[field, key] if writes_value else expression
+        return self.rehearsed[field, key] if self.writes_values or changed else expression
 
     def precompute(self) -> None:
         """Replace expressions that read other rows by the values that they have before the first write."""
@@ -481,6 +478,8 @@ class InstanceExpressions:
         needing = {(field, obj.pk) for obj in self.computed for field in self._reading_assigned(obj)}
         if not needing:
             return
+        may_read_its_table = chooses_by_tables(self.queryset) or bool(self.objs_reading_other_rows())
+        self.writes_values = self.lock or may_read_its_table
         fields = list(dict.fromkeys(field for field in self.fields if any(f is field for f, _ in needing)))
         keys = list(dict.fromkeys(obj.pk for obj in objs))
         found = rehearse(statement, self.model, self.using, keys, fields)

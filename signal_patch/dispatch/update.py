@@ -20,10 +20,12 @@ from signal_patch.dispatch.signals import in_flight, rounds, sending
 from signal_patch.dispatch.values import columns
 from signal_patch.dispatch.values.plan import (
     Plan,
+    chooses_by_tables,
     is_void,
     may_be_refused,
     may_read_itself,
     plan_values,
+    value_reads_other_rows,
 )
 from signal_patch.dispatch.values.tracking import Changes
 from signal_patch.dispatch.writing import updating
@@ -217,7 +219,19 @@ class Update(BulkSave[Batch]):
 
     def _use_rehearsed(self) -> None:
         if self.rehearsed:
-            self.plan.use_rehearsed(self.queryset, is_locked=self.options.lock)
+            self.plan.use_rehearsed(writes_values=self.options.lock or self._may_read_its_table())
+
+    def _may_read_its_table(self) -> bool:
+        """Return whether Django's statement may read the table that it writes.
+
+        Its expressions then read the old row, while those in the statement of a batch would read what that
+        has assigned before them. Where it does not, expressions are written without locks, so that a change
+        by another transaction in the meantime is not undone.
+        """
+        return chooses_by_tables(self.queryset) or any(
+            value_reads_other_rows(value, self.queryset, self.model._meta.get_field(name))
+            for name, value in self.values.items()
+        )
 
     @property
     def total(self) -> int:

@@ -51,8 +51,7 @@ class Plan:
     `previews` and `precomputed` are expressions to select along with the rows, by alias. The precomputed ones
     read other rows, so they are evaluated before the first write, and their values are written as constants.
 
-    `to_rehearse` are the fields whose expressions read columns that the statement has assigned before. Some
-    of them also `reads_other_rows`.
+    `to_rehearse` are the fields whose expressions read columns that the statement has assigned before.
     `new_keys` are expressions for the new key of a row. `mistyped` are the fields that get an expression of
     another type, which they may not be able to read. If an expression `reads_joined_table`, the database
     refuses the statement as soon as it has a row.
@@ -70,7 +69,6 @@ class Plan:
     precomputed: dict[str, BaseExpression] = dataclass_field(default_factory=dict)
     precomputed_fields: dict[str, ModelField] = dataclass_field(default_factory=dict)
     to_rehearse: dict[str, ModelField] = dataclass_field(default_factory=dict)
-    reads_other_rows: set[str] = dataclass_field(default_factory=set)
     new_keys: dict[ModelField, BaseExpression] = dataclass_field(default_factory=dict)
     mistyped: list[ModelField] = dataclass_field(default_factory=list)
     reads_joined_table: bool = False
@@ -93,15 +91,11 @@ class Plan:
         """The fields for which each row gets the value that its instance holds."""
         return [field for name, field in self.precomputed_fields.items() if name not in self.statement]
 
-    def use_rehearsed(self, queryset: QuerySet[Any], *, is_locked: bool) -> None:
+    def use_rehearsed(self, *, writes_values: bool) -> None:
         """Take the values of the rehearsed fields from each batch, after the precomputed ones.
 
-        If the rows are locked, these values are written. Otherwise the expressions are written, so that a
-        change by another transaction in the meantime is not undone. But an expression that reads other rows
-        would read those that earlier batches have written. And where Django's statement reads its own table,
-        its expressions read the old row, while those of the statement for a batch do not.
+        `writes_values` says whether these values are written, or the expressions.
         """
-        writes_values = is_locked or bool(self.reads_other_rows) or reads_its_table(queryset)
         for name, field in self.to_rehearse.items():
             self.precomputed_fields[name] = field
             if writes_values:
@@ -223,8 +217,6 @@ class _Planner:
         statement = resolved if query is self.query else value
         if self._reads_assigned(target, resolved):
             result.to_rehearse[name] = target
-            if _reads_other_rows(resolved):
-                result.reads_other_rows.add(name)
         elif _reads_other_rows(resolved):
             column = columns.as_precomputed(statement, target, self.connection)
             result.precomputed[f"signal_patch_frozen_{len(result.precomputed)}"] = column
@@ -327,8 +319,8 @@ def reads_other_rows(expression: Any, model: type[Model]) -> bool:
     return _reads_other_rows(resolved)
 
 
-def reads_its_table(queryset: QuerySet[Any]) -> bool:
-    """Return whether Django's UPDATE of a queryset also reads the table, because of joins or subqueries.
+def chooses_by_tables(queryset: QuerySet[Any]) -> bool:
+    """Return whether Django's UPDATE of a queryset may read tables in its condition, its own among them.
 
     MariaDB's SET then takes all columns from the old row. (SQLUpdateCompiler.pre_sql_setup and
     Query.count_active_tables, Django 5.2 to 6.1.)
