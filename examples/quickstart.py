@@ -88,7 +88,7 @@ def load() -> None:
         for model in (Book, Book.history.model, Ticket, Ticket.history.model):
             editor.create_model(model)
     for model in MODELS:
-        # Steps of ten cents: times 1.1 they need no rounding, which is each database's own affair.
+        # Steps of ten cents: multiplied by 1.1 they need no rounding, which differs between databases.
         model._default_manager.bulk_create(
             model(title=f"{model.__name__} {n}", price=Decimal(n) / 10) for n in range(100, 100 + ROWS)
         )
@@ -231,14 +231,14 @@ def print_line(*cells: object) -> None:
 
 
 def print_costs(costs: list[tuple[str, dict[str, Run]]]) -> None:
-    print(f"\nStatements and time of {ROWS} rows, those of the receivers included\n")
+    print(f"\nStatements and time of {ROWS} rows of Ticket, those of the receivers included\n")
     line = "  {:<42} {:>14} {:>14} {:>14} {:>14}"
     print(line.format("", "off", "on", "on, batched", "loop"))
     for name, ways in costs:
         cells = (f"{way.statements:>5} {way.seconds * 1000:>5.0f} ms" for way in ways.values())
         print(line.format(name, *cells))
     print("\n  batched: with the options batch_inserts and batch_reads")
-    print("  each ran once, of few rows: the statements compare exactly, the times roughly")
+    print("  each ran once, on few rows: the statements are exact, the times only rough")
 
 
 def main() -> int:

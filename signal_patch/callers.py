@@ -168,7 +168,7 @@ def call_site() -> Site | None:
     return awaited_at or (_site(library) if library else None)
 
 
-def is_related_manager() -> bool:
+def is_called_by_related_manager() -> bool:
     """Say whether a method of a related manager, such as `set()`, makes the operation that asks."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and _is_between(frame.f_code):

@@ -80,13 +80,13 @@ class Explanation:
         yield "decided by", self.decided_by
         if self.options is not None:
             options = [f"{name}={value}" for name, value in changed(self.options).items()]
-            yield "options", ", ".join(options) or "as by default"
+            yield "options", ", ".join(options) or "defaults"
         for name, paths in self.receivers.items():
             yield name, ", ".join(paths)
         if self.sends:
             yield "batches", f"{self.batches}{', each committed' if self.commits_batches else ''}"
             yield "statements", "" if self.statements is None else f"at most {self.statements}"
-            yield "locks", "the rows, in the order of their keys" if self.locks_rows else "nothing beforehand"
+            yield "locks", "the rows, in the order of their keys" if self.locks_rows else "no rows beforehand"
             yield "slow loading", ", ".join(self.slow_loading)
             yield "precomputed", ", ".join(self.precomputed)
             yield "computed", ", ".join(self.computed)

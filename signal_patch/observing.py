@@ -145,7 +145,7 @@ def observe(*, action: Action = "log", ignore: Iterable[str] = ()) -> Iterator[O
     It sends nothing and changes nothing. Each operation is logged to `signal_patch.observe` the first time,
     and then at powers of ten. `action="raise"` raises MissedSignals instead; `action="collect"` does neither.
     `ignore` holds the dotted paths of packages, modules, classes or functions whose operations are meant to
-    send nothing.
+    send nothing. Raises ValueError for another action, TypeError if `ignore` is no collection of strings.
 
         with observe() as observation:
             expire_old_orders()

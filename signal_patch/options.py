@@ -19,7 +19,8 @@ OPERATIONS: frozenset[Operation] = frozenset(get_args(Operation))
 # Those that `atomic=False` commits batch by batch.
 SPLITTABLE: frozenset[Operation] = frozenset({"update", "delete"})
 
-# Of the rows done and the rows in all; and of `key`, if it takes one, where batches are committed.
+# Called as `progress(done, total)`; with `atomic=False` also with `key=`, the last committed primary key, if
+# it takes that.
 Progress = Callable[..., object]
 
 
@@ -41,6 +42,14 @@ class Keywords(TypedDict, total=False):
 @dataclass(frozen=True, slots=True)
 class Options:
     """The options for the models of one `enable()` or `bulk_signals()`.
+
+    `operations` are those that send signals. `batch_size` is the number of instances in memory at a time.
+    `lock` locks the rows. `write_back` saves what receivers of `pre_save` change in any field.
+    `delete_batch_size` is the number of rows that are deleted at a time; None stands for all. `batch_inserts`
+    are models whose rows receivers insert: these are inserted together. `batch_reads` answers reads of the
+    batch's rows by key from one query. `prefetch` are names of relations to load for each batch.
+    `atomic=False` commits each batch. `progress` is a callable that gets the rows done and the total, or True
+    for a bar.
 
     A wrong value is an error here, when the switch is turned: TypeError for a value of the wrong type,
     ValueError for one out of range, LookupError for a model that does not exist, ImportError for a progress

@@ -33,12 +33,12 @@ def enable(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[Keywor
 
     A model is a class, `"app_label.Model"` or `"app_label"`, and includes every model that inherits from it.
     Models that are on already stay on; if a model is turned on twice, the later options apply. The options
-    are `operations`, `batch_size`, `lock`, `write_back`, `progress`, `delete_batch_size`, `prefetch`,
-    `batch_inserts`, `batch_reads` and `atomic`.
+    are those of `signal_patch.options.Options`.
 
-    Wrong arguments raise an error before anything changes. Labels given before the models are loaded are
-    checked when they are loaded. The names in `prefetch` are checked when an operation begins, so name only
-    models that have these relations.
+    Wrong arguments raise TypeError or ValueError, an unknown model LookupError, and `progress=True` without
+    tqdm ImportError, before anything changes. Labels given before the models are loaded are checked when they
+    are loaded. The names in `prefetch` are checked when an operation begins, so name only models that have
+    these relations.
 
         enable("shop", exclude=["shop.Price"], batch_size=500)
     """
@@ -71,7 +71,10 @@ def disable(*models: Spec, **options: NoReturn) -> None:
 
 
 def enable_by_setting(models: Iterable[str], exclude: Iterable[str], options: Keywords) -> None:
-    """Turn on what the setting says, in place of what it said before. It overrides all calls made earlier."""
+    """Turn on what the setting says, in place of what it said before.
+
+    For the models that it names, it overrides earlier calls.
+    """
     on, off = named(models) or (EVERYTHING,), named(exclude)
     chosen = Options.from_keywords(options)
     with scopes.lock:
@@ -148,8 +151,9 @@ def bulk_signals(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[
     """Turn on the signals of bulk operations in a `with` block or a decorated function, plain or `async`.
 
     They are on in this thread or task, and in what it awaits or hands to `sync_to_async()`. Scopes nest, and
-    the innermost one that covers a model wins. It also turns off the models in `exclude`. The arguments are
-    those of `enable()`.
+    the innermost one that covers a model wins. This one also turns off the models in `exclude`. The
+    arguments and errors are those of `enable()`. Returns a context manager that is also a decorator, and can
+    be used again.
 
         with bulk_signals("shop.Book"):
             Book.objects.update(status="sold")
@@ -167,7 +171,8 @@ def bulk_signals(*models: Spec, exclude: Iterable[Spec] = (), **options: Unpack[
 def no_bulk_signals(*models: Spec) -> Scope:
     """Turn off the signals of bulk operations in a `with` block or a decorated function.
 
-    This wins over the process-wide setting and over outer scopes.
+    Without models, for every model. It wins over `enable()`, over the setting `SIGNAL_PATCH` and over outer
+    scopes. Returns a context manager that is also a decorator, and can be used again.
 
         with no_bulk_signals("shop.Price"):
             Price.objects.update(currency="EUR")
@@ -360,9 +365,15 @@ def _tidy_up() -> None:
 
 def _check_decorated(function: object) -> None:
     if isclass(function):
-        raise TypeError(f"a scope decorates functions, not the class {function.__qualname__}")
+        raise TypeError(
+            "bulk_signals() and no_bulk_signals() decorate functions, not the class "
+            f"{function.__qualname__}; decorate its methods"
+        )
     if not callable(function) or isinstance(function, staticmethod):
-        raise TypeError(f"a scope decorates functions, not {function!r}: put the scope beneath it")
+        raise TypeError(
+            f"bulk_signals() and no_bulk_signals() decorate functions, not {function!r}; put them beneath "
+            "@staticmethod, @classmethod or @property"
+        )
 
 
 def _body(function: Any) -> Any:

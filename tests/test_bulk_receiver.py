@@ -588,7 +588,7 @@ def test_a_sender_that_is_not_one_model_is_refused(sender: Any) -> None:
 
 def test_the_decorator_without_a_signal_is_refused() -> None:
     function: Any = _of_one
-    with pytest.raises(TypeError, match=r"write the signal: @bulk_receiver\(post_save, sender=…\)"):
+    with pytest.raises(TypeError, match=r"needs a signal: @bulk_receiver\(post_save, sender=…\)"):
         bulk_receiver(function)
 
 

@@ -237,7 +237,9 @@ class TestDecorating:
 
     @pytest.mark.parametrize("scope", SCOPES)
     def test_a_class_is_refused(self, scope: Any) -> None:
-        with pytest.raises(TypeError, match=r"decorates functions, not the class .*Service"):
+        with pytest.raises(
+            TypeError, match=r"decorate functions, not the class .*Service; decorate its methods"
+        ):
 
             @scope()
             class Service:
@@ -249,7 +251,7 @@ class TestDecorating:
         ids=["property", "classmethod", "staticmethod", "number"],
     )
     def test_what_cannot_be_called_is_refused(self, target: Any) -> None:
-        with pytest.raises(TypeError, match=r"decorates functions, not .*: put the scope beneath it"):
+        with pytest.raises(TypeError, match=r"decorate functions, not .*; put them beneath @staticmethod"):
             bulk_signals()(target)
 
     def test_a_decorator_without_parentheses_is_refused(self) -> None:

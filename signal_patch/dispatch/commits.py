@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.db import connections, transaction
 from django.db.models import QuerySet
 
-from signal_patch.callers import is_related_manager
+from signal_patch.callers import is_called_by_related_manager
 from signal_patch.dispatch import transactions
 from signal_patch.dispatch.progress import reporting
 from signal_patch.dispatch.rows import querysets
@@ -50,7 +50,7 @@ def are_asked_for(options: Options, using: str) -> bool:
             return True
     elif connection.get_autocommit():
         return True
-    if in_flight.is_anything_in_flight(using) or is_related_manager():
+    if in_flight.is_anything_in_flight(using) or is_called_by_related_manager():
         return False
     raise RuntimeError(
         f"atomic=False commits each batch, which is not possible inside a transaction of {using!r}: an "

@@ -28,7 +28,7 @@ _current: ContextVar[Report | None] = ContextVar("signal_patch_report", default=
 
 
 class Report:
-    """The report of one bulk operation. Call it after each batch with the rows done and the rows in all.
+    """The report of one bulk operation. Call it after each batch with the rows done and the total.
 
     Where batches are committed, also give it the primary key up to which they are.
 
@@ -150,7 +150,7 @@ class Report:
 
 
 class PartOfReport(Report):
-    """What a batch reports to whose operation tells of it when it is committed."""
+    """The report of one batch with `atomic=False`. The whole operation reports it, once it is committed."""
 
     def __init__(self, whole: Report) -> None:
         super().__init__(whole.operation, whole.model, whole.using)

@@ -169,11 +169,11 @@ class HeldRows:
     def _may_wait_for(self, key: ModelField) -> bool:
         """Return whether the keys of a multi-row INSERT can be known and reading one can be intercepted."""
         attribute = type(vars(key.model).get(key.attname))
-        return attribute in (DeferredAttribute, HeldKey) and self._are_keys_told
+        return attribute in (DeferredAttribute, HeldKey) and self._are_keys_known
 
     @cached_property
-    def _are_keys_told(self) -> bool:
-        return made_keys.are_told(self.connection)
+    def _are_keys_known(self) -> bool:
+        return made_keys.are_known(self.connection)
 
     def _insert(self, table: Table, key: ModelField | None) -> Insert:
         place = table.model, key is None

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 # At most this many queries that differ in more than the key are remembered.
 SHAPES: Final = 16
-# Reading a row ahead costs less than one part in this many of reading it by itself.
+# Reading a row ahead costs less than 1/WORTH of reading it by itself.
 WORTH: Final = 10
-# How often reading ahead may have cost more than it saved.
+# After more losses, a query is no longer read ahead. A loss is when reading ahead cost more than it saved.
 LOSSES: Final = 1
 # Batches of at most this many rows are not read ahead.
 FEW: Final = 2

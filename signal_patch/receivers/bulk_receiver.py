@@ -45,15 +45,17 @@ def bulk_receiver(
     replaces the function by a receiver; pass that to `Signal.disconnect()`. Signals hold it by a weak
     reference, like other receivers.
 
-    TypeError: a function that cannot be called so, or a sender that is not one model. ValueError: another
-    signal, or a function that does not accept keyword arguments.
+    Raises TypeError if the function cannot be called with these arguments, or if `sender` is not a single
+    model; ValueError for another signal, or if the function does not accept keyword arguments.
 
         @bulk_receiver(post_save, sender="shop.Product")
         def reindex(sender, instances, **kwargs):
             index.add_all(instances)
     """
     if isroutine(signal):
-        raise TypeError("write the signal: @bulk_receiver(post_save, sender=\N{HORIZONTAL ELLIPSIS})")
+        raise TypeError(
+            "bulk_receiver() needs a signal: @bulk_receiver(post_save, sender=\N{HORIZONTAL ELLIPSIS})"
+        )
     signals: Sequence[Any] = signal if isinstance(signal, list | tuple) else [signal]
     for given in signals:
         if given not in _VALID.values():

@@ -14,7 +14,7 @@ from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from signal_patch.contrib.jobs import control, job_progressed
 from signal_patch.contrib.jobs.explaining import explain
-from signal_patch.contrib.jobs.models import ALIVE, Job, Lane
+from signal_patch.contrib.jobs.models import IDLE_AFTER, Job, Lane
 from signal_patch.contrib.jobs.working import Status, work
 from tests.jobs.bulk_jobs import Increase
 from tests.jobs.engine import NOTEBOOK, UNREACHABLE, Notebook
@@ -135,7 +135,7 @@ def test_what_cannot_be_done_to_a_job_is_said() -> None:
 
 def test_runners_that_are_gone_are_replaced(sent: Callable[..., list[Any]]) -> None:
     job = started(runners=3)
-    long_ago = timezone.now() - 2 * ALIVE
+    long_ago = timezone.now() - 2 * IDLE_AFTER
     lanes = job.lanes.order_by("pk")
     # No runner has had time to begin yet.
     assert sent(control.resume, job.pk) == []
@@ -170,7 +170,8 @@ def test_no_step_runs_after_the_sql_has_changed(deployed: Callable[[], None]) ->
     assert work(job.pk, seconds=0).status is Status.STOPPED
     job.refresh_from_db()
     assert job.status == Job.Status.CHANGED
-    assert job.error.startswith("The code builds another SQL")
+    assert "The SQL of the job differs" in job.error
+    assert f"bulk_jobs resume {job.pk} --confirm" in job.error
     assert work(job.pk, seconds=0).status is Status.STOPPED
     assert sum(counts()) == 3
     with pytest.raises(ValueError, match=r"different SQL.* The new SQL is:\s+UPDATE jobs.Item SET n = .*10"):

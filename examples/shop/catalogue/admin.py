@@ -33,7 +33,7 @@ class ProductAdmin(SimpleHistoryAdmin):
     @admin.action(description="Raise prices by 10 %%")
     def raise_prices(self, request: HttpRequest, queryset: QuerySet[Product]) -> None:
         try:
-            # With a savepoint, if there is a transaction around it: the error is not to break that.
+            # In a block of its own: with ATOMIC_REQUESTS, an error then rolls back this update only.
             with transaction.atomic():
                 changed = queryset.update(price=F("price") * Decimal("1.1"))
         except TooExpensive as error:

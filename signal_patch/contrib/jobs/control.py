@@ -13,7 +13,7 @@ from django.utils import timezone
 from signal_patch import no_bulk_signals
 from signal_patch.contrib.jobs import databases, engines, lanes, registry
 from signal_patch.contrib.jobs.keys import from_text, to_text
-from signal_patch.contrib.jobs.models import ALIVE, Job, Lane
+from signal_patch.contrib.jobs.models import IDLE_AFTER, Job, Lane
 from signal_patch.options import Options
 
 if TYPE_CHECKING:
@@ -70,12 +70,18 @@ def start(
 
 
 def pause(job_id: int) -> Job:
-    """Begin no further steps of a running job; steps that have begun are finished."""
+    """Begin no further steps of a running job; steps that have begun are finished.
+
+    Returns the job. Raises ValueError if it is not running, and Job.DoesNotExist if there is none.
+    """
     return _set_status(job_id, [Job.Status.RUNNING], Job.Status.PAUSED)
 
 
 def cancel(job_id: int) -> Job:
-    """End a job for good. What its steps have committed stays."""
+    """End a job for good. What its steps have committed stays.
+
+    Returns the job. Raises ValueError if it has ended, and Job.DoesNotExist if there is none.
+    """
     return _set_status(job_id, UNFINISHED, Job.Status.CANCELLED)
 
 
@@ -83,7 +89,8 @@ def resume(job_id: int, *, confirm: bool = False) -> Job:
     """Continue a job that is paused or has failed; for a running job, replace the runners that are gone.
 
     `confirm=True` also continues a job whose SQL has changed since its start. The new SQL applies to the
-    remaining rows.
+    remaining rows. Returns the job. Raises ValueError if it has ended, or needs to be confirmed, and
+    Job.DoesNotExist if there is none.
     """
     with no_bulk_signals("signal_patch_jobs"), transaction.atomic(using=router.db_for_write(Job)):
         job = find(job_id, lock=True)
@@ -163,7 +170,7 @@ def missing_runners(job: Job) -> int:
     """Return how many runners a running job lacks; 0 unless a lane is idle."""
     lanes_left = Lane.objects.using(job._state.db).filter(job=job, done=False)
     skip_locked = connections[str(job._state.db)].features.has_select_for_update_skip_locked
-    since = timezone.now() - ALIVE
+    since = timezone.now() - IDLE_AFTER
     idle = [
         lane
         for lane in lanes_left.select_for_update(skip_locked=skip_locked)

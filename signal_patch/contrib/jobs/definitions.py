@@ -63,10 +63,13 @@ class BulkJob(ABC):
     ) -> Job:
         """Write the job into the ledger and, after the commit, ask the engine for this many runners.
 
-        The parameters must be JSON. `on_error` says what happens when a row fails: the job stops, or the row
-        is recorded and skipped ("skip"). `engine` is one of "processes", "celery" and "tasks", or the path of
-        an `Engine` class; the setting `SIGNAL_PATCH_JOBS_ENGINE` is the default. ValueError, with the
-        reasons, if the job cannot be done in steps.
+        The parameters must be JSON. `on_error` says what happens when a row fails: the job stops ("stop"), or
+        the row is recorded and skipped ("skip"). `engine` is one of "processes", "celery" and "tasks", or the
+        path of an `Engine` class; the setting `SIGNAL_PATCH_JOBS_ENGINE` is the default. With "processes" the
+        job waits for `manage.py bulk_jobs run ID`.
+
+        Returns the job. Raises TypeError if the parameters do not fit or are not JSON; ValueError, with the
+        reasons, if the job cannot be done in steps; ImproperlyConfigured if the engine cannot be used.
 
             RaisePrices.start(country="fr", runners=8)
         """

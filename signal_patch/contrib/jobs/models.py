@@ -7,7 +7,7 @@ from datetime import timedelta
 from django.db import models
 
 # A lane is idle if nobody has locked it and its last step is longer ago than this.
-ALIVE = timedelta(minutes=1)
+IDLE_AFTER = timedelta(minutes=1)
 
 
 class Job(models.Model):

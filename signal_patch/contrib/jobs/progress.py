@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from django.utils import timezone
 
 from signal_patch.contrib.jobs.lanes import JobScale
-from signal_patch.contrib.jobs.models import ALIVE, Job
+from signal_patch.contrib.jobs.models import IDLE_AFTER, Job
 
 if TYPE_CHECKING:
     from signal_patch.contrib.jobs.models import Lane
@@ -70,7 +70,7 @@ def progress_of(job: Job) -> Progress:
 
 
 def _is_active(lane: Lane) -> bool:
-    return not lane.done and lane.stepped is not None and lane.stepped > timezone.now() - ALIVE
+    return not lane.done and lane.stepped is not None and lane.stepped > timezone.now() - IDLE_AFTER
 
 
 def _share(lane: Lane, scale: JobScale) -> float:

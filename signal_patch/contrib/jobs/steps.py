@@ -98,7 +98,10 @@ class Step:
         """Stop the job, whose SQL has changed since its start, until somebody confirms the new SQL."""
         Job.objects.using(self.using).filter(pk=job.pk, status=Job.Status.RUNNING).update(
             status=Job.Status.CHANGED,
-            error="The code builds another SQL than when the job was started. Look at it and confirm it.",
+            error=(
+                "The SQL of the job differs from what it was at the start. "
+                f"`bulk_jobs resume {job.pk}` shows it; `bulk_jobs resume {job.pk} --confirm` accepts it."
+            ),
         )
 
     def _change(self, lane: Lane, operation: Operation) -> int:

@@ -178,7 +178,7 @@ class _Worker:
 
     def _back_off(self, trouble: Trouble, error: Exception) -> Outcome | None:
         """Wait a little before the next try; after too many, stop the job."""
-        logger.warning("Bulk job %s is tried again: %s", self.job, failures.summary(error))
+        logger.warning("A step of bulk job %s failed for the moment: %s", self.job, failures.summary(error))
         attempts = self._note(trouble, error)
         if attempts >= MOST_ATTEMPTS:
             failures.stop(self.job.pk, self.using, failures.summary(error))
@@ -201,7 +201,9 @@ class _Worker:
         except Error as again:
             if databases.trouble(again) is None:
                 raise
-            logger.warning("It could not be written into the ledger: %s", failures.summary(again))
+            logger.warning(
+                "The error of bulk job %s could not be recorded: %s", self.job, failures.summary(again)
+            )
             return 1
 
     def _wait(self, seconds: float) -> Outcome | None:

@@ -57,9 +57,9 @@ class MySQL(Backend):
         return bool(connection.mysql_is_mariadb)
 
     def made_keys_question(self) -> str | None:
-        """The keys of an INSERT whose number of rows is known follow one another.
+        """The keys of one INSERT follow one another in steps of `auto_increment_increment`.
 
-        Where several servers write, each leaves out the keys of the others.
+        Where several servers write, the step is larger than 1, and each leaves out the keys of the others.
         """
         return "SELECT LAST_INSERT_ID(), @@auto_increment_increment"
 

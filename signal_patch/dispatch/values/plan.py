@@ -219,7 +219,7 @@ class _Planner:
             result.to_rehearse[name] = target
         elif _reads_other_rows(resolved):
             column = columns.as_precomputed(statement, target, self.connection)
-            result.precomputed[f"signal_patch_frozen_{len(result.precomputed)}"] = column
+            result.precomputed[f"signal_patch_precomputed_{len(result.precomputed)}"] = column
             result.precomputed_fields[name] = target
             if not columns.is_predictable(target):
                 result.refresh_fields.append(target)
@@ -333,7 +333,8 @@ def chooses_by_tables(queryset: QuerySet[Any]) -> bool:
 def may_read_itself(plan: Plan, queryset: QuerySet[Any], connection: BaseDatabaseWrapper) -> bool:
     """Return whether Django's statement may read the table that it writes, if the database refuses that.
 
-    (MySQL's error 1093.) Where Django looks up the keys before, the condition is none of the statement's.
+    (MySQL's error 1093.) Where Django reads the keys by a query of its own, the UPDATE lacks the condition,
+    and nothing is refused.
     """
     return not connection.features.update_can_self_select and (
         bool(plan.precomputed) or chooses_by_other_rows(queryset)
@@ -368,7 +369,7 @@ def chooses_by_other_rows(queryset: QuerySet[Any]) -> bool:
 def value_reads_other_rows(value: Any, queryset: QuerySet[Any], target: ModelField) -> bool:
     """Return whether what an `update()` of the queryset is given for a field depends on other rows.
 
-    Of raw SQL nobody knows. (UpdateQuery, Django 5.2 to 6.1.)
+    Raw SQL may read anything. (UpdateQuery, Django 5.2 to 6.1.)
     """
     if not hasattr(value, "resolve_expression"):
         return False

@@ -243,7 +243,7 @@ class Insertion:
 
     def _made_keys(self, objs: list[Any], key_field: ModelField) -> Sequence[Any]:
         """Insert the instances where no rows are returned, and return the keys that the database makes."""
-        if len(objs) == 1 or not made_keys.are_told(self.connection):
+        if len(objs) == 1 or not made_keys.are_known(self.connection):
             return [self.execute([obj], [key_field])[0][0] for obj in objs]
         self.execute(objs, None)
         return made_keys.of_last_insert(key_field, len(objs), self.connection)

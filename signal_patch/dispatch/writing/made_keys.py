@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from django.db.models import Field
 
 
-def are_told(connection: Any) -> bool:
+def are_known(connection: Any) -> bool:
     """Return whether the keys of all rows of a multi-row INSERT can be known."""
     return (
         connection.features.can_return_rows_from_bulk_insert

@@ -61,9 +61,9 @@ def rehearse(
 
 
 def try_out(statement: Callable[[], object], model: type[Model], using: str) -> None:
-    """Run a statement and take it back, to raise what the database refuses about it.
+    """Run a statement and roll it back, so that the database's errors about the statement are raised.
 
-    Not what it refuses about the values: a receiver may be about to change them.
+    Errors about its values are suppressed, because a receiver may still change these.
     """
     with suppress(DataError, IntegrityError), in_flight.silence(model), _rolled_back(using):
         statement()

@@ -112,7 +112,7 @@ class Report:
         if self.operations:
             lines.append(f"  operations  {', '.join(self.operations)}")
             options = [f"{name}={value}" for name, value in changed(self.options).items()]
-            lines.append(f"  options     {', '.join(options) or 'as by default'}")
+            lines.append(f"  options     {', '.join(options) or 'defaults'}")
             lines += [f"  on by       {reason}" for reason in self.reasons()]
         for name, receivers in self.receivers.items():
             lines += [f"  {name:<11} {receiver}" for receiver in receivers]

@@ -40,7 +40,7 @@ def _run(engine: str, rows: int, kills: int, seed: int) -> bool:
     os.environ["JOBS_BROKER"] = BROKERS.get(engine, "")
     new_items(engine, rows)
     # This schedule replaces runners more often than a real one would.
-    control.ALIVE = timedelta(seconds=3)  # type: ignore[attr-defined]  # imported there, and not exported
+    control.IDLE_AFTER = timedelta(seconds=3)  # type: ignore[attr-defined]  # imported there, and not exported
     choice = random.Random(seed)
     began = time.monotonic()
     job = RetireSlowly.start(engine=engine.partition("-")[0], runners=3)

@@ -34,25 +34,25 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-        commands.add_parser("list", help="the jobs that can be started, and those in the ledger")
-        show = commands.add_parser("show", help="a job in the ledger, or what a job would do")
-        run = commands.add_parser("run", help="start a job, or take one from the ledger, and work on it here")
+        commands.add_parser("list", help="the jobs that can be started, and those that were")
+        show = commands.add_parser("show", help="a job that was started, or what a job would do")
+        run = commands.add_parser("run", help="work here on a new job, or on one that was started")
         start = commands.add_parser("start", help="start a job and leave the work to an engine")
         for parser_of_one in (show, run):
-            parser_of_one.add_argument("job", help="the name of a job, or the number of one in the ledger")
+            parser_of_one.add_argument("job", help="the name of a job, or the number of one that was started")
         start.add_argument("job", help="the name of a job")
         for parser_of_new in (show, run, start):
             _add_parameters(parser_of_new)
         for parser_of_started in (run, start):
             _add_on_error(parser_of_started)
-        run.add_argument("--processes", type=int, default=1, help="how many work on it (default: 1)")
-        run.add_argument("--steps", type=int, help="do so many steps, then pause the job")
-        start.add_argument("--runners", type=int, default=1, help="how many work on it (default: 1)")
+        run.add_argument("--processes", type=int, default=1, help="number of processes (default: 1)")
+        run.add_argument("--steps", type=int, help="run this many steps, then pause the job")
+        start.add_argument("--runners", type=int, default=1, help="number of workers (default: 1)")
         start.add_argument("--engine", help="default: the setting SIGNAL_PATCH_JOBS_ENGINE, or 'processes'")
         pause = commands.add_parser("pause", help="let no further step begin")
         cancel = commands.add_parser("cancel", help="end a job for good; what has been committed stays")
         for parser_of_known in (pause, cancel):
-            parser_of_known.add_argument("job", type=int, help="its number in the ledger")
+            parser_of_known.add_argument("job", type=int, help="its number, as in `list`")
         resume = commands.add_parser("resume", help="go on with a job, or replace its runners that are gone")
         resume.add_argument("job", type=int, nargs="?", help="default: all running jobs, for a schedule")
         resume.add_argument("--confirm", action="store_true", help="accept that the job's SQL has changed")
