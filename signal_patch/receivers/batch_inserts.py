@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import cached_property
+from functools import cached_property, partial
+from operator import attrgetter
 from threading import RLock, get_ident
 from typing import TYPE_CHECKING, Any, Final
 
@@ -317,7 +318,7 @@ class Insert:
         own = type(compiler)
         is_djangos = own.prepare_value is SQLInsertCompiler.prepare_value
         self.columns = [
-            (field, field.attname, field.pre_save, field.get_db_prep_save if is_djangos else None)
+            (field, field.attname, _saved_value_of(field), field.get_db_prep_save if is_djangos else None)
             for field in fields
         ]
         # Whether the placeholder of every value but an expression is %s (get_placeholder in Django 5.2 and
@@ -338,8 +339,8 @@ class Insert:
         """
         row: Row = {}
         has_expressions = False
-        for field, name, pre_save, prepare in self.columns:
-            value = pre_save(instance, add=True)
+        for field, name, value_of, prepare in self.columns:
+            value = value_of(instance)
             if prepare is None or hasattr(value, "resolve_expression"):
                 prepared = self.prepare(field, value)
             else:
@@ -393,6 +394,13 @@ class Insert:
 def _forget(instances: list[Model]) -> None:
     for instance in instances:
         _waiting.pop(id(instance), None)
+
+
+def _saved_value_of(field: ModelField) -> Callable[[Model], Any]:
+    """Return a function for `Field.pre_save()`, which only reads the attribute if nobody overrides it."""
+    if type(field).pre_save is Field.pre_save:
+        return attrgetter(field.attname)
+    return partial(field.pre_save, add=True)
 
 
 def _as_text(prepared: Any) -> Any:

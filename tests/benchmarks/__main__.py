@@ -42,6 +42,7 @@ RECEIVERS = (
     "history_and_audit",
     "history_peer",
     "insert",
+    "insert_peer",
     "read",
     "relation",
     "cache",

@@ -154,6 +154,17 @@ def insert_and_look(instance: Any, **arguments: Any) -> None:
     instance.last_entry = entry.pk
 
 
+def collect(instance: Any, **arguments: Any) -> None:
+    COLLECTED.append(Entry(key=instance.pk, text=instance.status, data={"stock": instance.stock}))
+
+
+def insert_collected(queryset: Any) -> None:
+    COLLECTED.clear()
+    with transaction.atomic():
+        patched()(queryset)
+        Entry.objects.bulk_create(COLLECTED)
+
+
 def read(instance: Any, **arguments: Any) -> None:
     instance.old = Plain.objects.get(pk=instance.pk)
 
@@ -164,6 +175,9 @@ def look_at_category(instance: Any, **arguments: Any) -> None:
 
 def nothing(**arguments: Any) -> None:
     """Listen, and do nothing."""
+
+
+COLLECTED: list[Entry] = []
 
 
 def _cache() -> Any:
@@ -264,6 +278,16 @@ COMPARISONS: dict[str, Comparison] = {
     ),
     "insert": _against_loop(
         "an INSERT, `batch_inserts`", Plain, at_least(7, 15), INSERTING, Entry, batch_inserts=[Entry]
+    ),
+    "insert_peer": Comparison(
+        "`update()` with `batch_inserts` / a receiver that collects its rows for one `bulk_create()`",
+        Plain,
+        patched(batch_inserts=[Entry]),
+        insert_collected,
+        {},
+        INSERTING,
+        _listening((post_save, collect)),
+        (Entry,),
     ),
     "read": _against_loop(
         "reads the old row, `batch_reads`",
