@@ -18,13 +18,7 @@ from signal_patch.dispatch.rows.ranges import between, refusals, refusals_of_val
 from signal_patch.dispatch.rows.selection import Batch, Selection
 from signal_patch.dispatch.signals import in_flight, rounds, sending
 from signal_patch.dispatch.values import columns
-from signal_patch.dispatch.values.plan import (
-    Plan,
-    is_void,
-    may_be_refused,
-    may_read_itself,
-    plan_values,
-)
+from signal_patch.dispatch.values.plan import Plan, Planner, is_void, may_be_refused, may_read_itself
 from signal_patch.dispatch.values.tracking import Changes
 from signal_patch.dispatch.writing import updating
 from signal_patch.dispatch.writing.refresh import Written
@@ -131,9 +125,7 @@ class Update(BulkSave[Batch]):
 
     def _plan(self) -> Plan:
         pre_save_heard = sending.has_receivers(pre_save, self.senders)
-        return plan_values(
-            self.queryset, self.values, self.using, self.connection, pre_save_heard=pre_save_heard
-        )
+        return Planner(self.queryset, self.values, self.using, pre_save_heard=pre_save_heard).plan()
 
     def _writes_key(self) -> bool:
         return any(is_part(self.model, field) for field in self.fields)
@@ -235,7 +227,7 @@ class Update(BulkSave[Batch]):
             keys.update(instance.pk for instance in batch.instances)
 
     def write(self, batch: Batch, changes: dict[Any, Changes]) -> Written:
-        matched = updating.write(batch, self.plan, changes, self.writer, self.original)
+        matched = updating.Writer(self.plan, self.writer, self.original).write(batch, changes)
         return Written(
             matched,
             changes,

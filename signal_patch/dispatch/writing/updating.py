@@ -33,67 +33,42 @@ if TYPE_CHECKING:
 BRANCHES = 400
 
 
-def write(
-    batch: Batch,
-    plan: Plan,
-    changes: dict[Any, Changes],
-    writer: QuerySet[Any],
-    original: Callable[..., int],
-) -> int:
-    """Write a batch, with the changes of receivers, and return the number of rows matched.
+class Writer:
+    """Writes batches as planned, with the changes of receivers.
 
-    `changes` are by the key of the row. `writer` is a queryset over all rows, of the class that `original`,
-    Django's own `update()`, expects.
+    `queryset` covers all rows, and is of the class that `original`, Django's own `update()`, expects.
     """
-    return _Writer(plan, writer, original).write(batch, changes)
 
-
-class _Writer:
-    def __init__(self, plan: Plan, writer: QuerySet[Any], original: Callable[..., int]) -> None:
+    def __init__(self, plan: Plan, queryset: QuerySet[Any], original: Callable[..., int]) -> None:
         self.plan = plan
-        self.queryset = writer
+        self.queryset = queryset
         self.original = original
-        self.model = writer.model
-        self.connection = connections[writer.db]
+        self.model = queryset.model
+        self.connection = connections[queryset.db]
         self.columns = set(self.model._meta.concrete_fields)
         self.nulls: set[tuple[ModelField, Any]] = set()
 
     def write(self, batch: Batch, changes: dict[Any, Changes]) -> int:
+        """Write a batch, with changes by the key of the row, and return the number of rows matched."""
         matched = self._write(batch, changes)
         if matched > len(batch.keys):
-            self._refuse_shared(batch)
+            # Other rows may share these keys. If not, an overridden `update()` has counted rows of its own.
+            moves = any(map(self._is_key, self.plan.names))
+            keys = [instance.pk for instance in batch.instances] if moves else batch.keys
+            refuse_shared_keys(self.queryset, keys)
         return matched
 
     def _write(self, batch: Batch, changes: dict[Any, Changes]) -> int:
         if not changes and not self.plan.written_as_held:
             return self._update(self.queryset, batch.keys, self.plan.statement)
         pairs = list(zip(batch.keys, batch.instances, strict=True))
-        fixed = self._fixed(changes)
+        # In these fields each row gets the value that its instance holds. If receivers have changed
+        # rows, that includes fields whose expressions would read what a receiver has put into another column.
+        fixed = [*self.plan.precomputed_fields.values()] if changes else self.plan.written_as_held
         self.nulls = json_null.places(self.plan.precomputed_fields.values(), batch.precomputed)
         matched = sum(self._write_part(part, changes, fixed) for part in self._parts(pairs, changes, fixed))
         self._write_subclasses(pairs, changes)
         return matched
-
-    def _refuse_shared(self, batch: Batch) -> None:
-        """Raise an error if the statement has changed rows that share their keys with other rows.
-
-        If it has not, an overridden `update()` may have counted rows of its own.
-        """
-        keys = batch.keys
-        if any(map(self._is_key, self.plan.names)):
-            keys = [instance.pk for instance in batch.instances]
-        refuse_shared_keys(self.queryset, keys)
-
-    def _fixed(self, changes: dict[Any, Changes]) -> list[ModelField]:
-        """Return the fields for which each row gets the value that its instance holds.
-
-        If receivers have changed rows, these include fields whose expressions read columns assigned before:
-        the expressions must not read what a receiver has put there.
-        """
-        fixed = self.plan.written_as_held
-        if changes:
-            fixed += [field for field in self.plan.precomputed_fields.values() if field not in fixed]
-        return fixed
 
     def _parts(
         self,
@@ -101,9 +76,10 @@ class _Writer:
         changes: dict[Any, Changes],
         fixed: Sequence[ModelField],
     ) -> Iterator[list[tuple[Any, Model]]]:
-        columns = set(fixed).union(*changes.values())
-        constant = self._constant(columns)
-        branches = self._branches(columns)
+        fields = set(fixed).union(*changes.values())
+        constant = self._constant(fields)
+        room = querysets.largest_batch(self.queryset.db, self.model)
+        branches = max(1, min(BRANCHES, room // max(1, len(fields))))
         part: list[tuple[Any, Model]] = []
         count = 0
         for key, instance in pairs:
@@ -126,10 +102,6 @@ class _Writer:
             for field in fields & self.columns
             if not columns.takes_expressions(field, PerRow(self.model, field, {}), self.connection)
         }
-
-    def _branches(self, columns: set[ModelField]) -> int:
-        room = querysets.largest_batch(self.queryset.db, self.model)
-        return max(1, min(BRANCHES, room // max(1, len(columns))))
 
     def _write_part(
         self,
@@ -250,17 +222,13 @@ def write_extras(
             groups[model, tuple(extra)].append((key, obj))
     for (model, fields), chosen in groups.items():
         rows = queryset if model is queryset.model else QuerySet(model, using=queryset.db)
+        # Of two instances with one key, the first counts.
+        first = dict(reversed(chosen))
+        batch = selection.Batch(list(first), list(first.values()))
+        values = {key: {field: getattr(obj, field.attname) for field in fields} for key, obj in first.items()}
+        nothing_else = Plan((), frozenset(), pre_save_heard=True)
         # Django's own bulk_update() would lose the changes that a field only makes to plain values.
-        write_own(rows, chosen, fields)
-
-
-def write_own(queryset: QuerySet[Any], pairs: list[tuple[Any, Model]], columns: Sequence[ModelField]) -> None:
-    """Write the instances' values of some columns. Of two instances with one key, the first counts."""
-    first = dict(reversed(pairs))
-    batch = selection.Batch(list(first), list(first.values()))
-    changes = {key: {f: getattr(instance, f.attname) for f in columns} for key, instance in first.items()}
-    nothing_else = Plan((), frozenset(), pre_save_heard=True)
-    _Writer(nothing_else, queryset, QuerySet.update).write(batch, changes)
+        Writer(nothing_else, rows, QuerySet.update).write(batch, values)
 
 
 def writer_of(queryset: QuerySet[Any], using: str) -> Any:
