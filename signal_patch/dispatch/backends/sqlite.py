@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, Any
 from django.db.models import F, Field, JSONField, Lookup, TextField
 from django.db.models.functions import Cast
 
-from signal_patch.dispatch.backends.base import Backend, Selected, are_int64, are_numbers, are_texts
+from signal_patch.dispatch.backends.base import Among, Backend, Selected, are_int64, are_numbers, are_texts
 
 if TYPE_CHECKING:
     from django.db.models.expressions import BaseExpression
 
     ModelField = Field[Any, Any]
-    _Lookup = Lookup[Any]
-else:
-    _Lookup = Lookup
 
 IN_JSON_ARRAY = "IN (SELECT value FROM json_each(%s))"
 
@@ -107,11 +104,8 @@ class Undeclared(Selected):
         return f"+({sql})", params
 
 
-class AmongJson(_Lookup):
+class AmongJson(Among):
     """`IN`, with all values in one JSON array."""
-
-    lookup_name = "among"
-    prepare_rhs = False
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
         sql, params = self.process_lhs(compiler, connection)
