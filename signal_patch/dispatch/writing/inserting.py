@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections
 from django.db.models import FloatField, QuerySet
 from django.db.models.constants import OnConflict
 
@@ -23,8 +22,8 @@ from signal_patch.dispatch.writing.unique_sets import conditions, flat, key_of, 
 if TYPE_CHECKING:
     from django.db.models import Field
 
+    from signal_patch.dispatch.operation import Operation
     from signal_patch.dispatch.writing.unique_sets import UniqueSet
-    from signal_patch.options import Options
 
     ModelField = Field[Any, Any]
     Row = Sequence[Any]
@@ -35,24 +34,17 @@ if TYPE_CHECKING:
 class Inserter:
     """Writes the batches of one `bulk_create()`."""
 
-    def __init__(
-        self,
-        queryset: QuerySet[Any],
-        using: str,
-        options: Options,
-        original: Callable[..., list[Any]],
-        arguments: dict[str, Any],
-    ) -> None:
-        self.queryset = queryset
-        self.model = queryset.model
-        self.using = using
-        self.connection = connections[using]
-        self.original = original
+    def __init__(self, operation: Operation, arguments: dict[str, Any]) -> None:
+        self.queryset = operation.queryset
+        self.model = operation.model
+        self.using = operation.using
+        self.connection = operation.connection
+        self.original = operation.original
+        self.lock = operation.lock
         self.arguments = arguments
         self.updates = bool(arguments.get("update_conflicts"))
-        self.conflicts = self.updates or bool(arguments.get("ignore_conflicts"))
+        self.ignores = bool(arguments.get("ignore_conflicts"))
         self.returns_rows = self.connection.features.can_return_rows_from_bulk_insert
-        self.lock = options.lock and self.connection.features.has_select_for_update
 
     def insert(self, objs: list[Any]) -> list[tuple[Any, bool]]:
         """Write the instances; return those that have a row now, each with whether the row is new."""
@@ -152,11 +144,7 @@ class Insertion:
         self.using = inserter.using
         self.expressions = expressions
         # MySQL's and MariaDB's INSERT IGNORE changes values that do not fit their columns.
-        adjusts = (
-            inserter.conflicts
-            and not inserter.updates
-            and backends.of(self.connection).ignoring_changes_values()
-        )
+        adjusts = inserter.ignores and backends.of(self.connection).ignoring_changes_values()
         # Django's fields come first, because Django looks for them there. Then come the fields that the
         # instance of a new row needs, those that identify a row, and those that the instance of an updated
         # row needs.
