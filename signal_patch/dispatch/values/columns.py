@@ -76,12 +76,13 @@ _KINDS: tuple[tuple[type[Field[Any, Any]], ...], ...] = (
 _SCALING = decimal.Context(prec=2000)
 
 
-def is_plain_class(field_class: type[Field[Any, Any]]) -> bool:
-    """Return whether Django itself converts the values of a field class, in both directions.
+def is_plain(field: Field[Any, Any]) -> bool:
+    """Return whether Django itself converts the values of a field, in both directions.
 
-    GenericIPAddressField is an exception, and left to the database: `to_python()` strips what an UPDATE
-    stores.
+    A foreign key is as plain as the field that it refers to. GenericIPAddressField is an exception, and left
+    to the database: `to_python()` strips what an UPDATE stores.
     """
+    field_class = type(target_field(field))
     return not issubclass(field_class, GenericIPAddressField) and all(
         _is_left_to_django(field_class, name) for name in _CONVERTERS
     )
@@ -90,11 +91,6 @@ def is_plain_class(field_class: type[Field[Any, Any]]) -> bool:
 def _is_left_to_django(field_class: type[Field[Any, Any]], name: str) -> bool:
     method = getattr(field_class, name, None)
     return getattr(method, "__module__", "django.db.models").startswith("django.db.models")
-
-
-def is_plain(field: Field[Any, Any]) -> bool:
-    """Return whether a field, and the one that it refers to, have no conversions of their own."""
-    return is_plain_class(type(target_field(field)))
 
 
 def has_known_type(field: Field[Any, Any]) -> bool:
@@ -106,7 +102,7 @@ def has_known_type(field: Field[Any, Any]) -> bool:
 
 
 def is_predictable(field: Field[Any, Any]) -> bool:
-    """Return whether `row_value()` knows what a row returns for a constant."""
+    """Return whether `predicted()` may know what a row returns for a constant."""
     return is_plain(field) and has_known_type(field)
 
 
@@ -118,18 +114,7 @@ def target_field(field: Any) -> Any:
 
 
 def predicted(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
-    """Return `row_value()`, or UNKNOWN if only the row can tell.
-
-    An UPDATE may accept a value that the field's conversion refuses, such as an empty string for a key.
-    """
-    try:
-        return row_value(field, value, connection)
-    except Exception:  # noqa: BLE001  # whatever a conversion raises; the statement itself may refuse the value
-        return UNKNOWN
-
-
-def row_value(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
-    """Return what a row returns for a constant that is written to a plain field.
+    """Return what a row returns for a constant that is written to a plain field, or UNKNOWN.
 
     First the field prepares and converts the value, as in an UPDATE and in a SELECT. Then the column has its
     effect (the scale of a decimal, the text of JSON).
@@ -139,22 +124,21 @@ def row_value(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrappe
         # refuse it.
         return None
     target = target_field(field)
-    if isinstance(target, JSONField):
-        return row_values(target, value)()
-    if isinstance(target, BinaryField):
-        return _bytes(target, value, connection)
-    return scaled(target, _exact_text(target.to_python(target.get_prep_value(value))), connection)
+    try:
+        if isinstance(target, JSONField):
+            return row_values(target, value)()
+        if isinstance(target, BinaryField):
+            return backends.of(connection).bytes_read(bytes(target.to_python(value)))
+        return scaled(target, _exact_text(target.to_python(target.get_prep_value(value))), connection)
+    except Exception:  # noqa: BLE001  # whatever a conversion raises
+        # An UPDATE may accept a value that the conversion refuses, such as an empty string for a key.
+        return UNKNOWN
 
 
 def row_values(field: JSONField, value: Any) -> Callable[[], Any]:
-    """Return a function that returns the `row_value()` of JSON, each time as a new object."""
+    """Return a function that returns what a row returns for JSON, each time as a new object."""
     text = json.dumps(value, cls=field.encoder)
     return lambda: json.loads(text, cls=field.decoder)
-
-
-def _bytes(field: BinaryField[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
-    stored = bytes(field.to_python(value))
-    return backends.of(connection).bytes_read(stored)
 
 
 def _exact_text(value: Any) -> Any:
