@@ -122,9 +122,9 @@ class Plan:
             values: Iterable[Any] = [instance.__dict__.pop(alias) for instance in batch.instances]
             columns.assign_each(batch.instances, target, values if scaling is None else map(scaling, values))
         for place, target in enumerate(self.precomputed_fields.values()):
-            for key, instance in zip(batch.keys, batch.instances, strict=True):
-                value = columns.scaled(target, batch.precomputed[key][place], connection)
-                columns.assign(instance, target, json_null.as_loaded(value))
+            values = (json_null.as_loaded(batch.precomputed[key][place]) for key in batch.keys)
+            scaling = columns.scaling(target, connection)
+            columns.assign_each(batch.instances, target, values if scaling is None else map(scaling, values))
 
 
 def is_void(queryset: QuerySet[Any], values: dict[str, Any], using: str) -> bool:

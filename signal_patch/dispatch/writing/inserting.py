@@ -73,31 +73,28 @@ class Inserter:
         """
         if not (self.updates and self.lock) or len(objs) == 1:
             return
-        all_rows: QuerySet[Any] = QuerySet(self.model, using=self.using).order_by("pk")
-        parts = [
-            all_rows.filter(condition)
-            for unique in self._unique_sets()
-            for condition in conditions(objs, unique)
-        ]
+        parts = self._querysets_like(objs, self._unique_sets())
         if len(parts) == 1:
             keys_of(locked(parts[0], ()))
         else:
+            all_rows: QuerySet[Any] = QuerySet(self.model, using=self.using)
             lock(all_rows, {key for part in parts for key in keys_of(part)})
 
     def _unique_sets(self) -> list[UniqueSet]:
         target = self._fields("unique_fields")
         return [target] if target else unique_sets(self.model)
 
-    def rows_like(self, objs: Iterable[Any], sets: Iterable[UniqueSet], names: list[str]) -> list[Row]:
+    def rows_like(self, objs: list[Any], sets: Iterable[UniqueSet], names: list[str]) -> list[Row]:
         """Return these columns of the rows that are in conflict with the instances, and lock the rows."""
-        all_rows: QuerySet[Any] = QuerySet(self.model, using=self.using).order_by("pk")
-        all_rows = all_rows.select_for_update() if self.lock else current(all_rows)
-        objs = list(objs)
         found: list[Row] = []
-        for unique in sets:
-            for condition in conditions(objs, unique):
-                found += all_rows.filter(condition).values_list(*names)
+        for part in self._querysets_like(objs, sets):
+            found += (part.select_for_update() if self.lock else current(part)).values_list(*names)
         return found
+
+    def _querysets_like(self, objs: list[Any], sets: Iterable[UniqueSet]) -> list[QuerySet[Any]]:
+        """Return querysets that together have all rows in conflict with the instances, by key."""
+        all_rows: QuerySet[Any] = QuerySet(self.model, using=self.using).order_by("pk")
+        return [all_rows.filter(condition) for unique in sets for condition in conditions(objs, unique)]
 
     def refuse_target(self) -> None:
         """Raise the database's error if no unique index matches `unique_fields`.

@@ -53,11 +53,11 @@ class InstanceWriter:
         self.fields = fields
         self.connection = connection
         self.size = self._largest()
+        is_exact = True
         if queryset.query.where or any(map(_may_collide, fields)):
             # Which rows match, and which values collide, depends on what earlier statements wrote.
-            self.size, is_exact = size, size <= self.size
-        else:
-            is_exact = True
+            is_exact = size <= self.size
+            self.size = size
         self.is_possible = (
             is_exact
             and all(is_djangos(type(queryset), name) for name in METHODS)

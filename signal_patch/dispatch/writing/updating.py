@@ -60,7 +60,7 @@ class Writer:
 
     def _write(self, batch: Batch, changes: dict[Any, Changes]) -> int:
         if not changes and not self.plan.written_as_held:
-            return self._update(self.queryset, batch.keys, self.plan.statement)
+            return self._update(batch.keys, self.plan.statement)
         pairs = list(zip(batch.keys, batch.instances, strict=True))
         # In these fields each row gets the value that its instance holds. If receivers have changed
         # rows, that includes fields whose expressions would read what a receiver has put into another column.
@@ -117,7 +117,7 @@ class Writer:
                 if field in self.columns:
                     own[field][self._key(field, key, instance)] = value
         keys = [key for key, _ in part]
-        return self._update(self.queryset, keys, self._merged(own, len(part)))
+        return self._update(keys, self._merged(own, len(part)))
 
     def _held(self, field: ModelField, key: Any, instance: Model) -> Any:
         value = getattr(instance, field.attname)
@@ -183,17 +183,12 @@ class Writer:
             if extra:
                 subclass: QuerySet[Any] = QuerySet(type(instance), using=self.queryset.db)
                 values = {field.attname: value for field, value in extra.items()}
-                self._update(subclass, [instance.pk], values, QuerySet.update)
+                with in_flight.silence(type(instance)):
+                    QuerySet.update(querysets.with_keys(subclass, [instance.pk]), **values)
 
-    def _update(
-        self,
-        queryset: QuerySet[Any],
-        keys: list[Any],
-        values: dict[str, Any],
-        original: Callable[..., int] | None = None,
-    ) -> int:
-        with in_flight.silence(queryset.model):
-            return (original or self.original)(querysets.with_keys(queryset, keys), **values)
+    def _update(self, keys: list[Any], values: dict[str, Any]) -> int:
+        with in_flight.silence(self.model):
+            return self.original(querysets.with_keys(self.queryset, keys), **values)
 
 
 def refuse_shared_keys(queryset: QuerySet[Any], keys: Sequence[Any]) -> None:
