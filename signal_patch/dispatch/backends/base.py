@@ -124,15 +124,11 @@ class Backend:
 
     # Transactions.
 
-    def begin_write(self, statement: str, connection: Any) -> None:
-        """Take the lock that a transaction needs for writing, before it reads anything.
-
-        `statement` is a statement that writes but matches no row. Most databases lock single rows, and need
-        nothing here.
-        """
-
     def begins_with_statement(self, connection: Any) -> bool:
-        """Return whether `begin_write()` executes its statement."""
+        """Return whether a transaction must take a lock for writing before it reads anything.
+
+        It takes the lock with a statement that writes but matches no row. Most databases lock single rows.
+        """
         return False
 
     def limit_idle_time(self, seconds: float, connection: Any) -> None:

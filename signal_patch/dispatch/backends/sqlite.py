@@ -65,19 +65,14 @@ class SQLite(Backend):
         """INSERT OR IGNORE in SQLite inserts a row unchanged, or not at all."""
         return False
 
-    def begin_write(self, statement: str, connection: Any) -> None:
+    def begins_with_statement(self, connection: Any) -> bool:
         """SQLite has one write lock for the whole database.
 
         A transaction that has already read cannot take the lock while another transaction holds it. It fails
         at once with "database is locked", whatever the timeout. With a write-ahead log, what it has read
-        would be out of date.
+        would be out of date. In two modes BEGIN takes the lock (DatabaseWrapper.transaction_mode, Django 5.2
+        to 6.1).
         """
-        if self.begins_with_statement(connection):
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-
-    def begins_with_statement(self, connection: Any) -> bool:
-        """In two modes BEGIN takes the lock (DatabaseWrapper.transaction_mode, Django 5.2 to 6.1)."""
         return connection.transaction_mode not in ("IMMEDIATE", "EXCLUSIVE")
 
     def plain_table_question(self) -> str | None:
