@@ -227,7 +227,7 @@ class Update(BulkSave[Batch]):
             keys.update(instance.pk for instance in batch.instances)
 
     def write(self, batch: Batch, changes: dict[Any, Changes]) -> Written:
-        matched = updating.Writer(self.plan, self.writer, self.original).write(batch, changes)
+        matched = updating.Writer(batch, self.plan, changes, self.writer, self.original).write()
         return Written(
             matched,
             changes,

@@ -52,8 +52,8 @@ class Plan:
     `previews` and `precomputed` are expressions to select along with the rows, by alias. The precomputed ones
     read other rows, so they are evaluated before the first write, and their values are written as constants.
 
-    `to_rehearse` are the fields whose expressions read columns that the statement has assigned before. If one
-    of them also reads other rows, `rehearses_other_rows` is true.
+    `to_rehearse` are the fields whose expressions read columns that the statement has assigned before. Some
+    of them also `reads_other_rows`.
     `new_keys` are expressions for the new key of a row. `mistyped` are the fields that get an expression of
     another type, which they may not be able to read. If an expression `reads_joined_table`, the database
     refuses the statement as soon as it has a row.
@@ -71,7 +71,7 @@ class Plan:
     precomputed: dict[str, BaseExpression] = dataclass_field(default_factory=dict)
     precomputed_fields: dict[str, ModelField] = dataclass_field(default_factory=dict)
     to_rehearse: dict[str, ModelField] = dataclass_field(default_factory=dict)
-    rehearses_other_rows: bool = False
+    reads_other_rows: set[str] = dataclass_field(default_factory=set)
     new_keys: dict[ModelField, BaseExpression] = dataclass_field(default_factory=dict)
     mistyped: list[ModelField] = dataclass_field(default_factory=list)
     reads_joined_table: bool = False
@@ -102,7 +102,7 @@ class Plan:
         would read those that earlier batches have written. And where Django's statement reads its own table,
         its expressions read the old row, while those of the statement for a batch do not.
         """
-        writes_values = is_locked or self.rehearses_other_rows or reads_its_table(queryset)
+        writes_values = is_locked or bool(self.reads_other_rows) or reads_its_table(queryset)
         for name, field in self.to_rehearse.items():
             self.precomputed_fields[name] = field
             if writes_values:
@@ -214,7 +214,8 @@ class Planner:
         statement = resolved if query is self.query else value
         if self._reads_assigned(target, resolved):
             result.to_rehearse[name] = target
-            result.rehearses_other_rows |= _reads_other_rows(resolved)
+            if _reads_other_rows(resolved):
+                result.reads_other_rows.add(name)
         elif _reads_other_rows(resolved):
             column = columns.as_precomputed(statement, target, self.connection)
             result.precomputed[f"signal_patch_frozen_{len(result.precomputed)}"] = column
@@ -316,7 +317,9 @@ def reads_its_table(queryset: QuerySet[Any]) -> bool:
     MariaDB's SET then takes all columns from the old row. (SQLUpdateCompiler.pre_sql_setup and
     Query.count_active_tables, Django 5.2 to 6.1.)
     """
-    return _update_query(queryset).count_active_tables() > 1 or chooses_by_other_rows(queryset)
+    query = queryset.query.chain(UpdateQuery)
+    query.get_initial_alias()
+    return query.count_active_tables() > 1 or chooses_by_other_rows(queryset)
 
 
 def may_read_itself(plan: Plan, queryset: QuerySet[Any], connection: BaseDatabaseWrapper) -> bool:

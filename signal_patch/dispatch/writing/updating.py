@@ -34,56 +34,62 @@ BRANCHES = 400
 
 
 class Writer:
-    """Writes batches as planned, with the changes of receivers.
+    """Writes a batch as planned, with what receivers changed, by the key of the row.
 
     `queryset` covers all rows, and is of the class that `original`, Django's own `update()`, expects.
     """
 
-    def __init__(self, plan: Plan, queryset: QuerySet[Any], original: Callable[..., int]) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        plan: Plan,
+        changes: dict[Any, Changes],
+        queryset: QuerySet[Any],
+        original: Callable[..., int],
+    ) -> None:
+        self.batch = batch
         self.plan = plan
+        self.changes = changes
         self.queryset = queryset
         self.original = original
         self.model = queryset.model
         self.connection = connections[queryset.db]
         self.columns = set(self.model._meta.concrete_fields)
+        # In these fields each row gets what its instance holds. If receivers have changed rows, that includes
+        # fields whose expressions would read what a receiver has put into another column.
+        self.fixed = [*plan.precomputed_fields.values()] if changes else plan.written_as_held
         self.nulls: set[tuple[ModelField, Any]] = set()
 
-    def write(self, batch: Batch, changes: dict[Any, Changes]) -> int:
-        """Write a batch, with changes by the key of the row, and return the number of rows matched."""
-        matched = self._write(batch, changes)
-        if matched > len(batch.keys):
+    def write(self) -> int:
+        """Write the batch, and return the number of rows matched."""
+        keys = self.batch.keys
+        if self.changes or self.fixed:
+            matched = self._write_own_values()
+        else:
+            matched = self._update(keys, self.plan.statement)
+        if matched > len(keys):
             # Other rows may share these keys. If not, an overridden `update()` has counted rows of its own.
             moves = any(map(self._is_key, self.plan.names))
-            keys = [instance.pk for instance in batch.instances] if moves else batch.keys
-            refuse_shared_keys(self.queryset, keys)
+            refuse_shared_keys(self.queryset, [obj.pk for obj in self.batch.instances] if moves else keys)
         return matched
 
-    def _write(self, batch: Batch, changes: dict[Any, Changes]) -> int:
-        if not changes and not self.plan.written_as_held:
-            return self._update(batch.keys, self.plan.statement)
-        pairs = list(zip(batch.keys, batch.instances, strict=True))
-        # In these fields each row gets the value that its instance holds. If receivers have changed
-        # rows, that includes fields whose expressions would read what a receiver has put into another column.
-        fixed = [*self.plan.precomputed_fields.values()] if changes else self.plan.written_as_held
-        self.nulls = json_null.places(self.plan.precomputed_fields.values(), batch.precomputed)
-        matched = sum(self._write_part(part, changes, fixed) for part in self._parts(pairs, changes, fixed))
-        self._write_subclasses(pairs, changes)
+    def _write_own_values(self) -> int:
+        """Write the batch in statements that also write the values of single rows."""
+        self.nulls = json_null.places(self.plan.precomputed_fields.values(), self.batch.precomputed)
+        matched = sum(map(self._write_part, self._parts()))
+        self._write_subclasses()
         return matched
 
-    def _parts(
-        self,
-        pairs: list[tuple[Any, Model]],
-        changes: dict[Any, Changes],
-        fixed: Sequence[ModelField],
-    ) -> Iterator[list[tuple[Any, Model]]]:
-        fields = set(fixed).union(*changes.values())
+    def _parts(self) -> Iterator[list[tuple[Any, Model]]]:
+        """Yield the keys and instances for each statement."""
+        fields = set(self.fixed).union(*self.changes.values())
         constant = self._constant(fields)
         room = querysets.largest_batch(self.queryset.db, self.model)
         branches = max(1, min(BRANCHES, room // max(1, len(fields))))
         part: list[tuple[Any, Model]] = []
         count = 0
-        for key, instance in pairs:
-            own = [*fixed, *changes.get(key, ())]
+        for key, instance in self.batch.pairs:
+            own = [*self.fixed, *self.changes.get(key, ())]
             if not constant.isdisjoint(own):
                 yield [(key, instance)]
                 continue
@@ -103,17 +109,12 @@ class Writer:
             if not columns.takes_expressions(field, PerRow(self.model, field, {}), self.connection)
         }
 
-    def _write_part(
-        self,
-        part: list[tuple[Any, Model]],
-        changes: dict[Any, Changes],
-        fixed: Sequence[ModelField],
-    ) -> int:
+    def _write_part(self, part: list[tuple[Any, Model]]) -> int:
         own: dict[ModelField, dict[Any, Any]] = defaultdict(dict)
         for key, instance in part:
-            for field in fixed:
+            for field in self.fixed:
                 own[field][self._key(field, key, instance)] = self._held(field, key, instance)
-            for field, value in changes.get(key, {}).items():
+            for field, value in self.changes.get(key, {}).items():
                 if field in self.columns:
                     own[field][self._key(field, key, instance)] = value
         keys = [key for key, _ in part]
@@ -176,13 +177,13 @@ class Writer:
     def _is_key(self, name: str) -> bool:
         return is_part(self.model, self.model._meta.get_field(name))
 
-    def _write_subclasses(self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> None:
+    def _write_subclasses(self) -> None:
         # A polymorphic queryset yields instances with columns that its own model lacks.
-        for key, instance in pairs:
-            extra = {f: v for f, v in changes.get(key, {}).items() if f not in self.columns}
-            if extra:
+        for key, instance in self.batch.pairs:
+            changes = self.changes.get(key, {})
+            values = {field.attname: value for field, value in changes.items() if field not in self.columns}
+            if values:
                 subclass: QuerySet[Any] = QuerySet(type(instance), using=self.queryset.db)
-                values = {field.attname: value for field, value in extra.items()}
                 with in_flight.silence(type(instance)):
                     QuerySet.update(querysets.with_keys(subclass, [instance.pk]), **values)
 
@@ -223,7 +224,7 @@ def write_extras(
         values = {key: {field: getattr(obj, field.attname) for field in fields} for key, obj in first.items()}
         nothing_else = Plan((), frozenset(), pre_save_heard=True)
         # Django's own bulk_update() would lose the changes that a field only makes to plain values.
-        Writer(nothing_else, rows, QuerySet.update).write(batch, values)
+        Writer(batch, nothing_else, values, rows, QuerySet.update).write()
 
 
 def writer_of(queryset: QuerySet[Any], using: str) -> Any:
