@@ -268,12 +268,10 @@ class Insertion:
         refresh_fields = [
             field for field in dict.fromkeys([*self.refresh_fields, *self.expressions]) if field not in keys
         ]
-        created = [obj for obj, is_new in written if is_new]
-        if refresh_fields and created:
-            refresh(created, self.using, lambda model: refresh_fields)
-        updated = [obj for obj, is_new in written if not is_new]
-        if updated:
-            refresh(updated, self.using, lambda model: list(model._meta.concrete_fields))
+        if refresh_fields:
+            refresh((obj for obj, is_new in written if is_new), self.using, lambda model: refresh_fields)
+        updated = (obj for obj, is_new in written if not is_new)
+        refresh(updated, self.using, lambda model: list(model._meta.concrete_fields))
 
 
 def _returned(field: ModelField, value: Any) -> Any:
