@@ -145,9 +145,8 @@ class Writer:
             if len(by_key) == count and self._is_one(field, [*by_key.values()]):
                 values[name] = next(iter(by_key.values()))
             else:
-                owner = columns.concrete(field.model)
                 otherwise = self._otherwise(field, name)
-                values[name] = PerRow(owner, field, by_key, otherwise)
+                values[name] = PerRow(columns.concrete(field.model), field, by_key, otherwise)
         # MariaDB assigns from left to right. So a CASE over the key must come before the new key, and the
         # caller's expressions must keep the caller's order.
         places = {name: place for place, name in enumerate(self.plan.names)}
