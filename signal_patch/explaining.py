@@ -19,7 +19,7 @@ from signal_patch import scopes
 from signal_patch.dispatch import backends
 from signal_patch.dispatch.rows import loading, querysets, ranges, related
 from signal_patch.dispatch.signals import in_flight, sending
-from signal_patch.dispatch.values.plan import may_be_refused, may_read_itself, plan_values
+from signal_patch.dispatch.values.plan import Planner, may_be_refused, may_read_itself
 from signal_patch.options import Options, changed
 from signal_patch.signals import listeners
 from signal_patch.specs import is_never_signalled
@@ -265,7 +265,7 @@ def _facts_of_update(
 ) -> tuple[dict[str, Any], _Costs]:
     connection = connections[using]
     shown = "pre_save" in _receivers(queryset, "update")
-    plan = plan_values(queryset, values, using, connection, pre_save_heard=shown)
+    plan = Planner(queryset, values, using, pre_save_heard=shown).plan()
     again = [
         *plan.refresh_fields,
         *(column for column in queryset.model._meta.concrete_fields if column.generated),

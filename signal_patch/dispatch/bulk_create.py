@@ -15,7 +15,7 @@ from signal_patch.dispatch.rows import querysets
 from signal_patch.dispatch.rows.keys import getter
 from signal_patch.dispatch.rows.selection import Batch
 from signal_patch.dispatch.signals import in_flight, rounds, sending
-from signal_patch.dispatch.values.columns import first_written
+from signal_patch.dispatch.values import columns
 from signal_patch.dispatch.values.tracking import Changes
 from signal_patch.dispatch.writing.inserting import Inserter
 from signal_patch.dispatch.writing.refresh import Written
@@ -52,8 +52,7 @@ def bulk_create(
     if not sending.has_save_receivers(senders):
         with in_flight.silence(queryset.model):
             return original(queryset, given, **arguments)
-    if _may_be_refused(queryset.model, arguments):
-        _refuse_arguments(queryset, original, arguments)
+    _refuse_arguments(queryset, original, arguments)
     _refuse(instances)
     rounds.check(options, senders)
     using = querysets.database_for_write(queryset)
@@ -63,23 +62,21 @@ def bulk_create(
     return given
 
 
-def _may_be_refused(model: Any, arguments: dict[str, Any]) -> bool:
-    """Return whether Django may refuse the arguments, whatever the instances.
-
-    Only then is Django's method called without instances: an override of it may look at the first one.
-    """
-    upserts = any(arguments.get(name) for name in ("update_conflicts", "update_fields", "unique_fields"))
-    size = arguments.get("batch_size")
-    is_child = bool(model._meta.concrete_model._meta.parents)
-    return upserts or is_child or (size is not None and size <= 0)
-
-
 def _refuse_arguments(
     queryset: QuerySet[Any], original: Callable[..., list[Any]], arguments: dict[str, Any]
 ) -> None:
-    # An override fails if it looks at the first instance. Then the INSERT refuses the arguments.
-    with in_flight.silence(queryset.model), suppress(IndexError):
-        original(queryset, _Nothing(), **arguments)
+    """Raise what Django raises for the arguments, whatever the instances.
+
+    Django's method is called without instances, but only with arguments that it may refuse: an override of it
+    may look at the first instance.
+    """
+    upserts = any(arguments.get(name) for name in ("update_conflicts", "update_fields", "unique_fields"))
+    size = arguments.get("batch_size")
+    is_child = bool(columns.concrete(queryset.model)._meta.parents)
+    if upserts or is_child or (size is not None and size <= 0):
+        # If an override does look at the first instance and fails, the INSERT refuses the arguments.
+        with in_flight.silence(queryset.model), suppress(IndexError):
+            original(queryset, _Nothing(), **arguments)
 
 
 class _Nothing(list[Any]):
@@ -118,10 +115,10 @@ class BulkCreate(BulkSave[Batch]):
     ) -> None:
         super().__init__(queryset, using, senders, options, original)
         self.objs = objs
-        self.inserter = Inserter(queryset, using, options, original, arguments)
+        self.inserter = Inserter(self, arguments)
 
     def begin(self) -> None:
-        transactions.begin_write(self.using, transactions.INSERT, first_written(self.model, ()))
+        transactions.begin_write(self.using, transactions.INSERT, columns.first_written(self.model, ()))
         self.inserter.lock_conflicting_rows(self.objs)
 
     @property

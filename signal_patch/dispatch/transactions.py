@@ -21,11 +21,12 @@ DELETE = "DELETE FROM {table} WHERE 0"
 def begin_write(using: str, statement: str, field: Field[Any, Any]) -> None:
     """Take the lock that the current transaction needs for writing, before anything is read.
 
-    See `Backend.begin_write()`. It may fail if the caller's transaction has read before, as Django's own
-    statement may.
+    It may fail if the caller's transaction has read before, as Django's own statement may.
 
     `statement` is one of this module's constants, and `field` a column that the operation writes.
     """
     connection: Any = connections[using]
-    table, column = map(connection.ops.quote_name, (concrete(field.model)._meta.db_table, field.column))
-    backends.of(connection).begin_write(statement.format(table=table, column=column), connection)
+    if backends.of(connection).begins_with_statement(connection):
+        table, column = map(connection.ops.quote_name, (concrete(field.model)._meta.db_table, field.column))
+        with connection.cursor() as cursor:
+            cursor.execute(statement.format(table=table, column=column))

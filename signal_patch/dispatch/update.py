@@ -20,11 +20,11 @@ from signal_patch.dispatch.signals import in_flight, rounds, sending
 from signal_patch.dispatch.values import columns
 from signal_patch.dispatch.values.plan import (
     Plan,
+    Planner,
     chooses_by_tables,
     is_void,
     may_be_refused,
     may_read_itself,
-    plan_values,
     value_reads_other_rows,
 )
 from signal_patch.dispatch.values.tracking import Changes
@@ -133,9 +133,7 @@ class Update(BulkSave[Batch]):
 
     def _plan(self) -> Plan:
         pre_save_heard = sending.has_receivers(pre_save, self.senders)
-        return plan_values(
-            self.queryset, self.values, self.using, self.connection, pre_save_heard=pre_save_heard
-        )
+        return Planner(self.queryset, self.values, self.using, pre_save_heard=pre_save_heard).plan()
 
     def _writes_key(self) -> bool:
         return any(is_part(self.model, field) for field in self.fields)
@@ -249,7 +247,7 @@ class Update(BulkSave[Batch]):
             keys.update(instance.pk for instance in batch.instances)
 
     def write(self, batch: Batch, changes: dict[Any, Changes]) -> Written:
-        matched = updating.write(batch, self.plan, changes, self.writer, self.original)
+        matched = updating.Writer(batch, self.plan, changes, self.writer, self.original).write()
         return Written(
             matched,
             changes,

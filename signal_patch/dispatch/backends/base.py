@@ -6,17 +6,14 @@ import decimal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import CharField, ExpressionWrapper, Field, IntegerField, TextField
+from django.db.models import CharField, ExpressionWrapper, Field, IntegerField, Lookup, TextField
 from django.db.models.functions import Cast
 
 if TYPE_CHECKING:
-    from django.db.models import Lookup, Model
+    from django.db.models import Model
     from django.db.models.expressions import BaseExpression
 
     ModelField = Field[Any, Any]
-    _ExpressionWrapper = ExpressionWrapper[Any]
-else:
-    _ExpressionWrapper = ExpressionWrapper
 
 
 class Backend:
@@ -127,15 +124,11 @@ class Backend:
 
     # Transactions.
 
-    def begin_write(self, statement: str, connection: Any) -> None:
-        """Take the lock that a transaction needs for writing, before it reads anything.
-
-        `statement` is a statement that writes but matches no row. Most databases lock single rows, and need
-        nothing here.
-        """
-
     def begins_with_statement(self, connection: Any) -> bool:
-        """Return whether `begin_write()` executes its statement."""
+        """Return whether a transaction must take a lock for writing before it reads anything.
+
+        It takes the lock with a statement that writes but matches no row. Most databases lock single rows.
+        """
         return False
 
     def limit_idle_time(self, seconds: float, connection: Any) -> None:
@@ -160,7 +153,7 @@ class Backend:
         return resolved
 
 
-class HashedByIdentity:
+class _HashedByIdentity:
     """Makes expressions with unhashable values usable in a SELECT, which needs a hash."""
 
     def __eq__(self, other: object) -> bool:
@@ -170,12 +163,19 @@ class HashedByIdentity:
         return id(self)
 
 
-class Selected(HashedByIdentity, _ExpressionWrapper):
+class Selected(_HashedByIdentity, ExpressionWrapper):  # type: ignore[type-arg]  # Django's takes no arguments
     """An expression to select, whose values are read like those of its output field."""
 
 
-class SelectedCast(HashedByIdentity, Cast):
+class SelectedCast(_HashedByIdentity, Cast):
     """A cast in a SELECT, of any expression that an UPDATE accepts."""
+
+
+class Among(Lookup):
+    """`IN`, with all values in one parameter."""
+
+    lookup_name = "among"
+    prepare_rhs = False
 
 
 def are_numbers(pk: ModelField, keys: Sequence[Any]) -> bool:

@@ -12,6 +12,7 @@ from django.db import connections
 from django.db.models import DecimalField, F, Field, Lookup, TextField, UUIDField
 
 from signal_patch.dispatch.backends.base import (
+    Among,
     Backend,
     SelectedCast,
     are_int64,
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
     from django.db.models.expressions import BaseExpression
 
     ModelField = Field[Any, Any]
-    _Lookup = Lookup[Any]
-    _TextField = TextField[Any, Any]
-else:
-    _Lookup = Lookup
-    _TextField = TextField
 
 
 class PostgreSQL(Backend):
@@ -118,7 +114,7 @@ class CastToColumn(SelectedCast):
         return self.output_field.get_db_converters(connection)
 
 
-class Xmax(_TextField):
+class Xmax(TextField):  # type: ignore[type-arg]  # Django's class takes no arguments
     """The system column `xmax`, read as whether the statement itself has inserted the row.
 
     It holds the transaction that has locked or deleted this version of the row. Nobody has locked a version
@@ -129,11 +125,8 @@ class Xmax(_TextField):
         return str(value) == "0"
 
 
-class AmongArray(_Lookup):
+class AmongArray(Among):
     """`IN`, with all values in one array."""
-
-    lookup_name = "among"
-    prepare_rhs = False
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
         sql, params = self.process_lhs(compiler, connection)

@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, Any
 from django.db.models import F, Field, JSONField, Lookup, TextField
 from django.db.models.functions import Cast
 
-from signal_patch.dispatch.backends.base import Backend, Selected, are_int64, are_numbers, are_texts
+from signal_patch.dispatch.backends.base import Among, Backend, Selected, are_int64, are_numbers, are_texts
 
 if TYPE_CHECKING:
     from django.db.models.expressions import BaseExpression
 
     ModelField = Field[Any, Any]
-    _Lookup = Lookup[Any]
-else:
-    _Lookup = Lookup
 
 IN_JSON_ARRAY = "IN (SELECT value FROM json_each(%s))"
 
@@ -68,19 +65,14 @@ class SQLite(Backend):
         """INSERT OR IGNORE in SQLite inserts a row unchanged, or not at all."""
         return False
 
-    def begin_write(self, statement: str, connection: Any) -> None:
+    def begins_with_statement(self, connection: Any) -> bool:
         """SQLite has one write lock for the whole database.
 
         A transaction that has already read cannot take the lock while another transaction holds it. It fails
         at once with "database is locked", whatever the timeout. With a write-ahead log, what it has read
-        would be out of date.
+        would be out of date. In two modes BEGIN takes the lock (DatabaseWrapper.transaction_mode, Django 5.2
+        to 6.1).
         """
-        if self.begins_with_statement(connection):
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-
-    def begins_with_statement(self, connection: Any) -> bool:
-        """In two modes BEGIN takes the lock (DatabaseWrapper.transaction_mode, Django 5.2 to 6.1)."""
         return connection.transaction_mode not in ("IMMEDIATE", "EXCLUSIVE")
 
     def plain_table_question(self) -> str | None:
@@ -107,11 +99,8 @@ class Undeclared(Selected):
         return f"+({sql})", params
 
 
-class AmongJson(_Lookup):
+class AmongJson(Among):
     """`IN`, with all values in one JSON array."""
-
-    lookup_name = "among"
-    prepare_rhs = False
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
         sql, params = self.process_lhs(compiler, connection)

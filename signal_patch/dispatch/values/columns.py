@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models.expressions import BaseExpression
 
+    ModelField = Field[Any, Any]
+
 _CONVERTERS = (
     "to_python",
     "get_prep_value",
@@ -65,7 +67,7 @@ _UNCHANGING = frozenset(_IMMUTABLE) - {bytes}
 _ALIKE_IF_EQUAL = frozenset((str, int, bool, type(None), uuid.UUID, datetime.date))
 _BYTES = (bytes, bytearray, memoryview)
 # DateTimeField comes before DateField, from which it inherits.
-_KINDS: tuple[tuple[type[Field[Any, Any]], ...], ...] = (
+_KINDS: tuple[tuple[type[ModelField], ...], ...] = (
     (IntegerField, FloatField, DecimalField),
     (CharField, TextField),
     (DateTimeField,),
@@ -76,28 +78,24 @@ _KINDS: tuple[tuple[type[Field[Any, Any]], ...], ...] = (
 _SCALING = decimal.Context(prec=2000)
 
 
-def is_plain_class(field_class: type[Field[Any, Any]]) -> bool:
-    """Return whether Django itself converts the values of a field class, in both directions.
+def is_plain(field: ModelField) -> bool:
+    """Return whether Django itself converts the values of a field, in both directions.
 
-    GenericIPAddressField is an exception, and left to the database: `to_python()` strips what an UPDATE
-    stores.
+    A foreign key is as plain as the field that it refers to. GenericIPAddressField is an exception, and left
+    to the database: `to_python()` strips what an UPDATE stores.
     """
+    field_class = type(target_field(field))
     return not issubclass(field_class, GenericIPAddressField) and all(
         _is_left_to_django(field_class, name) for name in _CONVERTERS
     )
 
 
-def _is_left_to_django(field_class: type[Field[Any, Any]], name: str) -> bool:
+def _is_left_to_django(field_class: type[ModelField], name: str) -> bool:
     method = getattr(field_class, name, None)
     return getattr(method, "__module__", "django.db.models").startswith("django.db.models")
 
 
-def is_plain(field: Field[Any, Any]) -> bool:
-    """Return whether a field, and the one that it refers to, have no conversions of their own."""
-    return is_plain_class(type(target_field(field)))
-
-
-def has_known_type(field: Field[Any, Any]) -> bool:
+def has_known_type(field: ModelField) -> bool:
     """Return whether a field's column has the type that Django gives it.
 
     Another type may round, pad or rewrite the values stored in it.
@@ -105,8 +103,8 @@ def has_known_type(field: Field[Any, Any]) -> bool:
     return _is_left_to_django(type(target_field(field)), "db_type")
 
 
-def is_predictable(field: Field[Any, Any]) -> bool:
-    """Return whether `row_value()` knows what a row returns for a constant."""
+def is_predictable(field: ModelField) -> bool:
+    """Return whether `predicted()` may know what a row returns for a constant."""
     return is_plain(field) and has_known_type(field)
 
 
@@ -117,19 +115,8 @@ def target_field(field: Any) -> Any:
     return field
 
 
-def predicted(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
-    """Return `row_value()`, or UNKNOWN if only the row can tell.
-
-    An UPDATE may accept a value that the field's conversion refuses, such as an empty string for a key.
-    """
-    try:
-        return row_value(field, value, connection)
-    except Exception:  # noqa: BLE001  # whatever a conversion raises; the statement itself may refuse the value
-        return UNKNOWN
-
-
-def row_value(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
-    """Return what a row returns for a constant that is written to a plain field.
+def predicted(field: ModelField, value: Any, connection: BaseDatabaseWrapper) -> Any:
+    """Return what a row returns for a constant that is written to a plain field, or UNKNOWN.
 
     First the field prepares and converts the value, as in an UPDATE and in a SELECT. Then the column has its
     effect (the scale of a decimal, the text of JSON).
@@ -139,22 +126,21 @@ def row_value(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrappe
         # refuse it.
         return None
     target = target_field(field)
-    if isinstance(target, JSONField):
-        return row_values(target, value)()
-    if isinstance(target, BinaryField):
-        return _bytes(target, value, connection)
-    return scaled(target, _exact_text(target.to_python(target.get_prep_value(value))), connection)
+    try:
+        if isinstance(target, JSONField):
+            return row_values(target, value)()
+        if isinstance(target, BinaryField):
+            return backends.of(connection).bytes_read(bytes(target.to_python(value)))
+        return scaled(target, _exact_text(target.to_python(target.get_prep_value(value))), connection)
+    except Exception:  # noqa: BLE001  # whatever a conversion raises
+        # An UPDATE may accept a value that the conversion refuses, such as an empty string for a key.
+        return UNKNOWN
 
 
 def row_values(field: JSONField, value: Any) -> Callable[[], Any]:
-    """Return a function that returns the `row_value()` of JSON, each time as a new object."""
+    """Return a function that returns what a row returns for JSON, each time as a new object."""
     text = json.dumps(value, cls=field.encoder)
     return lambda: json.loads(text, cls=field.decoder)
-
-
-def _bytes(field: BinaryField[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
-    stored = bytes(field.to_python(value))
-    return backends.of(connection).bytes_read(stored)
 
 
 def _exact_text(value: Any) -> Any:
@@ -162,13 +148,13 @@ def _exact_text(value: Any) -> Any:
     return str.__str__(value) if isinstance(value, str) else value
 
 
-def scaled(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
+def scaled(field: ModelField, value: Any, connection: BaseDatabaseWrapper) -> Any:
     """Return a value of a plain field as the column stores and shows it."""
     scale = scaling(field, connection)
     return value if scale is None else scale(value)
 
 
-def scaling(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> Callable[[Any], Any] | None:
+def scaling(field: ModelField, connection: BaseDatabaseWrapper) -> Callable[[Any], Any] | None:
     """Return the function that `scaled()` applies to a field's values, or None if there is none."""
     target = target_field(field)
     if isinstance(target, (CharField, TextField)):
@@ -191,12 +177,12 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, (int, float, decimal.Decimal)) else value
 
 
-def as_column(expression: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper) -> BaseExpression:
+def as_column(expression: Any, field: ModelField, connection: BaseDatabaseWrapper) -> BaseExpression:
     """Return an expression that returns, in a SELECT, what the field's column would hold."""
     return backends.of(connection).as_column(expression, target_field(field))
 
 
-def is_of_its_kind(resolved: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
+def is_of_its_kind(resolved: Any, field: ModelField, connection: BaseDatabaseWrapper) -> bool:
     """Return whether an expression has the type that the field's column is for, as far as that is known.
 
     Otherwise PostgreSQL refuses it, and SQLite stores something that the field may not be able to read.
@@ -216,19 +202,17 @@ def _kind(field: Any) -> type[Any]:
     return next((kinds[0] for kinds in _KINDS if isinstance(field, kinds)), type(field))
 
 
-def as_precomputed(
-    expression: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper
-) -> BaseExpression:
+def as_precomputed(expression: Any, field: ModelField, connection: BaseDatabaseWrapper) -> BaseExpression:
     """Return `as_column()` of an expression whose selected value will be written."""
     return json_null.selected(as_column(expression, field, connection), field)
 
 
-def is_opaque(field: Field[Any, Any]) -> bool:
+def is_opaque(field: ModelField) -> bool:
     """Return whether the field's values may change in place, so that comparing them shows no difference."""
     return isinstance(field, (JSONField, BinaryField)) or not is_plain(field)
 
 
-def may_change_in_place(field: Field[Any, Any]) -> bool:
+def may_change_in_place(field: ModelField) -> bool:
     """Return whether a value may change in place, as files and opaque values do."""
     return files.holds_files(field) or is_opaque(field)
 
@@ -243,7 +227,7 @@ def is_unchanging(value: Any) -> bool:
     )
 
 
-def fingerprint(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> Any:
+def fingerprint(field: ModelField, value: Any, connection: BaseDatabaseWrapper) -> Any:
     """Return something that changes if the value, or anything inside it, would be saved differently."""
     if hasattr(value, "resolve_expression"):
         return value
@@ -296,7 +280,7 @@ def _has_equality(kind: Any) -> bool:
     return kind.__eq__ is not object.__eq__
 
 
-def takes_expressions(field: Field[Any, Any], expression: Any, connection: BaseDatabaseWrapper) -> bool:
+def takes_expressions(field: ModelField, expression: Any, connection: BaseDatabaseWrapper) -> bool:
     """Return whether an UPDATE can set a field to an expression.
 
     A field that encrypts what it saves would encrypt the text of the expression, or fail on it.
@@ -307,7 +291,7 @@ def takes_expressions(field: Field[Any, Any], expression: Any, connection: BaseD
         return False
 
 
-def saves_as_it_compares(field: Field[Any, Any]) -> bool:
+def saves_as_it_compares(field: ModelField) -> bool:
     """Return whether a field prepares a value in the same way for SET and for WHERE."""
     return type(target_field(field)).get_db_prep_save is Field.get_db_prep_save
 
@@ -318,23 +302,21 @@ def concrete(model: Any) -> type[Model]:
     return owner
 
 
-def first_written(model: type[Model], names: Iterable[str]) -> Field[Any, Any]:
+def first_written(model: type[Model], names: Iterable[str]) -> ModelField:
     """Return the first of the named fields whose column may be written, or else the first of all fields."""
     opts = model._meta
     candidates: list[Any] = [*map(opts.get_field, names), *opts.concrete_fields]
-    found: Field[Any, Any] = next(field for field in candidates if not field.generated)
+    found: ModelField = next(field for field in candidates if not field.generated)
     return found
 
 
-def writable_fields(model: type[Model]) -> list[Field[Any, Any]]:
+def writable_fields(model: type[Model]) -> list[ModelField]:
     """Return the concrete fields that a save may write: all but keys and generated fields."""
-    keys = {*fields_of(model)}
-    for parent in model._meta.all_parents:
-        keys.update(fields_of(parent))
+    keys = {field for owner in (model, *model._meta.all_parents) for field in fields_of(owner)}
     return [f for f in model._meta.concrete_fields if f not in keys and not f.generated]
 
 
-def generated_from(model: type[Model], changed: Iterable[Field[Any, Any]]) -> list[Field[Any, Any]]:
+def generated_from(model: type[Model], changed: Iterable[ModelField]) -> list[ModelField]:
     """Return the generated fields of a model that depend on any of the changed fields."""
     found = set(changed)
     generated = [f for f in model._meta.concrete_fields if f.generated]
@@ -342,14 +324,14 @@ def generated_from(model: type[Model], changed: Iterable[Field[Any, Any]]) -> li
     return [f for f in generated if found & _referenced(f)]
 
 
-def _referenced(field: Any) -> set[Field[Any, Any]]:
+def _referenced(field: Any) -> set[ModelField]:
     # GeneratedField.referenced_fields came with Django 6.0. The query against which it resolves its
     # expression exists from Django 5.0 to 6.1.
     resolved = field.expression.resolve_expression(field._query, allow_joins=False)
     return read_by(resolved)
 
 
-def assign(instance: Model, field: Field[Any, Any], value: Any) -> None:
+def assign(instance: Model, field: ModelField, value: Any) -> None:
     """Assign a value to an instance by attribute, so that trackers notice the change.
 
     If the attribute refuses the assignment (such as django-fsm's protected states), the value is put where
@@ -358,7 +340,7 @@ def assign(instance: Model, field: Field[Any, Any], value: Any) -> None:
     assign_each([instance], field, [value])
 
 
-def assign_each(instances: Iterable[Model], field: Field[Any, Any], values: Iterable[Any]) -> None:
+def assign_each(instances: Iterable[Model], field: ModelField, values: Iterable[Any]) -> None:
     """Assign to each of the instances its value, as `assign()` does, unless the value is UNKNOWN."""
     name = field.attname
     # This loop runs for every row, so it calls no function of ours.
@@ -373,16 +355,14 @@ def assign_each(instances: Iterable[Model], field: Field[Any, Any], values: Iter
                 instance._state.fields_cache.pop(field.name, None)
 
 
-def assign_if_different(instance: Model, field: Field[Any, Any], value: Any) -> None:
+def assign_if_different(instance: Model, field: ModelField, value: Any) -> None:
     """Do as `assign()` does, unless the instance already holds the value."""
     held = instance.__dict__.get(field.attname, UNKNOWN)
     if held is not value and not _is_alike(held, value):
         assign(instance, field, value)
 
 
-def assign_each_if_different(
-    instances: Iterable[Model], field: Field[Any, Any], values: Iterable[Any]
-) -> None:
+def assign_each_if_different(instances: Iterable[Model], field: ModelField, values: Iterable[Any]) -> None:
     """Do as `assign_each()` does, but skip instances that already hold their value."""
     name = field.attname
     different = [

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db.models import Field, Value
-from django.db.models.expressions import Col, ExpressionWrapper
+from django.db.models.expressions import Col
 from django.db.models.sql import Query
 
-from signal_patch.dispatch.backends.base import HashedByIdentity
-
-if TYPE_CHECKING:
-    _ExpressionWrapper = ExpressionWrapper[Any]
-else:
-    _ExpressionWrapper = ExpressionWrapper
+from signal_patch.dispatch.backends.base import Selected
 
 # The value of a column that only the row can tell, or that cannot be read.
 UNKNOWN = object()
@@ -65,7 +60,7 @@ class Saved(Value):
         return resolved
 
 
-class Tried(HashedByIdentity, _ExpressionWrapper):
+class Tried(Selected):
     """An expression whose value is UNKNOWN if its field cannot read what the database returns.
 
     Django adds the converters of the output field, so this one has an output field without any.

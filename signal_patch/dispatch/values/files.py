@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.core.files import File
@@ -29,9 +29,8 @@ def file_state(value: Any) -> tuple[Any, Any]:
     return value.name, getattr(value, "_file", value)
 
 
-def store_waiting(fields: Iterable[ModelField], instances: Iterable[Model]) -> None:
+def store_waiting(fields: Iterable[ModelField], instances: Collection[Model]) -> None:
     """Store the files in these fields that are not stored yet, as `save()` does before the write."""
-    instances = list(instances)
     for field in filter(holds_files, fields):
         for instance in instances:
             if file_state(getattr(instance, field.attname))[1] is not None:

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import ExpressionWrapper, Field, JSONField, Value
+from django.db.models import Field, JSONField, Value
+
+from signal_patch.dispatch.backends.base import Selected
 
 if TYPE_CHECKING:
     from django.db.models.expressions import BaseExpression
 
     ModelField = Field[Any, Any]
-    _ExpressionWrapper = ExpressionWrapper[Any]
-else:
-    _ExpressionWrapper = ExpressionWrapper
 
 
 class JsonNull(Value):
@@ -33,7 +32,7 @@ class JsonNull(Value):
         return sql
 
 
-class _WithJsonNull(_ExpressionWrapper):
+class _WithJsonNull(Selected):
     """A JSON expression whose value is `JsonNull` for JSON's null, and None for NULL."""
 
     def get_db_converters(self, connection: Any) -> list[Any]:

@@ -37,11 +37,7 @@ class PerRow(Expression):
     """
 
     def __init__(
-        self,
-        model: type[Model],
-        column: ModelField,
-        values: dict[Any, Any],
-        otherwise: Any = None,
+        self, model: type[Model], column: ModelField, values: dict[Any, Any], otherwise: Any = None
     ) -> None:
         super().__init__(output_field=column)
         self.model = model
@@ -116,17 +112,14 @@ class PerRow(Expression):
         return branch
 
     def _compiled(self, value: Any, compiler: Any) -> Any:
+        value = json_null.saved(self.column, value)
+        if not hasattr(value, "resolve_expression"):
+            value = Saved(value, output_field=self.column)
         try:
-            return compiler.compile(self._to_save(value))
+            return compiler.compile(value)
         except EmptyResultSet:
             # A subquery of none() is NULL in its own row only, as in Django's Case.
             return "NULL", ()
-
-    def _to_save(self, value: Any) -> Any:
-        value = json_null.saved(self.column, value)
-        if hasattr(value, "resolve_expression"):
-            return value
-        return Saved(value, output_field=self.column)
 
     def _typed(self, sql: str, connection: Any) -> str:
         if not connection.features.requires_casted_case_in_updates:

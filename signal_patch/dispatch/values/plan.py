@@ -7,6 +7,7 @@ from itertools import repeat, takewhile
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import EmptyResultSet, FullResultSet
+from django.db import connections
 from django.db.models import JSONField, QuerySet
 from django.db.models.expressions import RawSQL, Subquery
 from django.db.models.sql import Query, UpdateQuery
@@ -111,32 +112,13 @@ class Plan:
                 columns.assign_related(instance, target, related)
         for target, made in self.made:
             columns.assign_each(batch.instances, target, (made() for _ in batch.instances))
-        self._assign_previews(batch)
-        for place, target in enumerate(self.precomputed_fields.values()):
-            for key, instance in zip(batch.keys, batch.instances, strict=True):
-                value = columns.scaled(target, batch.precomputed[key][place], connection)
-                columns.assign(instance, target, json_null.as_loaded(value))
-
-    def _assign_previews(self, batch: Batch) -> None:
         for alias, target, scaling in self.previewed:
             values: Iterable[Any] = [instance.__dict__.pop(alias) for instance in batch.instances]
             columns.assign_each(batch.instances, target, values if scaling is None else map(scaling, values))
-
-
-def plan_values(
-    queryset: QuerySet[Any],
-    values: dict[str, Any],
-    using: str,
-    connection: BaseDatabaseWrapper,
-    *,
-    pre_save_heard: bool,
-) -> Plan:
-    """Work out what to assign, to preview, to precompute and to write.
-
-    The values are those of an `update()` that Django has not refused. Without receivers of `pre_save`, values
-    that can be read from the rows afterwards need no preview.
-    """
-    return _Planner(queryset, using, connection, pre_save_heard=pre_save_heard).plan(values)
+        for place, target in enumerate(self.precomputed_fields.values()):
+            values = (json_null.as_loaded(batch.precomputed[key][place]) for key in batch.keys)
+            scaling = columns.scaling(target, connection)
+            columns.assign_each(batch.instances, target, values if scaling is None else map(scaling, values))
 
 
 def is_void(queryset: QuerySet[Any], values: dict[str, Any], using: str) -> bool:
@@ -144,26 +126,35 @@ def is_void(queryset: QuerySet[Any], values: dict[str, Any], using: str) -> bool
 
     That is so if the filter or a value is empty by definition: `pk__in=[]`, or a subquery of `none()`.
     """
-    query = queryset.query.chain(UpdateQuery)
-    query.get_initial_alias()
+    query = _update_query(queryset)
     parts = [query.where]
     for name, value in values.items():
         if hasattr(value, "resolve_expression"):
             resolving = _resolving(query, queryset.model._meta.get_field(name))
             parts.append(resolved_to_save(value, resolving))
     compiler = query.get_compiler(using)
-    return any(_sql(part, compiler) is None for part in parts)
+    return any(_is_empty(part, compiler) for part in parts)
 
 
-def _sql(part: Any, compiler: Any) -> str | None:
-    """Return a condition or value as SQL, or None if it is empty by definition."""
+def _is_empty(part: Any, compiler: Any) -> bool:
+    """Return whether a condition is never met, or a value never found, by definition."""
     try:
-        sql: str = compiler.compile(part)[0]
+        compiler.compile(part)
     except EmptyResultSet:
-        return None
+        return True
     except FullResultSet:
-        return ""
-    return sql
+        pass
+    return False
+
+
+def _update_query(queryset: QuerySet[Any]) -> Query:
+    """Return the query of an `update()`, against which Django resolves its values.
+
+    They may refer to the annotations of the queryset. (sql.UpdateQuery, Django 5.2 to 6.1.)
+    """
+    query = queryset.query.chain(UpdateQuery)
+    query.get_initial_alias()
+    return query
 
 
 def _resolving(query: Query, target: Any) -> Query:
@@ -172,45 +163,45 @@ def _resolving(query: Query, target: Any) -> Query:
     return query if owner is columns.concrete(query.model) else UpdateQuery(owner)
 
 
-class _Planner:
+class Planner:
+    """Works out what an `update()` that Django has not refused assigns, previews, precomputes and writes.
+
+    Without receivers of `pre_save`, values that can be read from the rows afterwards need no preview.
+    """
+
     def __init__(
-        self, queryset: QuerySet[Any], using: str, connection: BaseDatabaseWrapper, *, pre_save_heard: bool
+        self, queryset: QuerySet[Any], values: dict[str, Any], using: str, *, pre_save_heard: bool
     ) -> None:
-        self.pre_save_heard = pre_save_heard
         self.model = queryset.model
+        self.values = values
         self.using = using
-        self.connection = connection
-        self.backend = backends.of(connection)
-        # Django resolves the values of an update() against this kind of query, together with the annotations
-        # to which they may refer (sql.UpdateQuery, Django 5.2 to 6.1).
-        self.query = queryset.query.chain(UpdateQuery)
-        self.query.get_initial_alias()
+        self.connection = connections[using]
+        self.query = _update_query(queryset)
+        self.named = {name: self.model._meta.get_field(name) for name in values}
+        update_fields = frozenset(target.name for target in self.named.values())
+        self.result = Plan(tuple(values), update_fields, pre_save_heard)
         # The columns that come before the current one in SET, in all tables.
         self.assigned: set[ModelField] = set()
 
-    def plan(self, values: dict[str, Any]) -> Plan:
-        opts = self.model._meta
-        named = {name: opts.get_field(name) for name in values}
-        result = Plan(tuple(named), frozenset(target.name for target in named.values()), self.pre_save_heard)
+    def plan(self) -> Plan:
+        """Return the plan."""
         # If a column is named twice, the later value counts.
-        latest = {target: name for name, target in named.items()}
-        for name, target in named.items():
+        latest = {target: name for name, target in self.named.items()}
+        for name, target in self.named.items():
             if target.generated:
                 continue
             if latest[target] == name:
-                result.written.append(target)
-                self._add(result, name, target, values[name])
+                self.result.written.append(target)
+                value = self.values[name]
+                if hasattr(value, "resolve_expression"):
+                    self._add_expression(name, target, value)
+                else:
+                    self._add_constant(name, target, value)
             self.assigned.add(target)
-        return result
+        return self.result
 
-    def _add(self, result: Plan, name: str, target: ModelField, value: Any) -> None:
-        if hasattr(value, "resolve_expression"):
-            self._add_expression(result, name, target, value)
-        else:
-            result.statement[name] = value
-            self._add_constant(result, target, value)
-
-    def _add_expression(self, result: Plan, name: str, target: ModelField, value: Any) -> None:
+    def _add_expression(self, name: str, target: ModelField, value: Any) -> None:
+        result = self.result
         query = _resolving(self.query, target)
         resolved = resolved_to_save(value, query)
         # Django resolves an ancestor's column later, against the ancestor's table.
@@ -228,9 +219,10 @@ class _Planner:
         if query is self.query and self._reads_joined_table(resolved):
             result.reads_joined_table = True
             return
-        if not columns.is_of_its_kind(resolved, target, self.connection):
+        is_mistyped = not columns.is_of_its_kind(resolved, target, self.connection)
+        if is_mistyped:
             result.mistyped.append(target)
-        self._preview(result, target, statement, may_be_unreadable=target in result.mistyped)
+        self._preview(target, statement, may_be_unreadable=is_mistyped)
         result.refresh_fields.append(target)
 
     def _reads_joined_table(self, resolved: Any) -> bool:
@@ -250,49 +242,47 @@ class _Planner:
         before = {field for field in self.assigned if columns.concrete(field.model) is owner}
         return reads_assigned(resolved, before, self.connection)
 
-    def _preview(self, result: Plan, target: ModelField, expression: Any, *, may_be_unreadable: bool) -> None:
+    def _preview(self, target: ModelField, expression: Any, *, may_be_unreadable: bool) -> None:
         # An instance's row is looked up by its new key.
-        if self.pre_save_heard or is_part(self.model, target):
-            alias = f"signal_patch_{len(result.previews)}"
-            column = columns.as_column(expression, target, self.connection)
-            self._note_key(result, target, column)
-            result.previews[alias] = Tried(column) if may_be_unreadable else column
-            result.previewed.append((alias, target, self._scaling(target)))
+        if not (self.result.pre_save_heard or is_part(self.model, target)):
+            return
+        alias = f"signal_patch_{len(self.result.previews)}"
+        column = columns.as_column(expression, target, self.connection)
+        self._note_key(target, column)
+        self.result.previews[alias] = Tried(column) if may_be_unreadable else column
+        is_stored = backends.of(self.connection).selects_stored_value()
+        scaling = None if is_stored else columns.scaling(target, self.connection)
+        self.result.previewed.append((alias, target, scaling))
 
-    def _note_key(self, result: Plan, target: ModelField, column: BaseExpression) -> None:
+    def _note_key(self, target: ModelField, column: BaseExpression) -> None:
         if is_part(self.model, target):
-            result.new_keys[target] = column
+            self.result.new_keys[target] = column
 
-    def _add_constant(self, result: Plan, target: ModelField, value: Any) -> None:
-        self._note_key(result, target, Saved(_raw(target, value), output_field=target))
-        if hasattr(value, "prepare_database_save") and self._may_hold(target, value):
-            result.related.append((target, value))
+    def _add_constant(self, name: str, target: ModelField, value: Any) -> None:
+        self.result.statement[name] = value
+        is_object = hasattr(value, "prepare_database_save")
+        raw = value.prepare_database_save(target) if is_object else value
+        self._note_key(target, Saved(raw, output_field=target))
+        if is_object and self._may_hold(target, value):
+            self.result.related.append((target, value))
             return
-        raw = _raw(target, value)
-        if not columns.is_predictable(target):
-            self._add_unpredicted(result, target, raw)
-            return
-        row_value = columns.predicted(target, raw, self.connection)
+        is_predictable = columns.is_predictable(target)
+        row_value = columns.predicted(target, raw, self.connection) if is_predictable else UNKNOWN
         if row_value is UNKNOWN:
-            self._add_unpredicted(result, target, raw)
-            result.refresh_fields.append(target)
+            # Only the database can show what a project's own field does to a value.
+            self._preview(target, Saved(raw, output_field=target), may_be_unreadable=True)
+            if is_predictable or not (self.result.pre_save_heard and self._is_shown_as_stored(target)):
+                self.result.refresh_fields.append(target)
         elif isinstance(target, JSONField) and not columns.is_unchanging(row_value):
-            result.made.append((target, columns.row_values(target, raw)))
+            self.result.made.append((target, columns.row_values(target, raw)))
         else:
-            result.shared.append((target, row_value))
-
-    def _add_unpredicted(self, result: Plan, target: ModelField, value: Any) -> None:
-        # Only the database can show what a project's own field does to a value.
-        self._preview(result, target, Saved(value, output_field=target), may_be_unreadable=True)
-        if not (self.pre_save_heard and self._is_shown_as_stored(target)):
-            result.refresh_fields.append(target)
+            self.result.shared.append((target, row_value))
 
     def _is_shown_as_stored(self, target: ModelField) -> bool:
-        has_type = self.backend.selects_stored_value() or columns.has_known_type(target)
+        """Return whether a preview of a constant shows what the row will return."""
+        selects_stored_value = backends.of(self.connection).selects_stored_value()
+        has_type = selects_stored_value or columns.has_known_type(target)
         return has_type and columns.saves_as_it_compares(target)
-
-    def _scaling(self, target: ModelField) -> Scaling | None:
-        return None if self.backend.selects_stored_value() else columns.scaling(target, self.connection)
 
     def _may_hold(self, target: Any, value: Any) -> bool:
         # The descriptor refuses objects that an UPDATE accepts: an instance of another class with such a key,
@@ -301,16 +291,10 @@ class _Planner:
         return isinstance(value, expected) and value._state.db in (None, self.using)
 
 
-def _raw(target: ModelField, value: Any) -> Any:
-    if hasattr(value, "prepare_database_save"):
-        return value.prepare_database_save(target)
-    return value
-
-
 def reads_assigned(resolved: Any, assigned: AbstractSet[ModelField], connection: BaseDatabaseWrapper) -> bool:
     """Return whether an expression reads columns assigned before, on a database where that matters."""
-    in_turn = assigned and backends.of(connection).sets_from_left_to_right()
-    return bool(in_turn) and not assigned.isdisjoint(read_by(resolved))
+    in_turn = backends.of(connection).sets_from_left_to_right()
+    return bool(assigned) and in_turn and not assigned.isdisjoint(read_by(resolved))
 
 
 def reads_other_rows(expression: Any, model: type[Model]) -> bool:
@@ -325,9 +309,7 @@ def chooses_by_tables(queryset: QuerySet[Any]) -> bool:
     MariaDB's SET then takes all columns from the old row. (SQLUpdateCompiler.pre_sql_setup and
     Query.count_active_tables, Django 5.2 to 6.1.)
     """
-    query = queryset.query.chain(UpdateQuery)
-    query.get_initial_alias()
-    return query.count_active_tables() > 1 or chooses_by_other_rows(queryset)
+    return _update_query(queryset).count_active_tables() > 1 or chooses_by_other_rows(queryset)
 
 
 def may_read_itself(plan: Plan, queryset: QuerySet[Any], connection: BaseDatabaseWrapper) -> bool:
@@ -373,9 +355,7 @@ def value_reads_other_rows(value: Any, queryset: QuerySet[Any], target: ModelFie
     """
     if not hasattr(value, "resolve_expression"):
         return False
-    query = queryset.query.chain(UpdateQuery)
-    query.get_initial_alias()
-    return _reads_other_rows(resolved_to_save(value, _resolving(query, target)))
+    return _reads_other_rows(resolved_to_save(value, _resolving(_update_query(queryset), target)))
 
 
 def _reads_other_rows(resolved: Any) -> bool:

@@ -83,14 +83,11 @@ class ChangeTracker:
         return [
             field
             for field, old in zip(self.plain, before, strict=False)
-            if not _is_deferred_still(instance, field, old)
+            # A field that is still deferred has not changed.
+            if (old is not DEFERRED or field.attname in instance.__dict__)
             and not snapshots.is_same(getattr(instance, field.attname), old)
         ]
 
 
 def _nothing(_: dict[str, Any]) -> tuple[()]:
     return ()
-
-
-def _is_deferred_still(instance: Model, field: ModelField, old: Any) -> bool:
-    return old is DEFERRED and field.attname not in instance.__dict__

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections
 from django.db.models import FloatField, QuerySet
 from django.db.models.constants import OnConflict
 
@@ -23,8 +22,8 @@ from signal_patch.dispatch.writing.unique_sets import conditions, flat, key_of, 
 if TYPE_CHECKING:
     from django.db.models import Field
 
+    from signal_patch.dispatch.operation import Operation
     from signal_patch.dispatch.writing.unique_sets import UniqueSet
-    from signal_patch.options import Options
 
     ModelField = Field[Any, Any]
     Row = Sequence[Any]
@@ -35,24 +34,17 @@ if TYPE_CHECKING:
 class Inserter:
     """Writes the batches of one `bulk_create()`."""
 
-    def __init__(
-        self,
-        queryset: QuerySet[Any],
-        using: str,
-        options: Options,
-        original: Callable[..., list[Any]],
-        arguments: dict[str, Any],
-    ) -> None:
-        self.queryset = queryset
-        self.model = queryset.model
-        self.using = using
-        self.connection = connections[using]
-        self.original = original
+    def __init__(self, operation: Operation, arguments: dict[str, Any]) -> None:
+        self.queryset = operation.queryset
+        self.model = operation.model
+        self.using = operation.using
+        self.connection = operation.connection
+        self.original = operation.original
+        self.lock = operation.lock
         self.arguments = arguments
         self.updates = bool(arguments.get("update_conflicts"))
-        self.conflicts = self.updates or bool(arguments.get("ignore_conflicts"))
+        self.ignores = bool(arguments.get("ignore_conflicts"))
         self.returns_rows = self.connection.features.can_return_rows_from_bulk_insert
-        self.lock = options.lock and self.connection.features.has_select_for_update
 
     def insert(self, objs: list[Any]) -> list[tuple[Any, bool]]:
         """Write the instances; return those that have a row now, each with whether the row is new."""
@@ -81,31 +73,28 @@ class Inserter:
         """
         if not (self.updates and self.lock) or len(objs) == 1:
             return
-        all_rows: QuerySet[Any] = QuerySet(self.model, using=self.using).order_by("pk")
-        parts = [
-            all_rows.filter(condition)
-            for unique in self._unique_sets()
-            for condition in conditions(objs, unique)
-        ]
+        parts = self._querysets_like(objs, self._unique_sets())
         if len(parts) == 1:
             keys_of(locked(parts[0], ()))
         else:
+            all_rows: QuerySet[Any] = QuerySet(self.model, using=self.using)
             lock(all_rows, {key for part in parts for key in keys_of(part)})
 
     def _unique_sets(self) -> list[UniqueSet]:
         target = self._fields("unique_fields")
         return [target] if target else unique_sets(self.model)
 
-    def rows_like(self, objs: Iterable[Any], sets: Iterable[UniqueSet], names: list[str]) -> list[Row]:
+    def rows_like(self, objs: list[Any], sets: Iterable[UniqueSet], names: list[str]) -> list[Row]:
         """Return these columns of the rows that are in conflict with the instances, and lock the rows."""
-        all_rows: QuerySet[Any] = QuerySet(self.model, using=self.using).order_by("pk")
-        all_rows = all_rows.select_for_update() if self.lock else current(all_rows)
-        objs = list(objs)
         found: list[Row] = []
-        for unique in sets:
-            for condition in conditions(objs, unique):
-                found += all_rows.filter(condition).values_list(*names)
+        for part in self._querysets_like(objs, sets):
+            found += (part.select_for_update() if self.lock else current(part)).values_list(*names)
         return found
+
+    def _querysets_like(self, objs: list[Any], sets: Iterable[UniqueSet]) -> list[QuerySet[Any]]:
+        """Return querysets that together have all rows in conflict with the instances, by key."""
+        all_rows: QuerySet[Any] = QuerySet(self.model, using=self.using).order_by("pk")
+        return [all_rows.filter(condition) for unique in sets for condition in conditions(objs, unique)]
 
     def refuse_target(self) -> None:
         """Raise the database's error if no unique index matches `unique_fields`.
@@ -152,11 +141,7 @@ class Insertion:
         self.using = inserter.using
         self.expressions = expressions
         # MySQL's and MariaDB's INSERT IGNORE changes values that do not fit their columns.
-        adjusts = (
-            inserter.conflicts
-            and not inserter.updates
-            and backends.of(self.connection).ignoring_changes_values()
-        )
+        adjusts = inserter.ignores and backends.of(self.connection).ignoring_changes_values()
         # Django's fields come first, because Django looks for them there. Then come the fields that the
         # instance of a new row needs, those that identify a row, and those that the instance of an updated
         # row needs.
@@ -283,12 +268,10 @@ class Insertion:
         refresh_fields = [
             field for field in dict.fromkeys([*self.refresh_fields, *self.expressions]) if field not in keys
         ]
-        created = [obj for obj, is_new in written if is_new]
-        if refresh_fields and created:
-            refresh(created, self.using, lambda model: refresh_fields)
-        updated = [obj for obj, is_new in written if not is_new]
-        if updated:
-            refresh(updated, self.using, lambda model: list(model._meta.concrete_fields))
+        if refresh_fields:
+            refresh((obj for obj, is_new in written if is_new), self.using, lambda model: refresh_fields)
+        updated = (obj for obj, is_new in written if not is_new)
+        refresh(updated, self.using, lambda model: list(model._meta.concrete_fields))
 
 
 def _returned(field: ModelField, value: Any) -> Any:

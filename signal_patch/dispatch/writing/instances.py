@@ -53,11 +53,11 @@ class InstanceWriter:
         self.fields = fields
         self.connection = connection
         self.size = self._largest()
+        is_exact = True
         if queryset.query.where or any(map(_may_collide, fields)):
             # Which rows match, and which values collide, depends on what earlier statements wrote.
-            self.size, is_exact = size, size <= self.size
-        else:
-            is_exact = True
+            is_exact = size <= self.size
+            self.size = size
         self.is_possible = (
             is_exact
             and all(is_djangos(type(queryset), name) for name in METHODS)
@@ -103,18 +103,17 @@ class InstanceWriter:
             # If two instances have the same key, Django's statement takes the first.
             by_key.setdefault(instance.pk, instance)
         keys = [*by_key]
-        parts = (keys[start : start + self.size] for start in range(0, len(keys), self.size))
+        matched = 0
         with in_flight.silence(self.model):
-            return sum(self._write(queryset, {key: by_key[key] for key in part}) for part in parts)
-
-    def _write(self, queryset: Any, instances: dict[Any, Model]) -> int:
-        values = {
-            field.attname: self._value(
-                field, {key: getattr(instance, field.attname) for key, instance in instances.items()}
-            )
-            for field in self.fields
-        }
-        matched: int = querysets.with_keys(queryset.using(self.using), [*instances]).update(**values)
+            for start in range(0, len(keys), self.size):
+                part = keys[start : start + self.size]
+                values = {
+                    field.attname: self._value(
+                        field, {key: getattr(by_key[key], field.attname) for key in part}
+                    )
+                    for field in self.fields
+                }
+                matched += querysets.with_keys(queryset.using(self.using), part).update(**values)
         return matched
 
     def _value(self, field: ModelField, values: dict[Any, Any]) -> Any:

@@ -33,81 +33,63 @@ if TYPE_CHECKING:
 BRANCHES = 400
 
 
-def write(
-    batch: Batch,
-    plan: Plan,
-    changes: dict[Any, Changes],
-    writer: QuerySet[Any],
-    original: Callable[..., int],
-) -> int:
-    """Write a batch, with the changes of receivers, and return the number of rows matched.
+class Writer:
+    """Writes a batch as planned, with what receivers changed, by the key of the row.
 
-    `changes` are by the key of the row. `writer` is a queryset over all rows, of the class that `original`,
-    Django's own `update()`, expects.
+    `queryset` covers all rows, and is of the class that `original`, Django's own `update()`, expects.
     """
-    return _Writer(plan, writer, original).write(batch, changes)
 
-
-class _Writer:
-    def __init__(self, plan: Plan, writer: QuerySet[Any], original: Callable[..., int]) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        plan: Plan,
+        changes: dict[Any, Changes],
+        queryset: QuerySet[Any],
+        original: Callable[..., int],
+    ) -> None:
+        self.batch = batch
         self.plan = plan
-        self.queryset = writer
+        self.changes = changes
+        self.queryset = queryset
         self.original = original
-        self.model = writer.model
-        self.connection = connections[writer.db]
+        self.model = queryset.model
+        self.connection = connections[queryset.db]
         self.columns = set(self.model._meta.concrete_fields)
+        # In these fields each row gets what its instance holds. If receivers have changed rows, that includes
+        # fields whose expressions would read what a receiver has put into another column.
+        self.fixed = [*plan.precomputed_fields.values()] if changes else plan.written_as_held
         self.nulls: set[tuple[ModelField, Any]] = set()
 
-    def write(self, batch: Batch, changes: dict[Any, Changes]) -> int:
-        matched = self._write(batch, changes)
-        if matched > len(batch.keys):
-            self._refuse_shared(batch)
+    def write(self) -> int:
+        """Write the batch, and return the number of rows matched."""
+        keys = self.batch.keys
+        if self.changes or self.fixed:
+            matched = self._write_own_values()
+        else:
+            matched = self._update(keys, self.plan.statement)
+        if matched > len(keys):
+            # Other rows may share these keys. If not, an overridden `update()` has counted rows of its own.
+            moves = any(map(self._is_key, self.plan.names))
+            refuse_shared_keys(self.queryset, [obj.pk for obj in self.batch.instances] if moves else keys)
         return matched
 
-    def _write(self, batch: Batch, changes: dict[Any, Changes]) -> int:
-        if not changes and not self.plan.written_as_held:
-            return self._update(self.queryset, batch.keys, self.plan.statement)
-        pairs = list(zip(batch.keys, batch.instances, strict=True))
-        fixed = self._fixed(changes)
-        self.nulls = json_null.places(self.plan.precomputed_fields.values(), batch.precomputed)
-        matched = sum(self._write_part(part, changes, fixed) for part in self._parts(pairs, changes, fixed))
-        self._write_subclasses(pairs, changes)
+    def _write_own_values(self) -> int:
+        """Write the batch in statements that also write the values of single rows."""
+        self.nulls = json_null.places(self.plan.precomputed_fields.values(), self.batch.precomputed)
+        matched = sum(map(self._write_part, self._parts()))
+        self._write_subclasses()
         return matched
 
-    def _refuse_shared(self, batch: Batch) -> None:
-        """Raise an error if the statement has changed rows that share their keys with other rows.
-
-        If it has not, an overridden `update()` may have counted rows of its own.
-        """
-        keys = batch.keys
-        if any(map(self._is_key, self.plan.names)):
-            keys = [instance.pk for instance in batch.instances]
-        refuse_shared_keys(self.queryset, keys)
-
-    def _fixed(self, changes: dict[Any, Changes]) -> list[ModelField]:
-        """Return the fields for which each row gets the value that its instance holds.
-
-        If receivers have changed rows, these include fields whose expressions read columns assigned before:
-        the expressions must not read what a receiver has put there.
-        """
-        fixed = self.plan.written_as_held
-        if changes:
-            fixed += [field for field in self.plan.precomputed_fields.values() if field not in fixed]
-        return fixed
-
-    def _parts(
-        self,
-        pairs: list[tuple[Any, Model]],
-        changes: dict[Any, Changes],
-        fixed: Sequence[ModelField],
-    ) -> Iterator[list[tuple[Any, Model]]]:
-        columns = set(fixed).union(*changes.values())
-        constant = self._constant(columns)
-        branches = self._branches(columns)
+    def _parts(self) -> Iterator[list[tuple[Any, Model]]]:
+        """Yield the keys and instances for each statement."""
+        fields = set(self.fixed).union(*self.changes.values())
+        constant = self._constant(fields)
+        room = querysets.largest_batch(self.queryset.db, self.model)
+        branches = max(1, min(BRANCHES, room // max(1, len(fields))))
         part: list[tuple[Any, Model]] = []
         count = 0
-        for key, instance in pairs:
-            own = [*fixed, *changes.get(key, ())]
+        for key, instance in self.batch.pairs:
+            own = [*self.fixed, *self.changes.get(key, ())]
             if not constant.isdisjoint(own):
                 yield [(key, instance)]
                 continue
@@ -127,25 +109,16 @@ class _Writer:
             if not columns.takes_expressions(field, PerRow(self.model, field, {}), self.connection)
         }
 
-    def _branches(self, columns: set[ModelField]) -> int:
-        room = querysets.largest_batch(self.queryset.db, self.model)
-        return max(1, min(BRANCHES, room // max(1, len(columns))))
-
-    def _write_part(
-        self,
-        part: list[tuple[Any, Model]],
-        changes: dict[Any, Changes],
-        fixed: Sequence[ModelField],
-    ) -> int:
+    def _write_part(self, part: list[tuple[Any, Model]]) -> int:
         own: dict[ModelField, dict[Any, Any]] = defaultdict(dict)
         for key, instance in part:
-            for field in fixed:
+            for field in self.fixed:
                 own[field][self._key(field, key, instance)] = self._held(field, key, instance)
-            for field, value in changes.get(key, {}).items():
+            for field, value in self.changes.get(key, {}).items():
                 if field in self.columns:
                     own[field][self._key(field, key, instance)] = value
         keys = [key for key, _ in part]
-        return self._update(self.queryset, keys, self._merged(own, len(part)))
+        return self._update(keys, self._merged(own, len(part)))
 
     def _held(self, field: ModelField, key: Any, instance: Model) -> Any:
         value = getattr(instance, field.attname)
@@ -172,9 +145,8 @@ class _Writer:
             if len(by_key) == count and self._is_one(field, [*by_key.values()]):
                 values[name] = next(iter(by_key.values()))
             else:
-                owner = columns.concrete(field.model)
                 otherwise = self._otherwise(field, name)
-                values[name] = PerRow(owner, field, by_key, otherwise)
+                values[name] = PerRow(columns.concrete(field.model), field, by_key, otherwise)
         # MariaDB assigns from left to right. So a CASE over the key must come before the new key, and the
         # caller's expressions must keep the caller's order.
         places = {name: place for place, name in enumerate(self.plan.names)}
@@ -204,24 +176,19 @@ class _Writer:
     def _is_key(self, name: str) -> bool:
         return is_part(self.model, self.model._meta.get_field(name))
 
-    def _write_subclasses(self, pairs: list[tuple[Any, Model]], changes: dict[Any, Changes]) -> None:
+    def _write_subclasses(self) -> None:
         # A polymorphic queryset yields instances with columns that its own model lacks.
-        for key, instance in pairs:
-            extra = {f: v for f, v in changes.get(key, {}).items() if f not in self.columns}
-            if extra:
+        for key, instance in self.batch.pairs:
+            changes = self.changes.get(key, {})
+            values = {field.attname: value for field, value in changes.items() if field not in self.columns}
+            if values:
                 subclass: QuerySet[Any] = QuerySet(type(instance), using=self.queryset.db)
-                values = {field.attname: value for field, value in extra.items()}
-                self._update(subclass, [instance.pk], values, QuerySet.update)
+                with in_flight.silence(type(instance)):
+                    QuerySet.update(querysets.with_keys(subclass, [instance.pk]), **values)
 
-    def _update(
-        self,
-        queryset: QuerySet[Any],
-        keys: list[Any],
-        values: dict[str, Any],
-        original: Callable[..., int] | None = None,
-    ) -> int:
-        with in_flight.silence(queryset.model):
-            return (original or self.original)(querysets.with_keys(queryset, keys), **values)
+    def _update(self, keys: list[Any], values: dict[str, Any]) -> int:
+        with in_flight.silence(self.model):
+            return self.original(querysets.with_keys(self.queryset, keys), **values)
 
 
 def refuse_shared_keys(queryset: QuerySet[Any], keys: Sequence[Any]) -> None:
@@ -250,17 +217,13 @@ def write_extras(
             groups[model, tuple(extra)].append((key, obj))
     for (model, fields), chosen in groups.items():
         rows = queryset if model is queryset.model else QuerySet(model, using=queryset.db)
+        # Of two instances with one key, the first counts.
+        first = dict(reversed(chosen))
+        batch = selection.Batch(list(first), list(first.values()))
+        values = {key: {field: getattr(obj, field.attname) for field in fields} for key, obj in first.items()}
+        nothing_else = Plan((), frozenset(), pre_save_heard=True)
         # Django's own bulk_update() would lose the changes that a field only makes to plain values.
-        write_own(rows, chosen, fields)
-
-
-def write_own(queryset: QuerySet[Any], pairs: list[tuple[Any, Model]], columns: Sequence[ModelField]) -> None:
-    """Write the instances' values of some columns. Of two instances with one key, the first counts."""
-    first = dict(reversed(pairs))
-    batch = selection.Batch(list(first), list(first.values()))
-    changes = {key: {f: getattr(instance, f.attname) for f in columns} for key, instance in first.items()}
-    nothing_else = Plan((), frozenset(), pre_save_heard=True)
-    _Writer(nothing_else, queryset, QuerySet.update).write(batch, changes)
+        Writer(batch, nothing_else, values, rows, QuerySet.update).write()
 
 
 def writer_of(queryset: QuerySet[Any], using: str) -> Any:
