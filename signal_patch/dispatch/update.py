@@ -221,7 +221,7 @@ class Update(BulkSave[Batch]):
 
     @property
     def total(self) -> int:
-        return self.selection.total
+        return len(self.selection.keys)
 
     def keys_by_class(self, batch: Batch) -> dict[type[Model], list[Any]]:
         if self.senders == [self.model]:

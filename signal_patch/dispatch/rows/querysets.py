@@ -203,9 +203,8 @@ def with_committed(queryset: QuerySet[Any], names: Iterable[str]) -> QuerySet[An
     snapshot, because the lock of the outer query does not extend to them.
     """
     backend = backends.of(connections[queryset.db])
-    if backend.reads_snapshots():
-        annotations = queryset.query.annotations
-        annotations.update({name: backend.with_committed_subqueries(annotations[name]) for name in names})
+    annotations = queryset.query.annotations
+    annotations.update({name: backend.with_committed_subqueries(annotations[name]) for name in names})
     return queryset
 
 

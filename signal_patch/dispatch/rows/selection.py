@@ -13,11 +13,13 @@ from signal_patch.dispatch.rows import choosing, loading, related
 from signal_patch.dispatch.rows.keys import getter, refuse_null, refuse_shared
 from signal_patch.dispatch.rows.querysets import (
     all_rows,
+    copied,
     is_djangos,
     keyed,
     keys_of,
     largest_batch,
     locked,
+    order_by_key,
     reads_snapshots,
     with_committed,
     with_keys,
@@ -64,8 +66,7 @@ class Selection:
 
     `previews` are expressions to select with each batch when it is loaded. `precomputed` are expressions to
     select for all rows when they are chosen. The fields named in `replaced` get new values before receivers
-    see the instances, so their old values are not loaded if Django alone makes the instances. `total` is
-    known from the first batch on.
+    see the instances, so their old values are not loaded if Django alone makes the instances.
     """
 
     def __init__(
@@ -82,7 +83,6 @@ class Selection:
         self.previews = previews
         self.precomputed = precomputed
         self.size = min(options.batch_size, largest_batch(using, queryset.model))
-        self.total = 0
         # The keys of all rows, known from the first batch on.
         self.keys: list[Any] = []
         lock = options.lock and connections[using].features.has_select_for_update
@@ -101,7 +101,7 @@ class Selection:
     def _in_models_order(self, chosen: QuerySet[Any]) -> Iterator[Batch]:
         first = self._load_first(chosen)
         if len(first.keys) <= self.size:
-            self.keys, self.total = first.keys, len(first.keys)
+            self.keys = first.keys
             yield first
             return
         first.keys.pop()
@@ -121,19 +121,19 @@ class Selection:
         Two operations that lock the same rows in different orders can deadlock. Avoiding that takes one more
         statement.
         """
-        ordered = choosing.by_key(self.queryset)
+        ordered = copied(self.queryset)
+        order_by_key(ordered.query)
         first = self._load_first(self.choice.rows(ordered))
         if len(first.keys) <= self.size:
-            self.keys, self.total = first.keys, len(first.keys)
+            self.keys = first.keys
             self._note_all_are_locked()
-            order = first.keys if self.total < 2 else self._in_callers_order(first.keys)
+            order = first.keys if len(first.keys) < 2 else self._in_callers_order(first.keys)
             yield _arranged(first, order, first.precomputed)
             return
         # These are the first rows by key, not in the caller's order. Free them before the next batch is
         # loaded.
         del first
         keys, precomputed = self._all_keys(ordered)
-        self._note_all_are_locked()
         yield from self._chunks(self._in_callers_order(keys), precomputed)
 
     def _load_first(self, chosen: QuerySet[Any]) -> Batch:
@@ -145,7 +145,7 @@ class Selection:
         # clone.
         keys, precomputed = self._keys(self.choice.rows(queryset))
         refuse_null(self.queryset.model, keys)
-        self.keys, self.total = keys, len(keys)
+        self.keys = keys
         self._note_all_are_locked()
         return keys, precomputed
 
@@ -160,8 +160,7 @@ class Selection:
             # Read without a lock, because the order depends on other tables.
             ordered: Iterable[Any] = self._keys_in_other_tables_order()
         else:
-            tables = self.choice.locked_tables[:1]
-            ordered = keys_of(locked(chosen, tables) if self.choice.lock else chosen)
+            ordered = keys_of(self.choice.with_lock(chosen))
         missing = set(keys)
         found = [key for key in dict.fromkeys(ordered) if key in missing]
         # A random condition, or a change to another table, may leave out some rows this time.
@@ -187,7 +186,7 @@ class Selection:
             computed, precomputed = self._computed(keys)
             keep = set(computed)
             keys = [key for key in keys if key in keep]
-        self.keys, self.total = keys, len(keys)
+        self.keys = keys
         yield from self._chunks(keys, precomputed)
 
     def _keys_in_other_tables_order(self) -> Iterator[Any]:
@@ -208,8 +207,7 @@ class Selection:
         return computed, precomputed
 
     def _keys(self, chosen: QuerySet[Any]) -> tuple[list[Any], Precomputed]:
-        if self.choice.lock:
-            chosen = locked(chosen, self.choice.locked_tables[:1])
+        chosen = self.choice.with_lock(chosen)
         if not self.precomputed:
             return keys_of(chosen), {}
         annotated = self.loader.annotated(chosen, {}, self.precomputed)
@@ -232,7 +230,7 @@ class Selection:
 
 def _arranged(batch: Batch, keys: list[Any], precomputed: Precomputed) -> Batch:
     """Return a batch with its rows in the order of these keys; keys without a row are dropped."""
-    loaded = dict(zip(batch.keys, batch.instances, strict=True))
+    loaded = dict(batch.pairs)
     present = [key for key in keys if key in loaded]
     return Batch(
         present,
