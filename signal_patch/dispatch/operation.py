@@ -127,17 +127,13 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
 
         Nothing is sent for a row that is in flight already.
         """
-        by_class = self.keys_by_class(batch)
+        by_class = in_flight.keys_by_class(self.model, batch.keys, batch.instances)
         already_in_flight = in_flight.keys_in_flight_of(self.using, by_class)
         pairs = batch.pairs
         batch.to_signal = (
             [pair for pair in pairs if pair[0] not in already_in_flight] if already_in_flight else pairs
         )
         return in_flight.flight_of(self.using, by_class)
-
-    def keys_by_class(self, batch: AnyBatch) -> dict[type[Model], list[Any]]:
-        """Return the keys of the rows by the classes of their instances."""
-        return in_flight.keys_by_class(self.model, batch.keys, batch.instances)
 
     @abstractmethod
     def assign(self, batch: AnyBatch) -> None:

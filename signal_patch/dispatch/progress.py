@@ -204,23 +204,18 @@ def in_receivers(function: T) -> T:
     return cast("T", timed)
 
 
-@contextmanager
-def _showing(progress: Progress | bool | None, label: str) -> Iterator[Progress]:
-    if callable(progress):
-        yield progress
-    elif progress:
-        with _bar(label) as show:
-            yield show
-    else:
-        yield _nothing
-
-
 def _nothing(done: int, total: int) -> None:
     pass
 
 
 @contextmanager
-def _bar(label: str) -> Iterator[Progress]:
+def _showing(progress: Progress | bool | None, label: str) -> Iterator[Progress]:
+    if callable(progress):
+        yield progress
+        return
+    if not progress:
+        yield _nothing
+        return
     # tqdm is only installed with the extra `progress`. Without it, Options has refused True.
     from tqdm import tqdm
 

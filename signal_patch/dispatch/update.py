@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from django.db.models import QuerySet
@@ -92,22 +93,12 @@ def _update_in_transactions(
     return matched
 
 
+@dataclass(eq=False)
 class Update(BulkSave[Batch]):
     """The update of a queryset's rows with the same values for all."""
 
     name = "update"
-
-    def __init__(
-        self,
-        queryset: QuerySet[Any],
-        using: str,
-        senders: list[type[Model]],
-        options: Options,
-        original: Callable[..., int],
-        values: dict[str, Any],
-    ) -> None:
-        super().__init__(queryset, using, senders, options, original)
-        self.values = values
+    values: dict[str, Any]
 
     def begin(self) -> None:
         self.begin_write()
@@ -134,9 +125,6 @@ class Update(BulkSave[Batch]):
         return plan_values(
             self.queryset, self.values, self.using, self.connection, pre_save_heard=pre_save_heard
         )
-
-    def _writes_key(self) -> bool:
-        return any(is_part(self.model, field) for field in self.fields)
 
     def _replaced(self) -> list[str]:
         """Return the names of the fields whose old values nobody needs."""
@@ -223,14 +211,9 @@ class Update(BulkSave[Batch]):
     def total(self) -> int:
         return len(self.selection.keys)
 
-    def keys_by_class(self, batch: Batch) -> dict[type[Model], list[Any]]:
-        if self.senders == [self.model]:
-            return {self.model: batch.keys}
-        return super().keys_by_class(batch)
-
     def assign(self, batch: Batch) -> None:
         self.plan.assign(batch, self.connection)
-        if self._writes_key():
+        if any(is_part(self.model, field) for field in self.fields):
             keys = self.flight.keys[self.model._meta.concrete_model]
             keys.update(instance.pk for instance in batch.instances)
 

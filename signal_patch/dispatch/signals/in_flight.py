@@ -179,16 +179,17 @@ def open_rounds() -> list[Round]:
 
 
 def keys_by_class(
-    model: type[Model], keys: Iterable[Any], instances: Iterable[Model]
+    model: type[Model], keys: list[Any], instances: list[Model]
 ) -> dict[type[Model], list[Any]]:
     """Return the keys of a model's rows by the classes of their instances.
 
     A row that has an instance of a subclass is listed under both, because others may know it by either.
     """
-    by_class: dict[type[Model], list[Any]] = {model: list(keys)}
-    for key, instance in zip(by_class[model], instances, strict=True):
-        if type(instance) is not model:
-            by_class.setdefault(type(instance), []).append(key)
+    by_class: dict[type[Model], list[Any]] = {model: keys}
+    for subclass in {*map(type, instances)} - {model}:
+        by_class[subclass] = [
+            key for key, instance in zip(keys, instances, strict=True) if type(instance) is subclass
+        ]
     return by_class
 
 
