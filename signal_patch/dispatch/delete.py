@@ -24,10 +24,8 @@ if TYPE_CHECKING:
     from django.db.models.deletion import Collector
 
     from signal_patch.dispatch.cascade_updates import MixinOptions
-    from signal_patch.dispatch.database_cascade import Decide
+    from signal_patch.dispatch.database_cascade import Decide, Deleted
     from signal_patch.options import Options
-
-    Deleted = tuple[int, dict[str, int]]
 
 
 _REMOVING = (deletion.CASCADE, getattr(deletion, "DB_CASCADE", deletion.CASCADE))  # Django 6.1

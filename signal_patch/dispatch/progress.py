@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from functools import wraps
+from functools import cached_property, wraps
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -48,14 +48,12 @@ class Report:
         self.has_receivers = bulk_dispatched.has_listeners(model)
         self._rows_of_batch = 0
         self._rounds = 0
-        self._site: Site | None = None
         self._started = perf_counter()
 
-    @property
+    @cached_property
     def site(self) -> Site | None:
         """The line of the project's code that called the operation."""
-        self._site = self._site or call_site()
-        return self._site
+        return call_site()
 
     @property
     def name(self) -> str:

@@ -36,13 +36,14 @@ class Choice:
 
     `lock` says whether the rows will be locked, `computes` whether expressions will be selected with them.
     `locked_tables` are the names that `select_for_update(of=…)` then needs. It is empty if all tables of the
-    query are the model's own.
+    query are the model's own. `can_name_tables` says whether the database knows `of`.
     """
 
     def __init__(self, using: str, *, lock: bool, computes: bool) -> None:
         self.using = using
         self.lock = lock
         self.computes = computes
+        self.can_name_tables: bool = connections[using].features.has_select_for_update_of
         self.locked_tables: tuple[str, ...] = ()
 
     def rows(self, queryset: QuerySet[Any]) -> Any:
@@ -86,7 +87,7 @@ class Choice:
     def _can_lock_own_tables(self, query: Query) -> bool:
         opts = query.get_meta()
         # Django 6.1 fails on `of` with a values_list() of a composite key.
-        if is_composite(opts.model) or not connections[self.using].features.has_select_for_update_of:
+        if is_composite(opts.model) or not self.can_name_tables:
             return False
         self.locked_tables = own_tables(opts)
         return True

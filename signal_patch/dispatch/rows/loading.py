@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from inspect import getattr_static
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Model
@@ -96,10 +97,8 @@ def _is_plain_model(model: type[Model]) -> bool:
         and model.__setattr__ is object.__setattr__
         # Model.__init__() calls the __init__() of a class that comes after Model.
         and not any("__init__" in vars(cls) for cls in model.__mro__ if cls not in (Model, object))
-        and all(_is_plain_attribute(model, field.attname) for field in model._meta.concrete_fields)
+        and all(
+            type(getattr_static(model, field.attname, None)) in _PLAIN_DESCRIPTORS
+            for field in model._meta.concrete_fields
+        )
     )
-
-
-def _is_plain_attribute(model: type[Model], name: str) -> bool:
-    attribute = next((vars(cls)[name] for cls in model.__mro__ if name in vars(cls)), None)
-    return type(attribute) in _PLAIN_DESCRIPTORS

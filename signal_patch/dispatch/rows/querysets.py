@@ -172,7 +172,7 @@ def lock(queryset: QuerySet[Any], keys: Iterable[Any]) -> None:
     for start in range(0, len(ordered), size):
         chosen = with_keys(queryset, ordered[start : start + size])
         order_by_key(chosen.query)
-        keys_of(locked(chosen, ()))
+        keys_of(locked(chosen))
 
 
 def in_order(keys: Iterable[Any]) -> list[Any]:
@@ -193,7 +193,7 @@ def current(queryset: QuerySet[Any]) -> QuerySet[Any]:
     UPDATE of our own assigned, if the row already held these values. A locking read returns the current
     values.
     """
-    return locked(queryset, ()) if reads_snapshots(queryset.db) else queryset
+    return locked(queryset) if reads_snapshots(queryset.db) else queryset
 
 
 def with_committed(queryset: QuerySet[Any], names: Iterable[str]) -> QuerySet[Any]:
@@ -213,7 +213,7 @@ def reads_snapshots(using: str) -> bool:
     return backends.of(connections[using]).reads_snapshots()
 
 
-def locked(queryset: QuerySet[Any], tables: tuple[str, ...]) -> QuerySet[Any]:
+def locked(queryset: QuerySet[Any], tables: tuple[str, ...] = ()) -> QuerySet[Any]:
     """Return a queryset that locks its rows, in these tables or, if none is named, in all of them."""
     return QuerySet.select_for_update(queryset, of=tables)
 

@@ -58,6 +58,7 @@ class Batch:
         return list(zip(self.keys, self.instances, strict=True))
 
 
+@dataclass(eq=False)
 class Selection:
     """The rows of one bulk update, in the order of their signals.
 
@@ -69,25 +70,20 @@ class Selection:
     see the instances, so their old values are not loaded if Django alone makes the instances.
     """
 
-    def __init__(
-        self,
-        queryset: QuerySet[Any],
-        using: str,
-        options: Options,
-        previews: Expressions,
-        precomputed: Expressions,
-        replaced: Sequence[str],
-    ) -> None:
-        self.queryset = queryset
-        self.using = using
-        self.previews = previews
-        self.precomputed = precomputed
-        self.size = min(options.batch_size, largest_batch(using, queryset.model))
+    queryset: QuerySet[Any]
+    using: str
+    options: Options
+    previews: Expressions
+    precomputed: Expressions
+    replaced: Sequence[str]
+
+    def __post_init__(self) -> None:
+        self.size = min(self.options.batch_size, largest_batch(self.using, self.queryset.model))
         # The keys of all rows, known from the first batch on.
         self.keys: list[Any] = []
-        lock = options.lock and connections[using].features.has_select_for_update
-        self.choice = choosing.Choice(using, lock=lock, computes=bool(precomputed))
-        self.loader = _Loader(queryset, using, self.choice, replaced)
+        lock = self.options.lock and connections[self.using].features.has_select_for_update
+        self.choice = choosing.Choice(self.using, lock=lock, computes=bool(self.precomputed))
+        self.loader = _Loader(self.queryset, self.using, self.choice, self.replaced)
 
     def batches(self) -> Iterator[Batch]:
         """Yield the rows in batches, each row once."""
@@ -246,7 +242,6 @@ class _Loader:
         self, queryset: QuerySet[Any], using: str, choice: choosing.Choice, replaced: Sequence[str]
     ) -> None:
         self.queryset = queryset
-        self.using = using
         self.choice = choice
         self.replaced = replaced
         self.related = related.of(queryset, using)
@@ -301,17 +296,14 @@ class _Loader:
 
         They may not if their tables would be locked too, or if raw SQL may name a column that they also have.
         """
-        names_tables = connections[self.using].features.has_select_for_update_of
-        return (
-            not precomputed and (names_tables or not self.choice.lock) and not related.has_raw_sql(rows.query)
-        )
+        locks_no_others = self.choice.can_name_tables or not self.choice.lock
+        return not precomputed and locks_no_others and not related.has_raw_sql(rows.query)
 
     def _loaded_tables(self, rows: QuerySet[Any]) -> tuple[str, ...]:
         if self.choice.locked_tables or not rows.query.select_related:
             return self.choice.locked_tables
         # PostgreSQL refuses to lock the nullable side of an outer join.
-        names_tables = connections[self.using].features.has_select_for_update_of
-        return choosing.own_tables(rows.query.get_meta()) if names_tables else ()
+        return choosing.own_tables(rows.query.get_meta()) if self.choice.can_name_tables else ()
 
     def _unloaded(self, rows: Any) -> Sequence[str]:
         # Locking a parent's table needs one of its columns in the SELECT; a prefetch needs the foreign keys.
