@@ -171,9 +171,8 @@ class BulkUpdate(BulkSave[GivenBatch]):
             self.objs, lambda: self._original(querysets.copied(self.queryset), self.objs)
         )
         self.expressions.precompute()
-        size = self._size()
-        for start in range(0, self.total, size):
-            objs = list(self.objs[start : start + size])
+        for part in querysets.parts(self.objs, self._size()):
+            objs = list(part)
             batch = GivenBatch([obj.pk for obj in objs], objs)
             if _is_set_order(self.model, self.names, objs):
                 batch.instances = self._whole(batch)
@@ -449,8 +448,8 @@ class InstanceExpressions:
 
     def precompute(self) -> None:
         """Replace expressions that read other rows by the values that they have before the first write."""
-        for start in range(0, len(self.computed), self.size):
-            pairs = [(obj.pk, obj) for obj in self.computed[start : start + self.size]]
+        for part in querysets.parts(self.computed, self.size):
+            pairs = [(obj.pk, obj) for obj in part]
             reading = {
                 field: {
                     key: value

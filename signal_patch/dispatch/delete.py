@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections, transaction
+from django.db import transaction
 from django.db.models import QuerySet, deletion
 from django.db.models.signals import post_delete, pre_delete
 
@@ -166,7 +166,7 @@ def _delete_in_transactions(
 ) -> None:
     """Delete the rows batch by batch, each in a transaction of its own."""
     commits.refuse(queryset, "delete", refusals(queryset))
-    lock = options.lock and connections[using].features.has_select_for_update
+    lock = querysets.locks_rows(options, using)
 
     def delete_batch(keys: list[Any], after: Any) -> int:
         if lock and keys:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import connections
 from django.db.models import Q, QuerySet, Value
@@ -20,6 +20,9 @@ from signal_patch.dispatch.values import columns
 if TYPE_CHECKING:
     from django.db.models import Field, Model
 
+    from signal_patch.options import Options
+
+T = TypeVar("T")
 
 # With fewer keys, an IN list costs nothing worth mentioning, and reads better in a log.
 FEW = 50
@@ -146,6 +149,11 @@ def largest_batch(using: str, model: type[Model]) -> int:
     return max(1, limit // 2 // len(fields_of(model)))
 
 
+def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield a sequence in parts of this size; the last one may be smaller."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
 def keys_of(queryset: QuerySet[Any]) -> list[Any]:
     """Return the primary keys of a queryset's rows."""
     if is_composite(queryset.model):
@@ -169,8 +177,8 @@ def lock(queryset: QuerySet[Any], keys: Iterable[Any]) -> None:
     """Lock the rows with the given keys, in the order of the keys."""
     ordered = in_order(keys)
     size = min(LOCKED_AT_ONCE, largest_batch(queryset.db, queryset.model))
-    for start in range(0, len(ordered), size):
-        chosen = with_keys(queryset, ordered[start : start + size])
+    for part in parts(ordered, size):
+        chosen = with_keys(queryset, part)
         order_by_key(chosen.query)
         keys_of(locked(chosen))
 
@@ -211,6 +219,11 @@ def with_committed(queryset: QuerySet[Any], names: Iterable[str]) -> QuerySet[An
 def reads_snapshots(using: str) -> bool:
     """Return whether a plain SELECT may read older values than a locking one, as on MySQL and MariaDB."""
     return backends.of(connections[using]).reads_snapshots()
+
+
+def locks_rows(options: Options, using: str) -> bool:
+    """Return whether an operation locks its rows: by the option `lock`, if the database can."""
+    return bool(options.lock and connections[using].features.has_select_for_update)
 
 
 def locked(queryset: QuerySet[Any], tables: tuple[str, ...] = ()) -> QuerySet[Any]:

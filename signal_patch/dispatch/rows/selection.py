@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections
 from django.db.models import QuerySet
 
 from signal_patch.dispatch.rows import choosing, loading, related
@@ -19,7 +18,9 @@ from signal_patch.dispatch.rows.querysets import (
     keys_of,
     largest_batch,
     locked,
+    locks_rows,
     order_by_key,
+    parts,
     reads_snapshots,
     with_committed,
     with_keys,
@@ -81,7 +82,7 @@ class Selection:
         self.size = min(self.options.batch_size, largest_batch(self.using, self.queryset.model))
         # The keys of all rows, known from the first batch on.
         self.keys: list[Any] = []
-        lock = self.options.lock and connections[self.using].features.has_select_for_update
+        lock = locks_rows(self.options, self.using)
         self.choice = choosing.Choice(self.using, lock=lock, computes=bool(self.precomputed))
         self.loader = _Loader(self.queryset, self.using, self.choice, self.replaced)
 
@@ -196,7 +197,7 @@ class Selection:
         # A random condition has chosen other rows this time, so the expressions are computed by key.
         every_row = choosing.all_rows_alike(self.queryset, self.using)
         computed, precomputed = [], {}
-        for part in self._parts(keys):
+        for part in parts(keys, self.size):
             present, values = self._keys(with_keys(every_row, part))
             computed += present
             precomputed |= values
@@ -210,13 +211,10 @@ class Selection:
         precomputed = {key: tuple(values) for key, *values in keyed(annotated, *self.precomputed)}
         return list(precomputed), precomputed
 
-    def _parts(self, keys: list[Any]) -> Iterator[list[Any]]:
-        return (keys[start : start + self.size] for start in range(0, len(keys), self.size))
-
     def _chunks(self, keys: list[Any], precomputed: Precomputed) -> Iterator[Batch]:
-        return (self._chunk(part, precomputed) for part in self._parts(keys))
+        return (self._chunk(part, precomputed) for part in parts(keys, self.size))
 
-    def _chunk(self, keys: list[Any], precomputed: Precomputed) -> Batch:
+    def _chunk(self, keys: Sequence[Any], precomputed: Precomputed) -> Batch:
         rows = with_keys(all_rows(self.queryset, self.using), keys)
         batch = self.loader.load(rows, self.previews, {})
         if batch.keys == keys and not precomputed:
@@ -224,7 +222,7 @@ class Selection:
         return _arranged(batch, keys, precomputed)
 
 
-def _arranged(batch: Batch, keys: list[Any], precomputed: Precomputed) -> Batch:
+def _arranged(batch: Batch, keys: Sequence[Any], precomputed: Precomputed) -> Batch:
     """Return a batch with its rows in the order of these keys; keys without a row are dropped."""
     loaded = dict(batch.pairs)
     present = [key for key in keys if key in loaded]
