@@ -157,7 +157,7 @@ class BulkCreate(BulkSave[Batch]):
     def assign(self, batch: Batch) -> None:
         """Assign nothing: receivers see the instances as the caller gives them."""
 
-    @in_receivers
+    @in_receivers()
     def send_pre_save(self, batch: Batch) -> dict[Any, Changes]:
         objs = [obj for _, obj in batch.to_signal]
         self.rounds.begin_batch_of_new(objs)

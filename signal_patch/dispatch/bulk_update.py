@@ -88,35 +88,31 @@ class GivenBatch(Batch):
     matching: set[Any] | None = None
 
 
+@dataclass(eq=False)
 class BulkUpdate(BulkSave[GivenBatch]):
     """The update of rows with the values on the caller's instances."""
 
     name = "bulk_update"
+    objs: tuple[Any, ...]
+    names: list[str]
+    batch_size: int | None
+    is_djangos: IsDjangos
 
-    def __init__(
-        self,
-        queryset: QuerySet[Any],
-        using: str,
-        senders: list[type[Model]],
-        options: Options,
-        original: Callable[..., int],
-        objs: tuple[Any, ...],
-        names: list[str],
-        batch_size: int | None,
-        is_djangos: IsDjangos,
-    ) -> None:
-        super().__init__(queryset, using, senders, options, original)
-        self.objs = objs
-        self.names = names
-        self.batch_size = batch_size
-        self.fields: list[ModelField] = [self.model._meta.get_field(name) for name in names]
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.fields: list[ModelField] = [self.model._meta.get_field(name) for name in self.names]
         self.update_fields = frozenset(field.name for field in self.fields)
-        self.size = min(options.batch_size, querysets.largest_batch(using, self.model))
+        self.size = min(self.options.batch_size, querysets.largest_batch(self.using, self.model))
         self.expressions = InstanceExpressions(self, self.fields, self.size)
         # The named fields with values whose stored form cannot be predicted and is read from the row.
         self.unknown: list[ModelField] = []
         self.writer = InstanceWriter(
-            queryset, using, self.fields, self._size_of_statement(), self.connection, is_djangos
+            self.queryset,
+            self.using,
+            self.fields,
+            self._size_of_statement(),
+            self.connection,
+            self.is_djangos,
         )
 
     # What Django refuses, and the batches.
@@ -127,12 +123,10 @@ class BulkUpdate(BulkSave[GivenBatch]):
             for obj in self.objs:
                 # Model._prepare_related_fields_for_save, Django 5.2 to 6.1.
                 obj._prepare_related_fields_for_save(operation_name="bulk_update", fields=self.fields)
-        computed = [obj for obj in self.objs if self.expressions.are_on(obj)]
+        self.expressions.note(self.objs)
         # On an empty queryset, the statement is built but not run.
         empty = querysets.empty(self.queryset)
-        self._original(empty, computed or self.objs[:1])
-        # Noted once they are known to be valid.
-        self.expressions.note(computed)
+        self._original(empty, self.expressions.computed or self.objs[:1])
         self.unknown = _assign_stored(self.objs, self.fields, self.connection)
         if self.unknown:
             # Django may accept or refuse values that cannot be predicted.
@@ -177,9 +171,8 @@ class BulkUpdate(BulkSave[GivenBatch]):
             self.objs, lambda: self._original(querysets.copied(self.queryset), self.objs)
         )
         self.expressions.precompute()
-        size = self._size()
-        for start in range(0, self.total, size):
-            objs = list(self.objs[start : start + size])
+        for part in querysets.parts(self.objs, self._size()):
+            objs = list(part)
             batch = GivenBatch([obj.pk for obj in objs], objs)
             if _is_set_order(self.model, self.names, objs):
                 batch.instances = self._whole(batch)
@@ -244,10 +237,13 @@ class BulkUpdate(BulkSave[GivenBatch]):
             # The values that were to be written show which rows were written.
             for obj, field, value in replaced:
                 columns.assign_if_different(obj, field, value)
-        # If two instances have the same key, the row holds the values of the first.
-        is_ambiguous = distinct < len(batch.keys)
-        unknown = self._written(changes) if is_ambiguous else self._unpredicted(batch)
-        return Written(matched, changes, expected - matched, unknown)
+        if distinct < len(batch.keys):
+            # If two instances have the same key, the row holds the values of the first.
+            refresh_fields = [*self.fields, *(field for changed in changes.values() for field in changed)]
+        else:
+            custom = [field for field in self.fields if not columns.is_predictable(field)]
+            refresh_fields = list(dict.fromkeys([*batch.expressions, *custom, *self.unknown]))
+        return Written(matched, changes, expected - matched, refresh_fields)
 
     def _prepare(self, changes: ChangesByKey, batch: GivenBatch) -> None:
         """Assign the results of `Field.pre_save()` to the instances, because Django writes what they hold."""
@@ -268,13 +264,6 @@ class BulkUpdate(BulkSave[GivenBatch]):
         if matched > distinct:
             updating.refuse_shared_keys(QuerySet(self.model, using=self.using), batch.keys)
         return matched
-
-    def _written(self, changes: ChangesByKey) -> list[ModelField]:
-        return [*self.fields, *(field for changed in changes.values() for field in changed)]
-
-    def _unpredicted(self, batch: GivenBatch) -> list[ModelField]:
-        custom = [field for field in self.fields if not columns.is_predictable(field)]
-        return list(dict.fromkeys([*batch.expressions, *custom, *self.unknown]))
 
     def refresh(self, batch: GivenBatch, written: Written) -> list[SavedRow]:
         saved = super().refresh(batch, written)
@@ -344,6 +333,10 @@ def _is_same_parameter(field: ModelField, stored: Any, value: Any, connection: B
     return bool(one == other)
 
 
+def _each_once(objs: Iterable[Model]) -> list[Model]:
+    return list({id(obj): obj for obj in objs}.values())
+
+
 class InstanceExpressions:
     """The expressions that the caller's instances hold in the fields to write.
 
@@ -370,15 +363,11 @@ class InstanceExpressions:
             if not field.generated:
                 self.owners[columns.concrete(field.model)].append(field)
 
-    def are_on(self, obj: Model) -> bool:
-        """Return whether an instance holds expressions."""
-        return any(hasattr(getattr(obj, field.attname), "resolve_expression") for field in self.fields)
-
-    def note(self, objs: list[Model]) -> None:
+    def note(self, objs: Iterable[Model]) -> None:
         """Note the expressions that these instances hold, for `give_back()`."""
-        self.computed = objs
         held = ((obj, field, getattr(obj, field.attname)) for obj in objs for field in self.fields)
         self.given = [item for item in held if hasattr(item[2], "resolve_expression")]
+        self.computed = _each_once(obj for obj, *_ in self.given)
 
     def give_back(self) -> None:
         """Put the noted expressions back on their instances, after all changes to the rows were rolled back.
@@ -392,10 +381,14 @@ class InstanceExpressions:
         """Replace the expressions on the instances by their values, and return the expressions."""
         expressions = self._expressions(pairs)
         self._show(expressions, pairs)
-        self._show_rehearsed(pairs)
+        for field in {field for field, _ in self.rehearsed}:
+            for key, obj in pairs:
+                if (field, key) in self.rehearsed:
+                    value = json_null.as_loaded(self.rehearsed[field, key])
+                    columns.assign_if_different(obj, field, value)
         return expressions
 
-    def _expressions(self, pairs: list[tuple[Any, Model]]) -> Expressions:
+    def _expressions(self, pairs: Pairs) -> Expressions:
         found: Expressions = defaultdict(dict)
         for field in self.fields:
             for key, obj in pairs:
@@ -405,10 +398,7 @@ class InstanceExpressions:
         return found
 
     def _show(
-        self,
-        expressions: Expressions,
-        pairs: list[tuple[Any, Model]],
-        select: Callable[..., Any] = columns.as_column,
+        self, expressions: Expressions, pairs: Pairs, select: Callable[..., Any] = columns.as_column
     ) -> None:
         if not expressions:
             return
@@ -455,8 +445,8 @@ class InstanceExpressions:
 
     def precompute(self) -> None:
         """Replace expressions that read other rows by the values that they have before the first write."""
-        for start in range(0, len(self.computed), self.size):
-            pairs = [(obj.pk, obj) for obj in self.computed[start : start + self.size]]
+        for part in querysets.parts(self.computed, self.size):
+            pairs = [(obj.pk, obj) for obj in part]
             reading = {
                 field: {
                     key: value
@@ -470,24 +460,25 @@ class InstanceExpressions:
 
     def objs_reading_other_rows(self) -> list[Model]:
         """Return the instances that hold expressions which read other rows."""
-        reading = {id(obj) for obj, _, value in self.given if reads_other_rows(value, self.model)}
-        return [obj for obj in self.computed if id(obj) in reading]
+        return _each_once(obj for obj, _, value in self.given if reads_other_rows(value, self.model))
 
     def rehearse(self, objs: Sequence[Model], statement: Callable[[], int]) -> None:
         """Rehearse Django's statement to evaluate expressions that read columns it assigns earlier."""
-        needing = {(field, obj.pk) for obj in self.computed for field in self._reading_assigned(obj)}
+        needing: dict[ModelField, set[Any]] = defaultdict(set)
+        for obj in self.computed:
+            for field in self._reading_assigned(obj):
+                needing[field].add(obj.pk)
         if not needing:
             return
         may_read_its_table = chooses_by_tables(self.queryset) or bool(self.objs_reading_other_rows())
         self.writes_values = self.lock or may_read_its_table
-        fields = list(dict.fromkeys(field for field in self.fields if any(f is field for f, _ in needing)))
         keys = list(dict.fromkeys(obj.pk for obj in objs))
-        found = rehearse(statement, self.model, self.using, keys, fields)
+        found = rehearse(statement, self.model, self.using, keys, list(needing))
         self.rehearsed = {
             (field, key): value
             for key, values in found.items()
-            for field, value in zip(fields, values, strict=True)
-            if (field, key) in needing
+            for field, value in zip(needing, values, strict=True)
+            if key in needing[field]
         }
 
     def _reading_assigned(self, obj: Model) -> Iterator[ModelField]:
@@ -501,9 +492,3 @@ class InstanceExpressions:
                     resolved_to_save(value, query), set(owned[:place]), self.connection
                 ):
                     yield field
-
-    def _show_rehearsed(self, pairs: Pairs) -> None:
-        for field in {field for field, _ in self.rehearsed}:
-            for key, obj in pairs:
-                if (field, key) in self.rehearsed:
-                    columns.assign_if_different(obj, field, json_null.as_loaded(self.rehearsed[field, key]))

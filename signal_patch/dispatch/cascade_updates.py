@@ -50,10 +50,9 @@ def update_batch(
         return
     refuse_null(model, keys)
     size = min(options.batch_size, querysets.largest_batch(using, model))
-    ordered = querysets.in_order(keys)
     with transaction.atomic(using=using, savepoint=False):
-        for start in range(0, len(ordered), size):
-            chosen = querysets.with_keys(all_rows, ordered[start : start + size])
+        for part in querysets.parts(querysets.in_order(keys), size):
+            chosen = querysets.with_keys(all_rows, part)
             update(chosen, values, replace(options, atomic=True), _update_by_django)
 
 

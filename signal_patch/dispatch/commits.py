@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field as dataclass_field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import connections, transaction
@@ -14,7 +15,7 @@ from signal_patch.dispatch.progress import reporting
 from signal_patch.dispatch.rows import querysets
 from signal_patch.dispatch.rows.choosing import Choice
 from signal_patch.dispatch.rows.keys import refuse_null
-from signal_patch.dispatch.rows.ranges import beyond
+from signal_patch.dispatch.rows.ranges import between
 from signal_patch.dispatch.signals import in_flight
 from signal_patch.signals import logger
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 class Committed(NamedTuple):
     """What an operation had committed when it failed: the number of rows, and the last primary key."""
 
-    rows: int
-    key: Any
+    rows: int = 0
+    key: Any = None
 
     def __str__(self) -> str:
         return f"{self.rows} rows, up to the primary key {self.key!r}" if self.rows else "no row"
@@ -68,35 +69,25 @@ def refuse(queryset: QuerySet[Any], operation: str, reasons: Iterable[str]) -> N
 def chosen(queryset: QuerySet[Any], using: str, *, lock: bool = False) -> Any:
     """Return a queryset of the rows, each once, in the order of their keys; `lock` locks them."""
     choice = Choice(using, lock=lock, computes=False)
-    rows = choice.rows(queryset)
-    return querysets.locked(rows, choice.locked_tables[:1]) if lock else rows
+    return choice.with_lock(choice.rows(queryset))
 
 
+@dataclass(eq=False)
 class Batches:
     """The rows of an operation. Each batch is selected and committed before the next is selected.
 
     `statement` is one of those in the module `transactions`; `field` is a column that it may use.
     """
 
-    def __init__(
-        self,
-        name: str,
-        queryset: QuerySet[Any],
-        using: str,
-        options: Options,
-        statement: str,
-        field: Field[Any, Any],
-    ) -> None:
-        self.name = name
-        self.queryset = queryset
-        self.model = queryset.model
-        self.using = using
-        self.options = options
-        self.statement = statement
-        self.field = field
-        self.done = 0
-        self.key: Any = None
-        self.committed = Committed(0, None)
+    name: str
+    queryset: QuerySet[Any]
+    using: str
+    options: Options
+    statement: str
+    field: Field[Any, Any]
+    done: int = 0
+    key: Any = None
+    committed: Committed = dataclass_field(default_factory=Committed)
 
     def run(self, change: Callable[[list[Any], Any], int], batch_size: int) -> None:
         """Change and commit batch after batch, and report progress after each commit.
@@ -105,9 +96,10 @@ class Batches:
         rows. If there are no rows, it is called once with an empty list. An exception gets the attribute
         `bulk_committed`, which says what has been committed.
         """
-        size = min(batch_size, querysets.largest_batch(self.using, self.model))
-        with reporting(self.name, self.model, self.using, self.options.progress) as report:
-            total = self._count() if report.needs_total else 0
+        model = self.queryset.model
+        size = min(batch_size, querysets.largest_batch(self.using, model))
+        with reporting(self.name, model, self.using, self.options.progress) as report:
+            total = QuerySet.count(chosen(self.queryset, self.using)) if report.needs_total else 0
             report.begin(total)
             try:
                 while self._commit_one(change, size):
@@ -138,14 +130,11 @@ class Batches:
         self.committed = Committed(self.done, self.key)
 
     def _keys(self, limit: int) -> list[Any]:
-        rows = chosen(self.queryset if self.key is None else beyond(self.queryset, self.key), self.using)
+        rows = chosen(between(self.queryset, self.key, None), self.using)
         rows.query.set_limits(high=limit)
         keys = querysets.keys_of(rows)
-        refuse_null(self.model, keys)
+        refuse_null(self.queryset.model, keys)
         return keys
-
-    def _count(self) -> int:
-        return QuerySet.count(chosen(self.queryset, self.using))
 
     def _say_what_is_committed(self, error: BaseException, report: Report) -> None:
         """Say what has been committed: in an attribute, in a note (from Python 3.11) and in the log."""

@@ -57,7 +57,7 @@ class DatabaseRelations:
             self.collected = {
                 model for model in self._leading_to(heard) if self.decide(model, "delete") is not None
             }
-            self.followed = self._followed(self._leading_to(heard | self._changing_or_changed()))
+            self.followed = self._followed(heard)
 
     def _by_model(self) -> dict[type[Model], list[Relation]]:
         """Return the relations to the collected models, and to the models that `DB_CASCADE` then affects."""
@@ -82,36 +82,28 @@ class DatabaseRelations:
                 pending += [field.model for field in found[model] if _removes(field)]
         return found
 
-    def _followed(self, wanted: set[type[Model]]) -> dict[type[Model], list[Relation]]:
-        return {
-            model: [
-                field
-                for field in fields
-                if (field.model in wanted if _removes(field) else self._is_heard_to_change(field))
-            ]
-            for model, fields in self.by_model.items()
-        }
-
-    def _changing_or_changed(self) -> set[type[Model]]:
-        """Return the models whose rows must be looked up because of a change that has receivers.
+    def _followed(self, heard: set[type[Model]]) -> dict[type[Model], list[Relation]]:
+        """Return the relations that lead to rows whose delete or change has receivers.
 
         The referenced rows are needed to find the rows that change. The changed rows are needed as well,
         because a row that the same delete also removes sends no signals for the change.
         """
-        changing = {
-            model: fields
-            for model, relations in self.by_model.items()
-            if (
-                fields := [
-                    field for field in relations if not _removes(field) and self._is_heard_to_change(field)
-                ]
-            )
+        changes = [
+            field
+            for fields in self.by_model.values()
+            for field in fields
+            if not _removes(field) and self._is_heard_to_change(field)
+        ]
+        updated = [field for field, _ in self.collector.field_updates if self._is_heard_to_change(field)]
+        referenced = {concrete(field.remote_field.model) for field in changes}
+        changed = {field.model for field in (*changes, *updated)} & self.by_model.keys()
+        wanted = self._leading_to(heard | referenced | changed)
+        return {
+            model: [
+                field for field in fields if field in changes or (_removes(field) and field.model in wanted)
+            ]
+            for model, fields in self.by_model.items()
         }
-        changed = {field.model for fields in changing.values() for field in fields}
-        changed.update(
-            field.model for field, _ in self.collector.field_updates if self._is_heard_to_change(field)
-        )
-        return changing.keys() | (changed & self.by_model.keys())
 
     def _leading_to(self, models: set[type[Model]]) -> set[type[Model]]:
         """Return these models, and those whose removal makes the database remove rows of these models."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections, transaction
+from django.db import transaction
 from django.db.models import QuerySet, deletion
 from django.db.models.signals import post_delete, pre_delete
 
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
     from django.db.models.deletion import Collector
 
     from signal_patch.dispatch.cascade_updates import MixinOptions
-    from signal_patch.dispatch.database_cascade import Decide
+    from signal_patch.dispatch.database_cascade import Decide, Deleted
     from signal_patch.options import Options
-
-    Deleted = tuple[int, dict[str, int]]
 
 
 _REMOVING = (deletion.CASCADE, getattr(deletion, "DB_CASCADE", deletion.CASCADE))  # Django 6.1
@@ -117,11 +115,21 @@ def delete_queryset(queryset: QuerySet[Any], options: Options, original: Callabl
     returns, and raises what it raises.
     """
     using = querysets.database_for_write(queryset)
-    if not options.atomic and _may_be_heard(queryset) and commits.are_asked_for(options, using):
-        return _delete_in_transactions(queryset, using, options, original)
-    if options.delete_batch_size is not None:
-        return _delete_in_batches(queryset, using, options.delete_batch_size, options, original)
-    return original(queryset)
+    in_transactions = not options.atomic and _may_be_heard(queryset) and commits.are_asked_for(options, using)
+    if not in_transactions and options.delete_batch_size is None:
+        return original(queryset)
+    # What Django refuses (a slice, for example) is refused first, with no row deleted.
+    by_model: Counter[str] = Counter(original(querysets.empty(queryset))[1])
+
+    def delete_keys(keys: list[Any]) -> None:
+        by_model.update(original(querysets.with_keys(querysets.all_rows(queryset, using), keys))[1])
+
+    if in_transactions:
+        _delete_in_transactions(queryset, using, options, delete_keys)
+    else:
+        _delete_in_batches(queryset, using, options, delete_keys)
+    queryset._result_cache = None
+    return by_model.total(), dict(by_model)
 
 
 def _may_be_heard(queryset: QuerySet[Any]) -> bool:
@@ -154,42 +162,34 @@ def _may_be_heard(queryset: QuerySet[Any]) -> bool:
 
 
 def _delete_in_transactions(
-    queryset: QuerySet[Any], using: str, options: Options, original: Callable[..., Deleted]
-) -> Deleted:
+    queryset: QuerySet[Any], using: str, options: Options, delete_keys: Callable[[list[Any]], None]
+) -> None:
     """Delete the rows batch by batch, each in a transaction of its own."""
-    # Django's refusals come first, with no row deleted.
-    nothing = original(querysets.empty(queryset))
     commits.refuse(queryset, "delete", refusals(queryset))
-    by_model: Counter[str] = Counter(nothing[1])
-
-    lock = options.lock and connections[using].features.has_select_for_update
+    lock = querysets.locks_rows(options, using)
 
     def delete_batch(keys: list[Any], after: Any) -> int:
         if lock and keys:
             keys = querysets.keys_of(commits.chosen(between(queryset, after, keys[-1]), using, lock=True))
-        by_model.update(original(querysets.with_keys(querysets.all_rows(queryset, using), keys))[1])
+        delete_keys(keys)
         return len(keys)
 
     field = fields_of(queryset.model)[0]
     batches = commits.Batches("delete", queryset, using, options, transactions.DELETE, field)
     batches.run(delete_batch, options.delete_batch_size or options.batch_size)
-    queryset._result_cache = None
-    return by_model.total(), dict(by_model)
 
 
 def _delete_in_batches(
-    queryset: QuerySet[Any], using: str, size: int, options: Options, original: Callable[..., Deleted]
-) -> Deleted:
-    """Delete the rows, `size` at a time, in one transaction.
+    queryset: QuerySet[Any], using: str, options: Options, delete_keys: Callable[[list[Any]], None]
+) -> None:
+    """Delete the rows, `delete_batch_size` at a time, in one transaction.
 
     Django loads all rows of a delete, and all rows that it cascades to, before it deletes the first one. With
     batches, only the rows of one batch are in memory. This is an option, because it makes two differences:
     RESTRICT refuses a row whose other parent would be deleted in a later batch, and the signals' `origin` is
     the queryset of the batch.
     """
-    # What Django refuses (a slice, for example) is refused first, with no row deleted.
-    nothing = original(querysets.empty(queryset))
-    by_model: Counter[str] = Counter(nothing[1])
+    size: Any = options.delete_batch_size
     reported = reporting("delete", queryset.model, using, options.progress)
     with transaction.atomic(using=using, savepoint=False), reported as report:
         transactions.begin_write(using, transactions.DELETE, fields_of(queryset.model)[0])
@@ -197,7 +197,5 @@ def _delete_in_batches(
         report.begin(len(keys))
         for start in range(0, len(keys), size):
             batch = keys[start : start + size]
-            by_model.update(original(querysets.with_keys(querysets.all_rows(queryset, using), batch))[1])
+            delete_keys(batch)
             report(start + len(batch), len(keys))
-    queryset._result_cache = None
-    return by_model.total(), dict(by_model)

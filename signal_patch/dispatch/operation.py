@@ -12,6 +12,7 @@ from django.db import connections, transaction
 from django.db.models.signals import post_save, pre_save
 
 from signal_patch.dispatch.progress import Report, in_receivers, reporting
+from signal_patch.dispatch.rows.querysets import locks_rows
 from signal_patch.dispatch.rows.selection import Batch
 from signal_patch.dispatch.signals import in_flight, loops, rounds, sending
 from signal_patch.dispatch.values import columns
@@ -50,7 +51,7 @@ class Operation:
     def __post_init__(self) -> None:
         self.model = self.queryset.model
         self.connection = connections[self.using]
-        self.lock = self.options.lock and self.connection.features.has_select_for_update
+        self.lock = locks_rows(self.options, self.using)
 
 
 class BulkSave(Operation, ABC, Generic[AnyBatch]):
@@ -127,7 +128,7 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
 
         Nothing is sent for a row that is in flight already.
         """
-        by_class = self.keys_by_class(batch)
+        by_class = in_flight.keys_by_class(self.model, batch.keys, batch.instances)
         already_in_flight = in_flight.keys_in_flight_of(self.using, by_class)
         pairs = batch.pairs
         batch.to_signal = (
@@ -135,15 +136,11 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
         )
         return in_flight.flight_of(self.using, by_class)
 
-    def keys_by_class(self, batch: AnyBatch) -> dict[type[Model], list[Any]]:
-        """Return the keys of the rows by the classes of their instances."""
-        return in_flight.keys_by_class(self.model, batch.keys, batch.instances)
-
     @abstractmethod
     def assign(self, batch: AnyBatch) -> None:
         """Assign to the instances the values that receivers should see."""
 
-    @in_receivers
+    @in_receivers()
     def send_pre_save(self, batch: AnyBatch) -> ChangesByKey:
         """Send `pre_save` for each instance, and return what receivers changed, by key."""
         self.rounds.begin_batch(instance for _, instance in batch.to_signal)
@@ -218,7 +215,7 @@ class BulkSave(Operation, ABC, Generic[AnyBatch]):
             return [(instance, names, False) for _, instance in pairs]
         return [(instance, _with_changed(names, changes.get(key)), False) for key, instance in pairs]
 
-    @in_receivers
+    @in_receivers()
     def send_post_save(self, saved: list[SavedRow]) -> int:
         """Send `post_save`, and return how many rows a receiver deleted before their turn."""
         flight = self.flight

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from functools import wraps
+from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from signal_patch.callers import Site
     from signal_patch.options import Progress
 
-    T = TypeVar("T", bound=Callable[..., Any])
+    T = TypeVar("T")
 
 _current: ContextVar[Report | None] = ContextVar("signal_patch_report", default=None)
 
@@ -47,15 +47,14 @@ class Report:
         self.show: Progress = _nothing
         self.has_receivers = bulk_dispatched.has_listeners(model)
         self._rows_of_batch = 0
-        self._rounds = 0
-        self._site: Site | None = None
+        # How many rounds of signals are open, one inside the other.
+        self.rounds = 0
         self._started = perf_counter()
 
-    @property
+    @cached_property
     def site(self) -> Site | None:
         """The line of the project's code that called the operation."""
-        self._site = self._site or call_site()
-        return self._site
+        return call_site()
 
     @property
     def name(self) -> str:
@@ -100,19 +99,9 @@ class Report:
                 self._send(finished=True)
             self._log()
 
-    @contextmanager
-    def in_receivers(self) -> Iterator[None]:
-        started = perf_counter()
-        self._rounds += 1
-        try:
-            yield
-        finally:
-            self._rounds -= 1
-            self.seconds_in_receivers += perf_counter() - started
-
     def count(self, execute: Callable[..., T], *statement: Any) -> T:
         """Count a statement; a wrapper for `connection.execute_wrapper()`."""
-        self.statements += not self._rounds
+        self.statements += not self.rounds
         return execute(*statement)
 
     def _log(self) -> None:
@@ -192,27 +181,18 @@ def current_report(operation: str, model: type[Model]) -> Report | None:
     return None
 
 
-def in_receivers(function: T) -> T:
-    """Decorate a function so that its time counts as that of receivers, and its statements do not count."""
-
-    @wraps(function)
-    def timed(*args: Any, **keywords: Any) -> Any:
-        # Signals are only sent inside `reporting()`.
-        with cast("Report", _current.get()).in_receivers():
-            return function(*args, **keywords)
-
-    return cast("T", timed)
-
-
 @contextmanager
-def _showing(progress: Progress | bool | None, label: str) -> Iterator[Progress]:
-    if callable(progress):
-        yield progress
-    elif progress:
-        with _bar(label) as show:
-            yield show
-    else:
-        yield _nothing
+def in_receivers() -> Iterator[None]:
+    """Count the time of a block, or of a function, as that of receivers, and do not count its statements."""
+    # Signals are only sent inside `reporting()`.
+    report = cast("Report", _current.get())
+    started = perf_counter()
+    report.rounds += 1
+    try:
+        yield
+    finally:
+        report.rounds -= 1
+        report.seconds_in_receivers += perf_counter() - started
 
 
 def _nothing(done: int, total: int) -> None:
@@ -220,7 +200,13 @@ def _nothing(done: int, total: int) -> None:
 
 
 @contextmanager
-def _bar(label: str) -> Iterator[Progress]:
+def _showing(progress: Progress | bool | None, label: str) -> Iterator[Progress]:
+    if callable(progress):
+        yield progress
+        return
+    if not progress:
+        yield _nothing
+        return
     # tqdm is only installed with the extra `progress`. Without it, Options has refused True.
     from tqdm import tqdm
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from django.db.models import QuerySet
@@ -94,22 +95,12 @@ def _update_in_transactions(
     return matched
 
 
+@dataclass(eq=False)
 class Update(BulkSave[Batch]):
     """The update of a queryset's rows with the same values for all."""
 
     name = "update"
-
-    def __init__(
-        self,
-        queryset: QuerySet[Any],
-        using: str,
-        senders: list[type[Model]],
-        options: Options,
-        original: Callable[..., int],
-        values: dict[str, Any],
-    ) -> None:
-        super().__init__(queryset, using, senders, options, original)
-        self.values = values
+    values: dict[str, Any]
 
     def begin(self) -> None:
         self.begin_write()
@@ -134,9 +125,6 @@ class Update(BulkSave[Batch]):
     def _plan(self) -> Plan:
         pre_save_heard = sending.has_receivers(pre_save, self.senders)
         return Planner(self.queryset, self.values, self.using, pre_save_heard=pre_save_heard).plan()
-
-    def _writes_key(self) -> bool:
-        return any(is_part(self.model, field) for field in self.fields)
 
     def _replaced(self) -> list[str]:
         """Return the names of the fields whose old values nobody needs."""
@@ -233,16 +221,11 @@ class Update(BulkSave[Batch]):
 
     @property
     def total(self) -> int:
-        return self.selection.total
-
-    def keys_by_class(self, batch: Batch) -> dict[type[Model], list[Any]]:
-        if self.senders == [self.model]:
-            return {self.model: batch.keys}
-        return super().keys_by_class(batch)
+        return len(self.selection.keys)
 
     def assign(self, batch: Batch) -> None:
         self.plan.assign(batch, self.connection)
-        if self._writes_key():
+        if any(is_part(self.model, field) for field in self.fields):
             keys = self.flight.keys[self.model._meta.concrete_model]
             keys.update(instance.pk for instance in batch.instances)
 

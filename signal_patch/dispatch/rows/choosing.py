@@ -22,6 +22,7 @@ from signal_patch.dispatch.rows.querysets import (
     all_rows,
     copied,
     current,
+    locked,
     order_by_key,
     yielding_instances,
 )
@@ -35,13 +36,14 @@ class Choice:
 
     `lock` says whether the rows will be locked, `computes` whether expressions will be selected with them.
     `locked_tables` are the names that `select_for_update(of=…)` then needs. It is empty if all tables of the
-    query are the model's own.
+    query are the model's own. `can_name_tables` says whether the database knows `of`.
     """
 
     def __init__(self, using: str, *, lock: bool, computes: bool) -> None:
         self.using = using
         self.lock = lock
         self.computes = computes
+        self.can_name_tables: bool = connections[using].features.has_select_for_update_of
         self.locked_tables: tuple[str, ...] = ()
 
     def rows(self, queryset: QuerySet[Any]) -> Any:
@@ -55,6 +57,13 @@ class Choice:
         if orders_by_own_columns(queryset.query):
             return chosen(queryset, self.using)
         return None
+
+    def with_lock(self, rows: QuerySet[Any]) -> QuerySet[Any]:
+        """Return a queryset that only selects keys, and locks its rows if they are to be locked.
+
+        In other tables than the model's own, a lock needs a column of theirs in the SELECT.
+        """
+        return locked(rows, self.locked_tables[:1]) if self.lock else rows
 
     def _is_direct(self, queryset: QuerySet[Any]) -> bool:
         """Return whether the queryset's own query can load each row once, and lock no other rows."""
@@ -78,7 +87,7 @@ class Choice:
     def _can_lock_own_tables(self, query: Query) -> bool:
         opts = query.get_meta()
         # Django 6.1 fails on `of` with a values_list() of a composite key.
-        if is_composite(opts.model) or not connections[self.using].features.has_select_for_update_of:
+        if is_composite(opts.model) or not self.can_name_tables:
             return False
         self.locked_tables = own_tables(opts)
         return True
@@ -93,9 +102,10 @@ def _is_computed_over_rows(annotation: Any) -> bool:
 def foreign_joins(query: Any) -> list[Any]:
     """Return the joins of a query to other tables than those of the model and its parents.
 
-    (Query.alias_map and alias_refcount, Django 5.2 to 6.1.)
+    (Query.alias_map and alias_refcount, Options.all_parents, Django 5.2 to 6.1.)
     """
-    links = _parent_links(query.get_meta())
+    model: Any = query.get_meta().concrete_model
+    links = {link for owner in (model, *model._meta.all_parents) for link in owner._meta.parents.values()}
     return [
         join
         for alias, join in query.alias_map.items()
@@ -103,13 +113,6 @@ def foreign_joins(query: Any) -> list[Any]:
         and join.parent_alias
         and getattr(join, "join_field", None) not in links
     ]
-
-
-def _parent_links(opts: Any) -> set[Any]:
-    links: set[Any] = set()
-    for parent, link in opts.concrete_model._meta.parents.items():
-        links |= {link, *_parent_links(parent._meta)}
-    return links
 
 
 def _is_to_one(join: Any) -> bool:
@@ -159,13 +162,6 @@ def _parent_paths(opts: Any) -> list[str]:
     return paths
 
 
-def by_key(queryset: QuerySet[Any]) -> Any:
-    """Return a queryset of the same rows in the order of their keys."""
-    clone = copied(queryset)
-    order_by_key(clone.query)
-    return clone
-
-
 def as_ordered(queryset: QuerySet[Any], using: str) -> Any:
     """Return the queryset in the caller's order, in which a row may come twice."""
     ordered = _on(using, queryset)
@@ -194,14 +190,13 @@ def _inlined(query: Any) -> tuple[Any, ...]:
 
     An UPDATE accepts such names; a SELECT would produce `DESC ASC`.
     """
-    return tuple(_inlined_term(query, term) for term in query.order_by)
-
-
-def _inlined_term(query: Any, term: Any) -> Any:
-    name = term.removeprefix("-") if isinstance(term, str) else None
-    annotation = query.annotations.get(name)
-    # For "-name", Django's update() has already reversed the annotation when it ran on the empty queryset.
-    return annotation if isinstance(annotation, OrderBy) else term
+    ordering = []
+    for term in query.order_by:
+        annotation = query.annotations.get(term.removeprefix("-")) if isinstance(term, str) else None
+        # For "-name", Django's update() has already reversed the annotation when it ran on the empty
+        # queryset.
+        ordering.append(annotation if isinstance(annotation, OrderBy) else term)
+    return tuple(ordering)
 
 
 def _direct(queryset: QuerySet[Any], using: str) -> Any:
@@ -256,8 +251,6 @@ def chosen(queryset: QuerySet[Any], using: str) -> Any:
 def chosen_by_committed(queryset: QuerySet[Any]) -> QuerySet[Any]:
     """Make the subqueries in a queryset's condition read committed rows, as the query itself does."""
     backend = backends.of(connections[queryset.db])
-    if not backend.reads_snapshots():
-        return queryset
     queryset.query.where = backend.with_committed_subqueries(queryset.query.where)
     return current(queryset)
 

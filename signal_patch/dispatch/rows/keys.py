@@ -82,7 +82,11 @@ def refuse_shared(model: type[Model], keys: Sequence[Any]) -> None:
     rows by their keys would then change other rows than the chosen ones.
     """
     refuse_null(model, keys)
-    if _are_distinct(keys):
+    try:
+        if len(set(keys)) == len(keys):
+            return
+    except TypeError:
+        # Unhashable keys cannot be compared here. The number of rows that the statement matches will tell.
         return
     shared = next(key for key, count in Counter(keys).items() if count > 1)
     raise _error(
@@ -103,11 +107,3 @@ def _error(model: type[Model], wrong: str) -> IntegrityError:
     names = ", ".join(field.name for field in fields_of(model))
     key = f"{opts.label} ({names})" if is_composite(model) else f"{opts.label}.{names}"
     return IntegrityError(f"The primary key {key} does not identify the rows of {opts.db_table!r}: {wrong}")
-
-
-def _are_distinct(keys: Sequence[Any]) -> bool:
-    try:
-        return len(set(keys)) == len(keys)
-    except TypeError:
-        # Unhashable keys cannot be compared here. The number of rows that the statement matches will tell.
-        return True

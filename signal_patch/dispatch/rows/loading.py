@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from inspect import getattr_static
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Model
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 else:
     _ModelIterable = ModelIterable
 
-# A model (or a patch of Model) that replaces one of these controls how its instances are made.
-_DJANGOS = {name: vars(Model).get(name) for name in ("__init__", "__new__", "__setattr__", "from_db")}
 _INIT: Any = Model.__init__
 _FROM_DB: Any = getattr(Model.from_db, "__func__", Model.from_db)
 
@@ -88,24 +87,18 @@ def is_of_djangos_making(model: type[Model]) -> bool:
         model.__init__ is _INIT
         and model.__new__ is object.__new__
         and getattr(from_db := model.from_db, "__func__", from_db) is _FROM_DB
-        and _is_called_as_a_class(model)
+        and (type(model) is ModelBase or type(model).__call__ is type.__call__)
     )
-
-
-def _is_called_as_a_class(model: type[Model]) -> bool:
-    return type(model) is ModelBase or type(model).__call__ is type.__call__
 
 
 def _is_plain_model(model: type[Model]) -> bool:
-    own = [cls for cls in model.__mro__ if cls not in (Model, object)]
     return (
-        all(vars(Model).get(name) is djangos for name, djangos in _DJANGOS.items())
-        and not any(vars(cls).keys() & _DJANGOS.keys() for cls in own)
-        and _is_called_as_a_class(model)
-        and all(_is_plain_attribute(model, field.attname) for field in model._meta.concrete_fields)
+        is_of_djangos_making(model)
+        and model.__setattr__ is object.__setattr__
+        # Model.__init__() calls the __init__() of a class that comes after Model.
+        and not any("__init__" in vars(cls) for cls in model.__mro__ if cls not in (Model, object))
+        and all(
+            type(getattr_static(model, field.attname, None)) in _PLAIN_DESCRIPTORS
+            for field in model._meta.concrete_fields
+        )
     )
-
-
-def _is_plain_attribute(model: type[Model], name: str) -> bool:
-    attribute = next((vars(cls)[name] for cls in model.__mro__ if name in vars(cls)), None)
-    return type(attribute) in _PLAIN_DESCRIPTORS

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import connections
 from django.db.models import Q, QuerySet, Value
@@ -20,6 +20,9 @@ from signal_patch.dispatch.values import columns
 if TYPE_CHECKING:
     from django.db.models import Field, Model
 
+    from signal_patch.options import Options
+
+T = TypeVar("T")
 
 # With fewer keys, an IN list costs nothing worth mentioning, and reads better in a log.
 FEW = 50
@@ -146,6 +149,11 @@ def largest_batch(using: str, model: type[Model]) -> int:
     return max(1, limit // 2 // len(fields_of(model)))
 
 
+def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield a sequence in parts of this size; the last one may be smaller."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
 def keys_of(queryset: QuerySet[Any]) -> list[Any]:
     """Return the primary keys of a queryset's rows."""
     if is_composite(queryset.model):
@@ -169,10 +177,10 @@ def lock(queryset: QuerySet[Any], keys: Iterable[Any]) -> None:
     """Lock the rows with the given keys, in the order of the keys."""
     ordered = in_order(keys)
     size = min(LOCKED_AT_ONCE, largest_batch(queryset.db, queryset.model))
-    for start in range(0, len(ordered), size):
-        chosen = with_keys(queryset, ordered[start : start + size])
+    for part in parts(ordered, size):
+        chosen = with_keys(queryset, part)
         order_by_key(chosen.query)
-        keys_of(locked(chosen, ()))
+        keys_of(locked(chosen))
 
 
 def in_order(keys: Iterable[Any]) -> list[Any]:
@@ -193,7 +201,7 @@ def current(queryset: QuerySet[Any]) -> QuerySet[Any]:
     UPDATE of our own assigned, if the row already held these values. A locking read returns the current
     values.
     """
-    return locked(queryset, ()) if reads_snapshots(queryset.db) else queryset
+    return locked(queryset) if reads_snapshots(queryset.db) else queryset
 
 
 def with_committed(queryset: QuerySet[Any], names: Iterable[str]) -> QuerySet[Any]:
@@ -203,9 +211,8 @@ def with_committed(queryset: QuerySet[Any], names: Iterable[str]) -> QuerySet[An
     snapshot, because the lock of the outer query does not extend to them.
     """
     backend = backends.of(connections[queryset.db])
-    if backend.reads_snapshots():
-        annotations = queryset.query.annotations
-        annotations.update({name: backend.with_committed_subqueries(annotations[name]) for name in names})
+    annotations = queryset.query.annotations
+    annotations.update({name: backend.with_committed_subqueries(annotations[name]) for name in names})
     return queryset
 
 
@@ -214,7 +221,12 @@ def reads_snapshots(using: str) -> bool:
     return backends.of(connections[using]).reads_snapshots()
 
 
-def locked(queryset: QuerySet[Any], tables: tuple[str, ...]) -> QuerySet[Any]:
+def locks_rows(options: Options, using: str) -> bool:
+    """Return whether an operation locks its rows: by the option `lock`, if the database can."""
+    return bool(options.lock and connections[using].features.has_select_for_update)
+
+
+def locked(queryset: QuerySet[Any], tables: tuple[str, ...] = ()) -> QuerySet[Any]:
     """Return a queryset that locks its rows, in these tables or, if none is named, in all of them."""
     return QuerySet.select_for_update(queryset, of=tables)
 

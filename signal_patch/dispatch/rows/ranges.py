@@ -18,19 +18,13 @@ if TYPE_CHECKING:
     from django.db.models import Field, QuerySet
 
 
-def beyond(queryset: QuerySet[Any], key: Any) -> QuerySet[Any]:
-    """Narrow a queryset to the rows whose primary key is greater than `key`."""
-    return _narrowed(queryset, Q(pk__gt=key))
-
-
 def between(queryset: QuerySet[Any], after: Any, upto: Any) -> QuerySet[Any]:
-    """Narrow a queryset to `after < pk <= upto`; None as `after` means no lower limit."""
-    return _narrowed(queryset, Q(pk__lte=upto) if after is None else Q(pk__gt=after, pk__lte=upto))
-
-
-def _narrowed(queryset: QuerySet[Any], condition: Q) -> QuerySet[Any]:
+    """Narrow a queryset to `after < pk <= upto`; None means no limit on that side."""
     clone: QuerySet[Any] = copied(queryset)
-    clone.query.add_q(condition)
+    if after is not None:
+        clone.query.add_q(Q(pk__gt=after))
+    if upto is not None:
+        clone.query.add_q(Q(pk__lte=upto))
     return clone
 
 

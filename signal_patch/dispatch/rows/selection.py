@@ -6,18 +6,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections
 from django.db.models import QuerySet
 
 from signal_patch.dispatch.rows import choosing, loading, related
 from signal_patch.dispatch.rows.keys import getter, refuse_null, refuse_shared
 from signal_patch.dispatch.rows.querysets import (
     all_rows,
+    copied,
     is_djangos,
     keyed,
     keys_of,
     largest_batch,
     locked,
+    locks_rows,
+    order_by_key,
+    parts,
     reads_snapshots,
     with_committed,
     with_keys,
@@ -56,6 +59,7 @@ class Batch:
         return list(zip(self.keys, self.instances, strict=True))
 
 
+@dataclass(eq=False)
 class Selection:
     """The rows of one bulk update, in the order of their signals.
 
@@ -64,30 +68,23 @@ class Selection:
 
     `previews` are expressions to select with each batch when it is loaded. `precomputed` are expressions to
     select for all rows when they are chosen. The fields named in `replaced` get new values before receivers
-    see the instances, so their old values are not loaded if Django alone makes the instances. `total` is
-    known from the first batch on.
+    see the instances, so their old values are not loaded if Django alone makes the instances.
     """
 
-    def __init__(
-        self,
-        queryset: QuerySet[Any],
-        using: str,
-        options: Options,
-        previews: Expressions,
-        precomputed: Expressions,
-        replaced: Sequence[str],
-    ) -> None:
-        self.queryset = queryset
-        self.using = using
-        self.previews = previews
-        self.precomputed = precomputed
-        self.size = min(options.batch_size, largest_batch(using, queryset.model))
-        self.total = 0
+    queryset: QuerySet[Any]
+    using: str
+    options: Options
+    previews: Expressions
+    precomputed: Expressions
+    replaced: Sequence[str]
+
+    def __post_init__(self) -> None:
+        self.size = min(self.options.batch_size, largest_batch(self.using, self.queryset.model))
         # The keys of all rows, known from the first batch on.
         self.keys: list[Any] = []
-        lock = options.lock and connections[using].features.has_select_for_update
-        self.choice = choosing.Choice(using, lock=lock, computes=bool(precomputed))
-        self.loader = _Loader(queryset, using, self.choice, replaced)
+        lock = locks_rows(self.options, self.using)
+        self.choice = choosing.Choice(self.using, lock=lock, computes=bool(self.precomputed))
+        self.loader = _Loader(self.queryset, self.using, self.choice, self.replaced)
 
     def batches(self) -> Iterator[Batch]:
         """Yield the rows in batches, each row once."""
@@ -101,7 +98,7 @@ class Selection:
     def _in_models_order(self, chosen: QuerySet[Any]) -> Iterator[Batch]:
         first = self._load_first(chosen)
         if len(first.keys) <= self.size:
-            self.keys, self.total = first.keys, len(first.keys)
+            self.keys = first.keys
             yield first
             return
         first.keys.pop()
@@ -121,19 +118,19 @@ class Selection:
         Two operations that lock the same rows in different orders can deadlock. Avoiding that takes one more
         statement.
         """
-        ordered = choosing.by_key(self.queryset)
+        ordered = copied(self.queryset)
+        order_by_key(ordered.query)
         first = self._load_first(self.choice.rows(ordered))
         if len(first.keys) <= self.size:
-            self.keys, self.total = first.keys, len(first.keys)
+            self.keys = first.keys
             self._note_all_are_locked()
-            order = first.keys if self.total < 2 else self._in_callers_order(first.keys)
+            order = first.keys if len(first.keys) < 2 else self._in_callers_order(first.keys)
             yield _arranged(first, order, first.precomputed)
             return
         # These are the first rows by key, not in the caller's order. Free them before the next batch is
         # loaded.
         del first
         keys, precomputed = self._all_keys(ordered)
-        self._note_all_are_locked()
         yield from self._chunks(self._in_callers_order(keys), precomputed)
 
     def _load_first(self, chosen: QuerySet[Any]) -> Batch:
@@ -145,7 +142,7 @@ class Selection:
         # clone.
         keys, precomputed = self._keys(self.choice.rows(queryset))
         refuse_null(self.queryset.model, keys)
-        self.keys, self.total = keys, len(keys)
+        self.keys = keys
         self._note_all_are_locked()
         return keys, precomputed
 
@@ -160,8 +157,7 @@ class Selection:
             # Read without a lock, because the order depends on other tables.
             ordered: Iterable[Any] = self._keys_in_other_tables_order()
         else:
-            tables = self.choice.locked_tables[:1]
-            ordered = keys_of(locked(chosen, tables) if self.choice.lock else chosen)
+            ordered = keys_of(self.choice.with_lock(chosen))
         missing = set(keys)
         found = [key for key in dict.fromkeys(ordered) if key in missing]
         # A random condition, or a change to another table, may leave out some rows this time.
@@ -187,7 +183,7 @@ class Selection:
             computed, precomputed = self._computed(keys)
             keep = set(computed)
             keys = [key for key in keys if key in keep]
-        self.keys, self.total = keys, len(keys)
+        self.keys = keys
         yield from self._chunks(keys, precomputed)
 
     def _keys_in_other_tables_order(self) -> Iterator[Any]:
@@ -201,28 +197,24 @@ class Selection:
         # A random condition has chosen other rows this time, so the expressions are computed by key.
         every_row = choosing.all_rows_alike(self.queryset, self.using)
         computed, precomputed = [], {}
-        for part in self._parts(keys):
+        for part in parts(keys, self.size):
             present, values = self._keys(with_keys(every_row, part))
             computed += present
             precomputed |= values
         return computed, precomputed
 
     def _keys(self, chosen: QuerySet[Any]) -> tuple[list[Any], Precomputed]:
-        if self.choice.lock:
-            chosen = locked(chosen, self.choice.locked_tables[:1])
+        chosen = self.choice.with_lock(chosen)
         if not self.precomputed:
             return keys_of(chosen), {}
         annotated = self.loader.annotated(chosen, {}, self.precomputed)
         precomputed = {key: tuple(values) for key, *values in keyed(annotated, *self.precomputed)}
         return list(precomputed), precomputed
 
-    def _parts(self, keys: list[Any]) -> Iterator[list[Any]]:
-        return (keys[start : start + self.size] for start in range(0, len(keys), self.size))
-
     def _chunks(self, keys: list[Any], precomputed: Precomputed) -> Iterator[Batch]:
-        return (self._chunk(part, precomputed) for part in self._parts(keys))
+        return (self._chunk(part, precomputed) for part in parts(keys, self.size))
 
-    def _chunk(self, keys: list[Any], precomputed: Precomputed) -> Batch:
+    def _chunk(self, keys: Sequence[Any], precomputed: Precomputed) -> Batch:
         rows = with_keys(all_rows(self.queryset, self.using), keys)
         batch = self.loader.load(rows, self.previews, {})
         if batch.keys == keys and not precomputed:
@@ -230,9 +222,9 @@ class Selection:
         return _arranged(batch, keys, precomputed)
 
 
-def _arranged(batch: Batch, keys: list[Any], precomputed: Precomputed) -> Batch:
+def _arranged(batch: Batch, keys: Sequence[Any], precomputed: Precomputed) -> Batch:
     """Return a batch with its rows in the order of these keys; keys without a row are dropped."""
-    loaded = dict(zip(batch.keys, batch.instances, strict=True))
+    loaded = dict(batch.pairs)
     present = [key for key in keys if key in loaded]
     return Batch(
         present,
@@ -248,7 +240,6 @@ class _Loader:
         self, queryset: QuerySet[Any], using: str, choice: choosing.Choice, replaced: Sequence[str]
     ) -> None:
         self.queryset = queryset
-        self.using = using
         self.choice = choice
         self.replaced = replaced
         self.related = related.of(queryset, using)
@@ -303,17 +294,14 @@ class _Loader:
 
         They may not if their tables would be locked too, or if raw SQL may name a column that they also have.
         """
-        names_tables = connections[self.using].features.has_select_for_update_of
-        return (
-            not precomputed and (names_tables or not self.choice.lock) and not related.has_raw_sql(rows.query)
-        )
+        locks_no_others = self.choice.can_name_tables or not self.choice.lock
+        return not precomputed and locks_no_others and not related.has_raw_sql(rows.query)
 
     def _loaded_tables(self, rows: QuerySet[Any]) -> tuple[str, ...]:
         if self.choice.locked_tables or not rows.query.select_related:
             return self.choice.locked_tables
         # PostgreSQL refuses to lock the nullable side of an outer join.
-        names_tables = connections[self.using].features.has_select_for_update_of
-        return choosing.own_tables(rows.query.get_meta()) if names_tables else ()
+        return choosing.own_tables(rows.query.get_meta()) if self.choice.can_name_tables else ()
 
     def _unloaded(self, rows: Any) -> Sequence[str]:
         # Locking a parent's table needs one of its columns in the SELECT; a prefetch needs the foreign keys.

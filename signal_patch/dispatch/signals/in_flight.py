@@ -12,11 +12,12 @@ from weakref import ReferenceType, ref
 
 from django.core.exceptions import ValidationError
 from django.db import connections
-from django.db.models import IntegerField, Model
+from django.db.models import Model
 
 from signal_patch.blocks import Held
+from signal_patch.dispatch.backends.base import are_numbers
 from signal_patch.dispatch.rows.keys import converter
-from signal_patch.dispatch.values.columns import concrete
+from signal_patch.dispatch.values.columns import concrete, target_field
 
 if TYPE_CHECKING:
     from threading import Lock
@@ -94,14 +95,12 @@ class Flight:
 def is_any_in_flight(using: str, model: type[Model]) -> bool:
     """Return whether any row of the model is in flight."""
     owner = concrete(model)
-    database = database_of(using)
-    return any(flight.database == database and flight.has_rows_of(owner) for flight in _flying())
+    return any(flight.has_rows_of(owner) for flight in _flying_in(database_of(using)))
 
 
 def is_anything_in_flight(using: str) -> bool:
     """Return whether signals of any row of a database are being sent right now."""
-    database = database_of(using)
-    return any(flight.database == database for flight in _flying())
+    return any(_flying_in(database_of(using)))
 
 
 def is_key(key: Any) -> bool:
@@ -115,16 +114,10 @@ def is_key(key: Any) -> bool:
 def stored_keys(model: type[Model], keys: Iterable[Any]) -> list[Any]:
     """Return the keys of instances in the types that their rows give; a caller may give them as text."""
     keys = list(keys)
-    if _holds_numbers(model._meta.pk) and {int}.issuperset(map(type, keys)):
+    if are_numbers(target_field(model._meta.pk), keys):
         return keys
     convert = converter(model)
     return [_stored_key(convert, key) for key in keys]
-
-
-def _holds_numbers(pk: Any) -> bool:
-    while pk.remote_field is not None:
-        pk = pk.target_field
-    return isinstance(pk, IntegerField)
 
 
 def _stored_key(convert: Callable[[Any], Any], key: Any) -> Any:
@@ -146,9 +139,8 @@ def keys_in_flight(
     `Model.objects.filter(pk=instance.pk).update(…)` in order not to recurse would recurse.
     """
     held: set[Any] = set()
-    database = database_of(using)
-    for flight in _flying():
-        if flight.database == database and flight is not besides:
+    for flight in _flying_in(database_of(using)):
+        if flight is not besides:
             held |= flight.holds(concrete(model), keys)
     return held
 
@@ -170,6 +162,10 @@ def _flying() -> Iterable[Flight]:
     return filter(None, (flight() for flight in _flights.values()))
 
 
+def _flying_in(database: tuple[str, Any]) -> Iterable[Flight]:
+    return (flight for flight in _flying() if flight.database == database)
+
+
 def innermost_flight() -> Flight | None:
     """Return the innermost flight of this context, or None."""
     return next(reversed(list(_flying())), None)
@@ -183,16 +179,17 @@ def open_rounds() -> list[Round]:
 
 
 def keys_by_class(
-    model: type[Model], keys: Iterable[Any], instances: Iterable[Model]
+    model: type[Model], keys: list[Any], instances: list[Model]
 ) -> dict[type[Model], list[Any]]:
     """Return the keys of a model's rows by the classes of their instances.
 
     A row that has an instance of a subclass is listed under both, because others may know it by either.
     """
-    by_class: dict[type[Model], list[Any]] = {model: list(keys)}
-    for key, instance in zip(by_class[model], instances, strict=True):
-        if type(instance) is not model:
-            by_class.setdefault(type(instance), []).append(key)
+    by_class: dict[type[Model], list[Any]] = {model: keys}
+    for subclass in {*map(type, instances)} - {model}:
+        by_class[subclass] = [
+            key for key, instance in zip(keys, instances, strict=True) if type(instance) is subclass
+        ]
     return by_class
 
 
@@ -215,9 +212,7 @@ def _hashable(keys: Iterable[Any]) -> set[Any]:
 
 
 def flight_of_delete(
-    collector: Collector,
-    others: Mapping[type[Model], Iterable[Any]] | None = None,
-    unknown: Iterable[type[Model]] = (),
+    collector: Collector, others: Mapping[type[Model], Iterable[Any]], unknown: Iterable[type[Model]]
 ) -> Flight:
     """Return a flight of the rows that a delete has collected, for the time in which Django deletes them.
 
@@ -229,21 +224,15 @@ def flight_of_delete(
     for model, instances in collector.data.items():
         own = stored_keys(model, [instance.pk for instance in instances])
         keys.setdefault(concrete(model), set()).update(own)
-    for model, more in (others or {}).items():
+    for model, more in others.items():
         keys.setdefault(concrete(model), set()).update(more)
     fast: Iterable[Any] = collector.fast_deletes
     models = {*unknown, *(concrete(queryset.model) for queryset in fast)}
     flight = Flight(collector.using, keys)
-    _note_deletion(flight.database, keys, models)
+    for open_flight in _flying_in(flight.database):
+        if open_flight.may_lose(keys, models):
+            open_flight.deletions += 1
     return flight
-
-
-def _note_deletion(
-    database: tuple[str, Any], keys: Mapping[type[Model], set[Any]], models: Collection[type[Model]]
-) -> None:
-    for flight in _flying():
-        if flight.database == database and flight.may_lose(keys, models):
-            flight.deletions += 1
 
 
 def silence(model: type[Model]) -> Lock:

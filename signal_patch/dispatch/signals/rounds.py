@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import prefetch_related_objects
@@ -107,7 +108,6 @@ class Rounds:
         self.options = options
         self.senders = senders
         self.is_needed = bool(options.batch_inserts or options.batch_reads)
-        self.reads: BatchReads | None = None
 
     def begin_batch(self, instances: Iterable[Model]) -> None:
         """Load the related objects that `prefetch` names, before the first signal of the batch."""
@@ -149,7 +149,7 @@ class Rounds:
         flight: Any = in_flight.innermost_flight()
         with ExitStack() as stack:
             if self.options.batch_reads:
-                stack.enter_context(self._reads().answering(flight.keys))
+                stack.enter_context(self._reads.answering(flight.keys))
             if self.options.batch_inserts:
                 from signal_patch.receivers import batch_inserts
 
@@ -163,12 +163,11 @@ class Rounds:
             finally:
                 flight.round = None
 
+    @cached_property
     def _reads(self) -> BatchReads:
-        if self.reads is None:
-            from signal_patch.receivers import batch_reads
+        from signal_patch.receivers import batch_reads
 
-            self.reads = batch_reads.BatchReads(self.using)
-        return self.reads
+        return batch_reads.BatchReads(self.using)
 
 
 def _divide(collector: Any, finish: Callable[[], None]) -> None:
