@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING
 
-from django.db.models import Case, Count, F, JSONField, Q, Subquery, Value, When, Window
+from django.db.models import Case, Count, Exists, F, JSONField, OuterRef, Q, Subquery, Value, When, Window
 from django.db.models.functions import Concat, Lower, Now, RowNumber, Upper
 
 from tests.parity.models import Berth, CarFerry, Ferry, Harbour, Port, Ship, Vessel, Wide, Yacht
@@ -46,6 +46,15 @@ ALONE: dict[str, Change] = {
 }
 
 FOUND: dict[str, Change] = {
+    "a statement that reads rows which it has written, and therefore writes one value twice (SQLite)": Update(
+        model=Harbour,
+        alias="default",
+        seeds=(1,),
+        hearing=Hearing(),
+        batch_size=2000,
+        filters=(step("filter", Exists(Harbour._base_manager.filter(rank__gt=OuterRef("rank")))),),
+        values={"rank": Given(2), "slug": Given("")},
+    ),
     "an aggregate beside an expression that reads what is assigned before it, without locks": Update(
         model=Ship,
         alias="default",
