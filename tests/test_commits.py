@@ -393,12 +393,12 @@ class TestErrors:
             assert column(Ship, "pk") == keys[4:]
         error: Any = caught.value
         assert error.bulk_committed == (4, keys[3])
-        told = (
+        message = (
             f"tests.Ship.{operation}() with atomic=False has failed; committed before: 4 rows, "
             f"up to the primary key {keys[3]}"
         )
-        assert getattr(error, "__notes__", [told]) == [told]
-        assert ("signal_patch", logging.WARNING, told) in caplog.record_tuples
+        assert getattr(error, "__notes__", [message]) == [message]
+        assert ("signal_patch", logging.WARNING, message) in caplog.record_tuples
 
     def test_an_exception_in_the_first_batch(self, receivers: Receivers) -> None:
         rows(Ship, {"tonnage": 1})
@@ -803,10 +803,10 @@ class TestReports:
 
     def test_it_is_one_operation_for_metrics(self, log: Log, receivers: Receivers) -> None:
         ships(1, 2, 3)
-        told: list[dict[str, Any]] = []
+        dispatched: list[dict[str, Any]] = []
 
         def receive(**arguments: Any) -> None:
-            told.append(arguments)
+            dispatched.append(arguments)
 
         bulk_dispatched.connect(receive, weak=False)
         try:
@@ -816,24 +816,24 @@ class TestReports:
         finally:
             bulk_dispatched.disconnect(receive)
         names = ("operation", "rows", "done", "total", "batches", "finished")
-        assert [tuple(one[name] for name in names) for one in told] == [
+        assert [tuple(one[name] for name in names) for one in dispatched] == [
             ("update", 2, 2, 3, 1, False),
             ("update", 1, 3, 3, 2, True),
             ("delete", 2, 2, 3, 1, False),
             ("delete", 1, 3, 3, 2, True),
         ]
-        assert told[1]["statements"] > 0
-        assert [one["senders"] for one in told] == [[Ship]] * 4
+        assert dispatched[1]["statements"] > 0
+        assert [one["senders"] for one in dispatched] == [[Ship]] * 4
 
-    def test_rows_in_flight_are_told_for_all_batches(self, log: Log, receivers: Receivers) -> None:
+    def test_rows_in_flight_are_reported_for_all_batches(self, log: Log, receivers: Receivers) -> None:
         fleet = ships(1, 2, 3)
-        told: list[tuple[int, int]] = []
+        dispatched: list[tuple[int, int]] = []
 
         def receive(operation: str, done: int, already_in_flight: int, **arguments: Any) -> None:
-            told.append((done, already_in_flight))
+            dispatched.append((done, already_in_flight))
 
         def update_all(instance: Ship, **arguments: Any) -> None:
-            if instance.pk == fleet[0].pk and not told:
+            if instance.pk == fleet[0].pk and not dispatched:
                 Ship.objects.exclude(pk=fleet[2].pk).update(tonnage=1)
 
         receivers.connect(post_save, update_all, Ship)
@@ -843,7 +843,7 @@ class TestReports:
                 Ship.objects.update(speed=0)
         finally:
             bulk_dispatched.disconnect(receive)
-        assert told == [(2, 2), (2, 0), (3, 0)]
+        assert dispatched == [(2, 2), (2, 0), (3, 0)]
 
     def test_explain_says_it(self, log: Log) -> None:
         ships(1, 2, 3)

@@ -28,6 +28,7 @@ from django.db.models.sql.where import AND, WhereNode
 from signal_patch.dispatch.rows.choosing import foreign_joins
 from signal_patch.dispatch.rows.keys import is_composite
 from signal_patch.dispatch.rows.querysets import key_condition
+from signal_patch.dispatch.values.columns import target_field
 from signal_patch.receivers.statements import Statements
 
 if TYPE_CHECKING:
@@ -324,10 +325,7 @@ def _traits(query: Any) -> dict[str, Any]:
 
 def _is_compared_exactly(model: Any) -> bool:
     """Return whether keys that differ in Python also differ in the database; text keys may not."""
-    pk = model._meta.pk
-    while pk.remote_field is not None:
-        pk = pk.target_field
-    return isinstance(pk, (IntegerField, UUIDField))
+    return isinstance(target_field(model._meta.pk), (IntegerField, UUIDField))
 
 
 def _unshared(value: Any) -> Any:
