@@ -10,12 +10,13 @@ import itertools
 import pickle
 import threading
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import IntegrityError, connection, connections, transaction
-from django.db.models import F, Model, Value
+from django.db.models import F, Field, Model, Value
 from django.db.models.functions import Upper
 from django.db.models.query_utils import DeferredAttribute
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
@@ -506,6 +507,29 @@ def test_models_that_prepare_their_rows_in_their_own_way_do_so(receive: Any) -> 
     Aside.tickets = TicketField.tickets = itertools.count(1)
     held = scenario.by_update(batch_inserts=[*models, Stamped])
     assert held.of() == loop.of()
+
+
+TEXT = Entry._meta.get_field("text")
+
+
+def _replaced(field: Any, instance: Model, add: bool) -> Any:
+    value = getattr(instance, field.attname)
+    return f"{value} replaced" if field is TEXT else value
+
+
+@pytest.mark.parametrize(
+    ("owner", "pre_save"),
+    [(TEXT, partial(_replaced, TEXT)), (Field, _replaced)],
+    ids=["of one field", "of all"],
+)
+def test_a_pre_save_that_somebody_has_replaced_is_called(
+    owner: Any, pre_save: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "pre_save", pre_save)
+    scenario = work(create)
+    loop = scenario.by_loop()
+    assert "z replaced" in str(loop.rows)
+    assert scenario.by_update(batch_inserts=[Entry]).of() == loop.of()
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="elsewhere the next key goes on after a rollback")

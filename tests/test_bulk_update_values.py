@@ -16,16 +16,19 @@ from django.db.models import (
     When,
 )
 from django.db.models.functions import Concat, Now
+from django.db.models.signals import post_save
 
 from signal_patch import bulk_signals
 from tests.fleet import LAUNCH, column, faster_ships, of_every_size, rows, ships
 from tests.models import (
+    Berth,
     Cargo,
     Port,
     Ship,
     Survey,
 )
 from tests.refusals import reads_its_own_table
+from tests.truth import as_django, typed_rows
 
 if TYPE_CHECKING:
     from tests.recording import Receivers
@@ -85,6 +88,53 @@ def test_expressions_that_read_other_rows_are_evaluated_before_the_first_write(
         Ship.objects.bulk_update(fleet, ["speed"])
     assert column(Ship, "speed") == [3, 3, 2]
     assert truth == [True] * 3
+
+
+def _number() -> Subquery:
+    return Subquery(Berth.objects.order_by("number").values("number")[:1])
+
+
+HELD: dict[str, dict[str, Any]] = {
+    "a constant": {"speed": 3, "price": 5},
+    "an expression": {"speed": F("tonnage"), "price": 5},
+    "an expression over itself": {"speed": F("speed") + 1, "price": F("speed")},
+    "a subquery": {"speed": _number(), "price": 5},
+    "an expression beside a constant": {"speed": 3, "price": F("tonnage")},
+}
+
+
+@of_every_size
+@pytest.mark.parametrize("own", [None, 1, 2])
+@pytest.mark.parametrize("second", HELD)
+@pytest.mark.parametrize("first", HELD)
+def test_of_instances_with_one_key_the_row_gets_the_values_of_djangos_statement(
+    first: str, second: str, own: int | None, batch_size: int, receivers: Receivers
+) -> None:
+    Berth.objects.create(number=6)
+    one, other = (ship.pk for ship in ships(1, 2, tonnage=20))
+
+    def update() -> int:
+        fleet = [Ship(pk=pk, **HELD[name]) for pk, name in ((one, first), (other, first), (one, second))]
+        return Ship.objects.bulk_update(fleet, ["speed", "price"], batch_size=own)
+
+    matched: list[int] = []
+    expected = as_django(lambda: matched.append(update()), Ship)
+    log = receivers.record(Ship)
+    after: list[bool] = []
+
+    def compare(instance: Ship, **arguments: Any) -> None:
+        stored = Ship.objects.get(pk=instance.pk)
+        after.append((instance.speed, instance.price) == (stored.speed, stored.price))
+
+    receivers.connect(post_save, compare, Ship)
+    with bulk_signals(batch_size=batch_size):
+        matched.append(update())
+    assert matched[0] == matched[1]
+    assert typed_rows(Ship) == expected
+    assert after == [True] * 3
+    for sent in log.of("pre_save"):
+        assert not hasattr(sent.values["speed"], "resolve_expression")
+        assert not hasattr(sent.values["price"], "resolve_expression")
 
 
 def test_a_value_that_is_empty_by_definition_is_null(receivers: Receivers) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,7 @@ from django.db.models import (
     F,
 )
 from django.db.models.signals import post_save, pre_save
+from django.test.utils import CaptureQueriesContext
 
 from signal_patch import bulk_signals
 from tests.fleet import column, of_every_size, rows, ships
@@ -18,6 +20,8 @@ from tests.models import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.recording import Receivers
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_on")]
@@ -48,6 +52,39 @@ def test_an_exception_from_any_receiver_leaves_no_row_changed(
     with pytest.raises(Refusal), transaction.atomic(), bulk_signals(batch_size=batch_size):
         Ship.objects.update(speed=F("speed") + 10)
     assert column(Ship, "speed") == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda fleet: Ship.objects.update(speed=F("speed") + 10),
+        lambda fleet: Ship.objects.bulk_update(fleet, ["speed"]),
+        lambda fleet: Ship.objects.bulk_create([Ship(name="d")]),
+    ],
+    ids=["update", "bulk_update", "bulk_create"],
+)
+@pytest.mark.parametrize("atomic", [True, False], ids=["one transaction", "batch by batch"])
+def test_an_error_report_that_shows_our_objects_runs_no_statement(
+    atomic: bool, operation: Callable[[list[Ship]], object], receivers: Receivers
+) -> None:
+    fleet = ships(1, 2, 3)
+    _raise_at(receivers, post_save, 1)
+    with pytest.raises(Refusal) as caught, bulk_signals(atomic=atomic):
+        operation(fleet)
+    # Otherwise every statement would be refused.
+    transaction.set_rollback(False)
+    shown = [
+        value
+        for frame, _ in walk_tb(caught.tb)
+        for value in frame.f_locals.values()
+        if type(value).__module__.startswith("signal_patch.dispatch")
+    ]
+    assert shown
+    with CaptureQueriesContext(connection) as queries:
+        texts = [repr(value) for value in shown]
+    assert not queries.captured_queries
+    # Nor does it call the __str__() of rows, which may run statements.
+    assert not any("<Ship:" in text for text in texts)
 
 
 @of_every_size

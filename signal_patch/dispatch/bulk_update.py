@@ -76,7 +76,7 @@ def bulk_update(
     return operation.execute()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class GivenBatch(Batch):
     """Some of the caller's instances.
 
@@ -88,7 +88,7 @@ class GivenBatch(Batch):
     matching: set[Any] | None = None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class BulkUpdate(BulkSave[GivenBatch]):
     """The update of rows with the values on the caller's instances."""
 
@@ -103,7 +103,7 @@ class BulkUpdate(BulkSave[GivenBatch]):
         self.fields: list[ModelField] = [self.model._meta.get_field(name) for name in self.names]
         self.update_fields = frozenset(field.name for field in self.fields)
         self.size = min(self.options.batch_size, querysets.largest_batch(self.using, self.model))
-        self.expressions = InstanceExpressions(self, self.fields, self.size)
+        self.expressions = InstanceExpressions(self, self.fields)
         # The named fields with values whose stored form cannot be predicted and is read from the row.
         self.unknown: list[ModelField] = []
         self.writer = InstanceWriter(
@@ -167,26 +167,22 @@ class BulkUpdate(BulkSave[GivenBatch]):
 
     def batches(self) -> Iterator[GivenBatch]:
         self._try_out()
+        is_repeated = len({obj.pk for obj in self.objs}) < len(self.objs)
+        # If a key is given twice, the effect of the second instance, and how often its row is counted, depend
+        # on whether both are in one of Django's statements.
+        size = self._size_of_statement() if is_repeated else self.size
+        parts = [list(part) for part in querysets.parts(self.objs, size)]
+        for objs in parts if is_repeated else ():
+            self.expressions.take_from_first(objs)
         self.expressions.rehearse(
             self.objs, lambda: self._original(querysets.copied(self.queryset), self.objs)
         )
-        self.expressions.precompute()
-        for part in querysets.parts(self.objs, self._size()):
-            objs = list(part)
+        self.expressions.precompute(parts)
+        for objs in parts:
             batch = GivenBatch([obj.pk for obj in objs], objs)
             if _is_set_order(self.model, self.names, objs):
                 batch.instances = self._whole(batch)
             yield batch
-
-    def _size(self) -> int:
-        """Return how many instances form a batch: as many as in Django's own batches if a key is given twice.
-
-        The effect of the second instance, and how often its row is counted, depend on whether both are in one
-        statement (QuerySet.bulk_update, Django 5.2 to 6.1).
-        """
-        if len({obj.pk for obj in self.objs}) == len(self.objs):
-            return self.size
-        return self._size_of_statement()
 
     def _size_of_statement(self) -> int:
         """Return how many instances Django puts into one statement (QuerySet.bulk_update, 5.2 to 6.1)."""
@@ -343,14 +339,13 @@ class InstanceExpressions:
     Receivers see the values of the expressions; Django's statement gets the expressions.
     """
 
-    def __init__(self, operation: Operation, fields: list[ModelField], size: int) -> None:
+    def __init__(self, operation: Operation, fields: list[ModelField]) -> None:
         self.queryset = operation.queryset
         self.model = operation.model
         self.using = operation.using
         self.connection = operation.connection
         self.lock = operation.lock
         self.fields = fields
-        self.size = size
         self.given: list[tuple[Model, ModelField, Any]] = []
         # The instances that hold expressions.
         self.computed: list[Model] = []
@@ -443,9 +438,24 @@ class InstanceExpressions:
             return expression
         return self.rehearsed[field, key] if self.writes_values or changed else expression
 
-    def precompute(self) -> None:
-        """Replace expressions that read other rows by the values that they have before the first write."""
-        for part in querysets.parts(self.computed, self.size):
+    def take_from_first(self, objs: Sequence[Model]) -> None:
+        """Replace expressions on an instance whose key an earlier one of these has.
+
+        The CASE of Django's statement takes the first instance with a key and ignores the others.
+        """
+        first: dict[Any, Model] = {}
+        for obj in objs:
+            earlier = first.setdefault(obj.pk, obj)
+            for field in self.fields if earlier is not obj else ():
+                if hasattr(getattr(obj, field.attname), "resolve_expression"):
+                    columns.assign_if_different(obj, field, getattr(earlier, field.attname))
+
+    def precompute(self, parts: Iterable[Sequence[Model]]) -> None:
+        """Replace expressions that read other rows by the values that they have before the first write.
+
+        `parts` are the instances of each batch.
+        """
+        for part in parts if self.computed else ():
             pairs = [(obj.pk, obj) for obj in part]
             reading = {
                 field: {

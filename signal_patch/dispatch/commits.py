@@ -72,7 +72,7 @@ def chosen(queryset: QuerySet[Any], using: str, *, lock: bool = False) -> Any:
     return choice.with_lock(choice.rows(queryset))
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Batches:
     """The rows of an operation. Each batch is selected and committed before the next is selected.
 

@@ -35,7 +35,7 @@ AnyBatch = TypeVar("AnyBatch", bound=Batch)
 FEW = 10
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Operation:
     """One call of a bulk operation.
 

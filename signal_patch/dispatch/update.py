@@ -95,7 +95,7 @@ def _update_in_transactions(
     return matched
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Update(BulkSave[Batch]):
     """The update of a queryset's rows with the same values for all."""
 

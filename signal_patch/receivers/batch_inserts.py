@@ -41,6 +41,7 @@ LOSSES: Final = 3
 
 _DJANGOS_ATTRIBUTES = (DeferredAttribute, ForeignKeyDeferredAttribute)
 _MUTABLE = (list, dict, set, bytearray)
+_PRE_SAVE: Final = Field.pre_save
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE)\b", re.IGNORECASE)
 
 
@@ -286,7 +287,7 @@ class Table:
             or type(pk).get_pk_value_on_save is not Field.get_pk_value_on_save
             or not _is_djangos(self.sender._do_insert)
             # Here it is called once, and in Django 6.0 and 6.1 twice.
-            or not all(_is_djangos(type(field).pre_save) for field in opts.local_concrete_fields)
+            or not all(_is_djangos(field.pre_save) for field in opts.local_concrete_fields)
         )
 
     def fields(self, key: ModelField | None) -> list[ModelField]:
@@ -397,8 +398,8 @@ def _forget(instances: list[Model]) -> None:
 
 
 def _saved_value_of(field: ModelField) -> Callable[[Model], Any]:
-    """Return a function for `Field.pre_save()`, which only reads the attribute if nobody overrides it."""
-    if type(field).pre_save is Field.pre_save:
+    """Return a function for `Field.pre_save()`, which only reads the attribute if nobody replaces it."""
+    if type(field).pre_save is _PRE_SAVE and _is_djangos(field.pre_save):
         return attrgetter(field.attname)
     return partial(field.pre_save, add=True)
 

@@ -17,7 +17,7 @@ from django.db.models.sql.where import ExtraWhere
 from signal_patch.dispatch.values.expressions import nodes
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Related:
     """What a queryset loads along with its rows.
 

@@ -39,7 +39,7 @@ Expressions = dict[str, "BaseExpression"]
 Precomputed = dict[Any, tuple[Any, ...]]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Batch:
     """Some of the chosen rows, as instances in the order of their signals.
 
@@ -59,7 +59,7 @@ class Batch:
         return list(zip(self.keys, self.instances, strict=True))
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Selection:
     """The rows of one bulk update, in the order of their signals.
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     Scaling = Callable[[Any], Any]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Plan:
     """What `update(**values)` means for a row, worked out once for all rows.
 

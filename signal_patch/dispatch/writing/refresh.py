@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Pairs = list[tuple[Any, Model]]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Written:
     """The result of writing a batch.
 
