@@ -105,7 +105,7 @@ HELD: dict[str, dict[str, Any]] = {
 
 @of_every_size
 @pytest.mark.parametrize("own", [None, 1, 2])
-@pytest.mark.parametrize("second", HELD)
+@pytest.mark.parametrize("second", [*HELD, "the same instance"])
 @pytest.mark.parametrize("first", HELD)
 def test_of_instances_with_one_key_the_row_gets_the_values_of_djangos_statement(
     first: str, second: str, own: int | None, batch_size: int, receivers: Receivers
@@ -114,7 +114,8 @@ def test_of_instances_with_one_key_the_row_gets_the_values_of_djangos_statement(
     one, other = (ship.pk for ship in ships(1, 2, tonnage=20))
 
     def update() -> int:
-        fleet = [Ship(pk=pk, **HELD[name]) for pk, name in ((one, first), (other, first), (one, second))]
+        fleet = [Ship(pk=one, **HELD[first]), Ship(pk=other, **HELD[first])]
+        fleet.append(Ship(pk=one, **HELD[second]) if second in HELD else fleet[0])
         return Ship.objects.bulk_update(fleet, ["speed", "price"], batch_size=own)
 
     matched: list[int] = []

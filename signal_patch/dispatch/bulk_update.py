@@ -167,18 +167,20 @@ class BulkUpdate(BulkSave[GivenBatch]):
 
     def batches(self) -> Iterator[GivenBatch]:
         self._try_out()
-        is_repeated = len({obj.pk for obj in self.objs}) < len(self.objs)
-        # If a key is given twice, the effect of the second instance, and how often its row is counted, depend
-        # on whether both are in one of Django's statements.
-        size = self._size_of_statement() if is_repeated else self.size
-        parts = [list(part) for part in querysets.parts(self.objs, size)]
-        for objs in parts if is_repeated else ():
-            self.expressions.take_from_first(objs)
         self.expressions.rehearse(
             self.objs, lambda: self._original(querysets.copied(self.queryset), self.objs)
         )
-        self.expressions.precompute(parts)
-        for objs in parts:
+        # If a key is given twice, what happens to its row, and how often it is counted, depends on whether
+        # both instances are in one of Django's statements. So the batches are these statements.
+        is_repeated = len({obj.pk for obj in self.objs}) < len(self.objs)
+        size = self._size_of_statement() if is_repeated else self.size
+        if not is_repeated:
+            self.expressions.precompute(self.expressions.computed, self.size)
+        for part in querysets.parts(self.objs, size):
+            objs = list(part)
+            if is_repeated:
+                self.expressions.renew(objs)
+                self.expressions.precompute(objs, size)
             batch = GivenBatch([obj.pk for obj in objs], objs)
             if _is_set_order(self.model, self.names, objs):
                 batch.instances = self._whole(batch)
@@ -347,6 +349,7 @@ class InstanceExpressions:
         self.lock = operation.lock
         self.fields = fields
         self.given: list[tuple[Model, ModelField, Any]] = []
+        self.given_to: dict[int, list[tuple[ModelField, Any]]] = defaultdict(list)
         # The instances that hold expressions.
         self.computed: list[Model] = []
         # The values by field and key, if Django's statement has been rehearsed, and whether they are written.
@@ -362,6 +365,8 @@ class InstanceExpressions:
         """Note the expressions that these instances hold, for `give_back()`."""
         held = ((obj, field, getattr(obj, field.attname)) for obj in objs for field in self.fields)
         self.given = [item for item in held if hasattr(item[2], "resolve_expression")]
+        for obj, field, expression in self.given:
+            self.given_to[id(obj)].append((field, expression))
         self.computed = _each_once(obj for obj, *_ in self.given)
 
     def give_back(self) -> None:
@@ -438,24 +443,24 @@ class InstanceExpressions:
             return expression
         return self.rehearsed[field, key] if self.writes_values or changed else expression
 
-    def take_from_first(self, objs: Sequence[Model]) -> None:
-        """Replace expressions on an instance whose key an earlier one of these has.
+    def renew(self, objs: Sequence[Model]) -> None:
+        """Put on these instances the expressions that one of Django's statements would get for them.
 
-        The CASE of Django's statement takes the first instance with a key and ignores the others.
+        An earlier batch may have replaced those of an instance that is given twice. And of several instances
+        with one key, the CASE of the statement takes the first and ignores the others.
         """
         first: dict[Any, Model] = {}
         for obj in objs:
+            for field, expression in self.given_to[id(obj)]:
+                columns.assign_if_different(obj, field, expression)
             earlier = first.setdefault(obj.pk, obj)
             for field in self.fields if earlier is not obj else ():
                 if hasattr(getattr(obj, field.attname), "resolve_expression"):
                     columns.assign_if_different(obj, field, getattr(earlier, field.attname))
 
-    def precompute(self, parts: Iterable[Sequence[Model]]) -> None:
-        """Replace expressions that read other rows by the values that they have before the first write.
-
-        `parts` are the instances of each batch.
-        """
-        for part in parts if self.computed else ():
+    def precompute(self, objs: Sequence[Model], size: int) -> None:
+        """Replace expressions that read other rows by the values that they have before the first write."""
+        for part in querysets.parts(objs, size) if self.computed else ():
             pairs = [(obj.pk, obj) for obj in part]
             reading = {
                 field: {
