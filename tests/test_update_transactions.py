@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+from dataclasses import fields, is_dataclass
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +16,16 @@ from django.db.models import (
 from django.db.models.signals import post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 
-from signal_patch import bulk_signals
+from signal_patch import bulk_signals, dispatch
+from signal_patch.contrib.jobs.steps import Step
+from signal_patch.dispatch.rows.selection import Selection
 from tests.fleet import column, of_every_size, rows, ships
 from tests.models import (
     Ship,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.recording import Receivers
 
@@ -85,6 +90,22 @@ def test_an_error_report_that_shows_our_objects_runs_no_statement(
     assert not queries.captured_queries
     # Nor does it call the __str__() of rows, which may run statements.
     assert not any("<Ship:" in text for text in texts)
+
+
+def _own_classes() -> Iterator[type[Any]]:
+    names = [found.name for found in pkgutil.walk_packages(dispatch.__path__, "signal_patch.dispatch.")]
+    for module in map(importlib.import_module, [*names, Step.__module__]):
+        yield from (kind for kind in vars(module).values() if isinstance(kind, type))
+
+
+def test_no_class_that_holds_a_queryset_shows_it_in_its_repr() -> None:
+    holding = {
+        kind
+        for kind in _own_classes()
+        if is_dataclass(kind) and any("QuerySet" in str(field.type) for field in fields(kind))
+    }
+    assert {Step, Selection} <= holding
+    assert {kind for kind in holding if kind.__repr__ is not object.__repr__} == set()
 
 
 @of_every_size

@@ -30,7 +30,7 @@ class Result(Enum):
     STOPPED = "stopped"
 
 
-@dataclass
+@dataclass(repr=False)
 class Step:
     """One step of a lane.
 
