@@ -56,6 +56,17 @@ DB_CASCADE = (
 ALLOWED: list[Allowed] = [
     Allowed("admin_utils.test_logentry.LogEntryTests.test_log_actions", CREATE_SENDS),
     Allowed(
+        "admin_views.test_actions.AdminActionsTest.test_model_admin_default_delete_action",
+        WRITE_LOCK,
+        databases=SQLITE,
+    ),
+    Allowed(
+        "auth_tests.test_management.CreatePermissionsMultipleDatabasesTests"
+        ".test_set_permissions_fk_to_using_parameter",
+        WRITE_LOCK,
+        databases=SQLITE,
+    ),
+    Allowed(
         "bulk_create.tests.BulkCreateTests.test_db_default_field_excluded",
         WRITE_LOCK,
         databases=SQLITE,
@@ -147,6 +158,7 @@ ALLOWED: list[Allowed] = [
     Allowed("many_to_one_null.tests.ManyToOneNullTests.test_add_efficiency", UPDATE),
     Allowed("many_to_one_null.tests.ManyToOneNullTests.test_clear_efficiency", UPDATE),
     Allowed("model_inheritance.tests.ModelInheritanceTests.test_update_parent_filtering", UPDATE_SQL),
+    Allowed("modeladmin.tests.ModelAdminTests.test_log_deletions", WRITE_LOCK, databases=SQLITE),
     Allowed("order_with_respect_to.tests.OrderWithRespectToBaseTests.test_database_routing", BULK_UPDATE),
     Allowed("proxy_models.tests.ProxyModelTests.test_proxy_update", UPDATE),
     Allowed("queries.test_bulk_update.BulkUpdateNoteTests.test_batch_size", BULK_UPDATE_LOCK),
