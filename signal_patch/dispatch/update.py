@@ -134,7 +134,7 @@ class Update(BulkSave[Batch]):
 
     def run(self) -> int:
         if self.plan.reads_joined_table:
-            return self._run_unchanged(querysets.copied(self.queryset))
+            return self._run_without_effect(querysets.copied(self.queryset))
         if may_be_refused(self.plan, self.queryset, self.values, self.connection):
             self._update_nothing()
         matched = super().run()
@@ -146,10 +146,10 @@ class Update(BulkSave[Batch]):
         The database then refuses what only the database can refuse. Because of the condition, a row that
         another transaction has just inserted is not changed without its signals.
         """
-        return self._run_unchanged(querysets.matching_nothing(self.queryset))
+        return self._run_without_effect(querysets.matching_nothing(self.queryset))
 
-    def _run_unchanged(self, queryset: QuerySet[Any]) -> int:
-        """Run Django's statement, which changes no row."""
+    def _run_without_effect(self, queryset: QuerySet[Any]) -> int:
+        """Run Django's statement where no row meets its condition, or the database refuses it."""
         with in_flight.silence(self.model):
             matched: int = self.original(queryset, **self.values)
         return matched
